@@ -1,0 +1,1 @@
+"""Schedulers, clusters and containers; no science."""

@@ -1,0 +1,96 @@
+"""Where tasks run: here, or on the workers of a Dask cluster; the tasks themselves live elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import dask
+from distributed import Client, LocalCluster
+
+from glacierhpc.errors import unknown_name
+
+WORKER_ENVIRONMENT = {
+    # one level of parallelism: Dask runs many serial kernels
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    # glibc returns freed scene buffers to the system instead of keeping them per thread
+    "MALLOC_TRIM_THRESHOLD_": "0",
+}
+
+
+def make_cluster(
+    kind: str,
+    *,
+    workers: int,
+    cores: int = 1,
+    memory_gb: float | None = None,
+    scratch: Path | None = None,
+) -> AbstractContextManager[Executor | None]:
+    """Start the workers of one step and stop them at its end.
+
+    Parameters
+    ----------
+    kind : {"local", "serial"}
+        ``local`` starts worker processes on this machine; ``serial`` runs every task in this process.
+    workers : int
+        Worker processes.
+    cores : int
+        Threads of each worker. Reading waits for the network, so a step that reads asks for more threads
+        than there are cores.
+    memory_gb : float, optional
+        Limit of each worker; by default the machine's memory is shared out.
+    scratch : path, optional
+        Folder for spilled data, node-local; by default the system's temporary folder.
+
+    Returns
+    -------
+    context manager
+        Gives a `concurrent.futures.Executor`, or None where tasks run in the caller.
+
+    Raises
+    ------
+    InputError
+        If `kind` is not known.
+    """
+    if kind not in CLUSTERS:
+        raise unknown_name("cluster.kind", kind, CLUSTERS)
+    return CLUSTERS[kind](workers, cores, memory_gb, scratch)
+
+
+@contextmanager
+def _serial(*_: object) -> Iterator[None]:
+    yield None
+
+
+@contextmanager
+def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | None) -> Iterator[Executor]:
+    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **WORKER_ENVIRONMENT}
+    with (
+        tempfile.TemporaryDirectory(prefix="glacierhpc-", dir=scratch, ignore_cleanup_errors=True) as folder,
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=cores,
+            memory_limit=f"{memory_gb}GB" if memory_gb else "auto",
+            host="127.0.0.1",
+            dashboard_address=None,
+            local_directory=folder,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        # an impure task is never mistaken for an earlier one with the same arguments
+        yield client.get_executor(pure=False)
+
+
+CLUSTERS: dict[str, Callable[..., AbstractContextManager[Executor | None]]] = {
+    "local": _local,
+    "serial": _serial,
+}

@@ -1,0 +1,1 @@
+"""Glacier outlines and the masks made from them."""
