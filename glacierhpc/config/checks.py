@@ -1,0 +1,264 @@
+"""Rules that join several fields of a configuration; every rule is a function of the sections it needs.
+
+What a single field may hold is said in `schema`; nothing here reads files other than to see that they exist.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from glacierhpc.config.schema import (
+    INDEX_BANDS,
+    MODELS,
+    Acquire,
+    Align,
+    Archive,
+    Area,
+    Composite,
+    Model,
+    Period,
+    Predict,
+    Sequences,
+    Split,
+)
+from glacierhpc.errors import unknown_name
+
+METRES_PER_DEGREE = 111_320.0  # of latitude, mean of the WGS 84 ellipsoid to 0.2 %
+MAX_SIDE_PX = 40_000  # a larger side is a mistyped resolution or box, not a glacier
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: the key it belongs to and a sentence."""
+
+    path: tuple[str, ...]
+    message: str
+
+
+def check_sections(sections: dict[str, Any]) -> list[Fault]:
+    """Return the faults of all rules whose sections are present.
+
+    Parameters
+    ----------
+    sections : dict
+        Section name to its model; sections too broken to be read are simply absent.
+    """
+    faults: list[Fault] = []
+    for names, rule in RULES:
+        if all(name in sections for name in names):
+            faults.extend(rule(*(sections[name] for name in names)))
+    return faults
+
+
+def check_bbox(area: Area) -> Iterator[Fault]:
+    """Check order and ranges of the box, with a hint where longitude and latitude were swapped."""
+    west, south, east, north = area.bbox_lonlat
+    path = ("area", "bbox_lonlat")
+    given = list(area.bbox_lonlat)
+    if max(abs(south), abs(north)) > 90 or max(abs(west), abs(east)) > 180:
+        swapped = [south, west, north, east]
+        in_range = max(abs(west), abs(east)) <= 90 and max(abs(south), abs(north)) <= 180
+        hint = f"; longitude and latitude look swapped, write {swapped}" if in_range else ""
+        yield Fault(path, f"{given} is off the globe: longitude is -180 to 180, latitude -90 to 90{hint}")
+        return
+    if west >= east or south >= north:
+        ordered = [min(west, east), min(south, north), max(west, east), max(south, north)]
+        axis = "west must be less than east" if west >= east else "south must be less than north"
+        repair = (
+            f"write [west, south, east, north], perhaps {ordered}"
+            if _has_extent(ordered)
+            else "the box is empty"
+        )
+        if west > east and west - east > 180:
+            repair = "a box over the 180th meridian is two runs, one on each side"
+        yield Fault(path, f"{given}: {axis}; {repair}")
+
+
+def _has_extent(bbox: list[float]) -> bool:
+    return bbox[0] < bbox[2] and bbox[1] < bbox[3]
+
+
+def grid_size_px(area: Area) -> tuple[int, int]:
+    """Return the approximate rows and columns of the area's grid, to a few percent."""
+    west, south, east, north = area.bbox_lonlat
+    metres_per_lon = METRES_PER_DEGREE * math.cos(math.radians((south + north) / 2))
+    rows = (north - south) * METRES_PER_DEGREE / area.resolution_m
+    columns = (east - west) * metres_per_lon / area.resolution_m
+    return max(1, round(rows)), max(1, round(columns))
+
+
+def check_size(area: Area) -> Iterator[Fault]:
+    """Refuse a grid that is too large to be meant."""
+    if any(check_bbox(area)):
+        return
+    rows, columns = grid_size_px(area)
+    if max(rows, columns) > MAX_SIDE_PX:
+        yield Fault(
+            ("area", "resolution_m"),
+            f"{area.resolution_m:g} m gives about {rows} x {columns} px, more than {MAX_SIDE_PX} on a side; "
+            "write a coarser resolution in metres or a smaller box",
+        )
+
+
+def check_crs(area: Area) -> Iterator[Fault]:
+    """Check that the CRS exists, is projected and counts in metres."""
+    if area.crs == "auto":
+        return
+    from pyproj import CRS  # deferred: 0.2 s that most commands do not need
+    from pyproj.exceptions import CRSError
+
+    path, advice = (
+        ("area", "crs"),
+        "write auto (the UTM zone of the area) or a projected CRS such as EPSG:32643",
+    )
+    try:
+        crs = CRS.from_user_input(area.crs)
+    except CRSError:
+        yield Fault(path, f"{area.crs!r} is not a coordinate reference system; {advice}")
+        return
+    if not crs.is_projected:
+        yield Fault(
+            path, f"{area.crs!r} ({crs.name}) is not projected, so pixels have no size in metres; {advice}"
+        )
+    elif any(axis.unit_name != "metre" for axis in crs.axis_info):
+        yield Fault(path, f"{area.crs!r} counts in {crs.axis_info[0].unit_name}, not in metres; {advice}")
+
+
+def check_outlines(area: Area) -> Iterator[Fault]:
+    """Check that the outlines exist."""
+    if area.outlines is not None and not area.outlines.exists():
+        yield Fault(
+            ("area", "outlines"),
+            f"{str(area.outlines)!r} does not exist; write the path of a GeoPackage, or null",
+        )
+
+
+def check_period(period: Period) -> Iterator[Fault]:
+    """Check the order of the dates and the months."""
+    if period.start > period.end:
+        yield Fault(("period", "start"), f"{period.start} is after period.end {period.end}; exchange them")
+    if period.start.year < 1972:
+        yield Fault(
+            ("period", "start"), f"{period.start} is before the first Landsat; write a day from 1972-07-23 on"
+        )
+    wrong = [month for month in period.months if not 1 <= month <= 12]
+    if wrong:
+        yield Fault(("period", "months"), f"{wrong} are not months; write numbers from 1 to 12")
+
+
+def check_archive(archive: Archive) -> Iterator[Fault]:
+    """Check the scene lists and the way of signing."""
+    both = sorted(set(archive.include) & set(archive.exclude))
+    if both:
+        yield Fault(
+            ("archive", "exclude"), f"{both} stand in archive.include too; take them out of one of the two"
+        )
+    ways = ("auto", "none", "planetary-computer")
+    if archive.signing not in ways and not archive.signing.startswith(("http://", "https://")):
+        yield Fault(
+            ("archive", "signing"), str(unknown_name("signing", archive.signing, ways)) + " Or a URL."
+        )
+
+
+def check_align_band(acquire: Acquire, align: Align) -> Iterator[Fault]:
+    """Check that the band the alignment looks at is read."""
+    if align.band not in acquire.bands:
+        yield Fault(
+            ("align", "band"),
+            f"{align.band!r} is not read; add it to acquire.bands or choose one of: {', '.join(acquire.bands)}",
+        )
+
+
+def check_index_bands(acquire: Acquire, composite: Composite) -> Iterator[Fault]:
+    """Check that the bands of the index are read."""
+    missing = [band for band in INDEX_BANDS[composite.index] if band not in acquire.bands]
+    if missing:
+        yield Fault(
+            ("composite", "index"),
+            f"{composite.index!r} is made of {', '.join(INDEX_BANDS[composite.index])}, but acquire.bands lacks "
+            f"{', '.join(missing)}; add them to acquire.bands",
+        )
+
+
+def check_repeats(acquire: Acquire) -> Iterator[Fault]:
+    """Refuse a band that is listed twice."""
+    repeated = sorted({band for band in acquire.bands if acquire.bands.count(band) > 1})
+    if repeated:
+        yield Fault(
+            ("acquire", "bands"), f"{', '.join(repeated)} is listed more than once; list each band once"
+        )
+
+
+def check_enough_windows(period: Period, composite: Composite, sequences: Sequences) -> Iterator[Fault]:
+    """Check that the period holds at least one sequence."""
+    months = (period.end.year - period.start.year) * 12 + period.end.month - period.start.month + 1
+    windows = math.ceil(months / composite.window_months)
+    needed = sequences.steps_in + sequences.steps_out
+    if period.start <= period.end and windows < needed:
+        yield Fault(
+            ("period", "end"),
+            f"{period.start} to {period.end} holds {windows} windows of {composite.window_months} months, one "
+            f"sequence needs {needed} (sequences.steps_in + steps_out); write a longer period or shorter windows",
+        )
+
+
+def check_patch_fits(area: Area, sequences: Sequences) -> Iterator[Fault]:
+    """Check that a patch is not larger than the area."""
+    if any(check_bbox(area)):
+        return
+    rows, columns = grid_size_px(area)
+    if sequences.size_px > 1.1 * min(rows, columns):  # the estimate of the grid is good to a few percent
+        yield Fault(
+            ("sequences", "size_px"),
+            f"{sequences.size_px} px does not fit into the area, about {rows} x {columns} px at "
+            f"{area.resolution_m:g} m; write a smaller patch or a larger area.bbox_lonlat",
+        )
+
+
+def check_split(split: Split) -> Iterator[Fault]:
+    """Check that something is left to train on."""
+    together = split.validation_share + split.test_share
+    if together >= 1:
+        yield Fault(
+            ("split", "test_share"),
+            f"validation_share {split.validation_share:g} and test_share {split.test_share:g} leave nothing to train "
+            "on; write shares that add up to less than 1",
+        )
+
+
+def check_model(model: Model) -> Iterator[Fault]:
+    """Check that the model exists, or looks like a dotted path."""
+    if model.name not in MODELS and "." not in model.name:
+        yield Fault(("model", "name"), str(unknown_name("model", model.name, MODELS)) + " Or a dotted path.")
+
+
+def check_overlap(sequences: Sequences, predict: Predict) -> Iterator[Fault]:
+    """Check that tiles advance."""
+    if predict.overlap_px is not None and predict.overlap_px >= sequences.size_px:
+        yield Fault(
+            ("predict", "overlap_px"),
+            f"{predict.overlap_px} px is not less than a tile (sequences.size_px {sequences.size_px}); "
+            f"write at most {sequences.size_px - 1}, or null",
+        )
+
+
+RULES: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("area",), check_bbox),
+    (("area",), check_size),
+    (("area",), check_crs),
+    (("area",), check_outlines),
+    (("period",), check_period),
+    (("archive",), check_archive),
+    (("acquire",), check_repeats),
+    (("acquire", "align"), check_align_band),
+    (("acquire", "composite"), check_index_bands),
+    (("period", "composite", "sequences"), check_enough_windows),
+    (("area", "sequences"), check_patch_fits),
+    (("split",), check_split),
+    (("model",), check_model),
+    (("sequences", "predict"), check_overlap),
+)
+"""Each rule with the sections it is a function of."""

@@ -1,0 +1,327 @@
+"""The sections and fields of a configuration, with their defaults and what they mean.
+
+Reading files, line numbers and overrides live in `loader`; rules that join several fields live in `checks`.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BANDS = (
+    "coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09",
+    "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12", "pan",
+)  # fmt: skip
+"""Common names of bands (STAC EO extension); the tables of `scenes` map each archive's own names to them."""
+
+INDEX_BANDS: dict[str, tuple[str, ...]] = {
+    "ndsi": ("green", "swir16"),
+    "ndwi": ("green", "nir08"),
+    "ndvi": ("red", "nir08"),
+    "albedo": ("blue", "red", "nir08", "swir16", "swir22"),
+}
+"""The bands each index is made of."""
+
+MODELS = ("convlstm",)
+"""Models that can be trained by name; a dotted path to a class of one's own is accepted too."""
+
+STEPS = (
+    "search", "acquire", "clean", "align", "composite", "sequences", "train", "evaluate", "predict", "flow", "report",
+)  # fmt: skip
+"""The steps of the forecast task, in their order."""
+
+Band = Literal[
+    "coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09",
+    "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12", "pan",
+]  # fmt: skip
+Mask = Literal["cloud", "dilated_cloud", "cloud_shadow", "cirrus", "snow", "water", "saturated"]
+
+OPERATIONAL: dict[str, Any] = {"operational": True}
+"""Marks a field that says how the work is run, not what comes out: it is left out of the configuration hash."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Area(Section):
+    """Where: the box that is worked on, and the grid laid over it."""
+
+    bbox_lonlat: tuple[float, float, float, float] = Field(
+        description="[west, south, east, north] in degrees of longitude and latitude (WGS 84)"
+    )
+    resolution_m: float = Field(30.0, gt=0, le=10_000, description="pixel size of the cube, metres")
+    crs: str = Field(
+        "auto",
+        description="projected CRS in metres, such as EPSG:32643; auto = the UTM zone of the area's centre",
+    )
+    outlines: Path | None = Field(
+        None,
+        description="glacier outlines (GeoPackage, shapefile); outside them is stable ground; null = none",
+    )
+    allow_distortion: bool = Field(
+        False, description="accept a CRS whose scale at the area is off by more than 1 percent"
+    )
+
+
+class Period(Section):
+    """When: the days whose scenes are used."""
+
+    start: date = Field(description="first day, year-month-day (UTC)")
+    end: date = Field(description="last day, included")
+    months: tuple[int, ...] = Field(
+        tuple(range(1, 13)), min_length=1, description="months of the year to use, 1 to 12"
+    )
+
+
+class Archive(Section):
+    """From where: the STAC catalogue and which of its scenes."""
+
+    catalogue: str = Field(
+        min_length=1, description="address of a STAC API, or a folder or catalog.json of a static catalogue"
+    )
+    collections: tuple[str, ...] = Field(min_length=1, description="ids of the collections to search")
+    max_cloud_cover_percent: float | None = Field(
+        60.0,
+        ge=0,
+        le=100,
+        description="whole-scene cloud cover above which a scene is left out; null = keep all",
+    )
+    platforms: tuple[str, ...] = Field((), description="platforms to use, such as landsat-8; [] = all")
+    include: tuple[str, ...] = Field((), description="scene ids to use, no others; [] = all")
+    exclude: tuple[str, ...] = Field((), description="scene ids to leave out")
+    signing: str = Field(
+        "auto",
+        description="how addresses are signed: auto, none, planetary-computer, or the URL of a token endpoint",
+        json_schema_extra=OPERATIONAL,
+    )
+    timeout_s: float = Field(
+        60.0, gt=0, description="longest wait for one answer, seconds", json_schema_extra=OPERATIONAL
+    )
+    max_scenes: int | None = Field(None, gt=0, description="use at most so many scenes; null = all")
+
+
+class Acquire(Section):
+    """Reading the scenes into one cube."""
+
+    bands: tuple[Band, ...] = Field(
+        ("green", "red", "nir08", "swir16"), min_length=1, description="bands to read, by common name"
+    )
+    loader: Literal["odc", "stackstac"] = Field(
+        "odc", description="library that reads: odc or stackstac", json_schema_extra=OPERATIONAL
+    )
+    read_threads: int = Field(
+        16,
+        gt=0,
+        le=256,
+        description="scenes and bands read at once; reading waits for the network, so more than there are cores",
+        json_schema_extra=OPERATIONAL,
+    )
+    min_valid_share: float = Field(
+        0.3, ge=0, le=1, description="share of the area with data under which a scene is dropped"
+    )
+    max_attempts: int = Field(
+        5,
+        gt=0,
+        le=100,
+        description="tries per read before a scene is given up",
+        json_schema_extra=OPERATIONAL,
+    )
+    backoff_s: float = Field(
+        0.5,
+        ge=0,
+        description="wait before the second try, seconds; doubles after each, with jitter",
+        json_schema_extra=OPERATIONAL,
+    )
+    tolerate_failed_scenes: int = Field(
+        0, ge=0, description="go on although so many scenes could not be read", json_schema_extra=OPERATIONAL
+    )
+
+
+class Clean(Section):
+    """Masking what is not ground, and filling small holes."""
+
+    mask: tuple[Mask, ...] = Field(
+        ("cloud", "dilated_cloud", "cloud_shadow", "cirrus", "saturated"), description="quality flags to mask"
+    )
+    fill_passes: int | None = Field(
+        2,
+        ge=0,
+        description="pixels that gap filling grows inwards from the rim; 0 = no filling, null = until full",
+    )
+    min_clear_share: float = Field(
+        0.2, ge=0, le=1, description="share of the area left clear under which a scene is dropped"
+    )
+
+
+class Align(Section):
+    """Co-registration of every scene to one reference."""
+
+    motion: Literal["translation", "euclidean", "affine", "homography"] = Field(
+        "translation", description="translation, euclidean, affine or homography"
+    )
+    band: Band = Field("nir08", description="band the alignment looks at; one of acquire.bands")
+    max_shift_px: float = Field(16.0, gt=0, description="largest accepted shift, pixels")
+    min_correlation: float = Field(
+        0.2, ge=0, le=1, description="correlation with the reference under which a scene is dropped"
+    )
+    kernel: Literal["linear", "cubic", "lanczos"] = Field(
+        "cubic", description="resampling kernel: linear, cubic or lanczos"
+    )
+    stable_ground: bool = Field(
+        True, description="look only at ground outside area.outlines, where outlines are given"
+    )
+
+
+class Composite(Section):
+    """One image of an index per window of months."""
+
+    index: Literal["ndsi", "ndwi", "ndvi", "albedo"] = Field("ndsi", description="ndsi, ndwi, ndvi or albedo")
+    window_months: Literal[1, 2, 3, 4, 6, 12] = Field(
+        3, description="length of a window, months; counted from January: 1, 2, 3, 4, 6 or 12"
+    )
+    statistic: Literal["mean", "median"] = Field("median", description="mean or median over the looks")
+    min_looks: int = Field(1, gt=0, description="looks under which a pixel of a window counts as empty")
+    threshold: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="index value from which a pixel is 1, below 0; null = keep the index itself",
+    )
+
+
+class Sequences(Section):
+    """Cutting the composites into training sequences."""
+
+    size_px: int = Field(64, ge=8, le=1024, description="side of a patch, pixels")
+    stride_px: int = Field(32, gt=0, description="distance from one patch to the next, pixels")
+    steps_in: int = Field(4, gt=0, description="windows the model sees")
+    steps_out: int = Field(4, gt=0, description="windows the model forecasts")
+    min_valid_share: float = Field(
+        0.5, ge=0, le=1, description="share of valid pixels under which a sequence is not used"
+    )
+    materialise: bool = Field(
+        False,
+        description="write the patches to sequences.zarr instead of cutting them from the cube while training",
+    )
+
+
+class Split(Section):
+    """Which sequences train, validate and test."""
+
+    method: Literal["time", "block"] = Field(
+        "time", description="time (the latest windows test) or block (of ground)"
+    )
+    validation_share: float = Field(0.15, gt=0, lt=1, description="share that validates")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share that tests")
+    gap_steps: int | None = Field(
+        None,
+        ge=0,
+        description="windows left out between the parts; null = as many as keep the parts free of leakage",
+    )
+
+
+class Model(Section):
+    """The forecast model."""
+
+    name: str = Field("convlstm", description="convlstm, or a dotted path to a class of your own")
+    parameters: dict[str, Any] = Field({}, description="keyword arguments of the model")
+
+
+class Train(Section):
+    """Training."""
+
+    epochs: int = Field(30, gt=0, description="passes over the training sequences, at most")
+    batch_size: int = Field(16, gt=0, description="sequences per step")
+    learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser (AdamW)")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay of the optimiser")
+    loss: Literal["mse", "mae", "huber"] = Field("mse", description="masked loss: mse, mae or huber")
+    gradient_clip: float | None = Field(
+        1.0, gt=0, description="largest norm of a gradient; null = no clipping"
+    )
+    patience: int | None = Field(
+        8, gt=0, description="epochs without improvement before training ends; null = never early"
+    )
+    seed: int = Field(0, ge=0, description="seed of weights and shuffling")
+    backend: Literal["single"] = Field(
+        "single", description="single: one process", json_schema_extra=OPERATIONAL
+    )
+    trackers: tuple[Literal["csv", "tensorboard"], ...] = Field(
+        ("csv",), description="where the losses are written: csv, tensorboard", json_schema_extra=OPERATIONAL
+    )
+
+
+class Evaluate(Section):
+    """Skill on the test sequences."""
+
+    bootstrap_samples: int = Field(1000, ge=10, description="draws of the block bootstrap")
+    confidence: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
+    block_px: int = Field(64, gt=0, description="side of a bootstrap block, pixels")
+
+
+class Predict(Section):
+    """Forecast of whole scenes by blended tiles."""
+
+    overlap_px: int | None = Field(
+        None, ge=0, description="overlap of neighbouring tiles; null = half a tile"
+    )
+
+
+class Flow(Section):
+    """Apparent motion of targets and forecasts."""
+
+    window_px: int = Field(15, ge=5, description="averaging window of the flow, pixels")
+
+
+class Cluster(Section):
+    """Where the work runs."""
+
+    kind: Literal["local"] = Field("local", description="local: this machine", json_schema_extra=OPERATIONAL)
+    workers: int = Field(2, gt=0, description="worker processes", json_schema_extra=OPERATIONAL)
+    threads_per_worker: int = Field(1, gt=0, description="threads per worker", json_schema_extra=OPERATIONAL)
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="memory of all workers together; null = what there is",
+        json_schema_extra=OPERATIONAL,
+    )
+
+
+class Config(Section):
+    """One run: an area, a period, a task, and how each step is done."""
+
+    task: Literal["forecast"] = Field("forecast", description="what is made: forecast")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="name of the run: letters, digits, dot, dash, underscore",
+        json_schema_extra=OPERATIONAL,
+    )
+    run_dir: Path | None = Field(
+        None, description="folder of the run; null = runs/<name> where the command is given",
+        json_schema_extra=OPERATIONAL,
+    )  # fmt: skip
+    area: Area
+    period: Period
+    archive: Archive
+    acquire: Acquire = Acquire()
+    clean: Clean = Clean()
+    align: Align = Align()
+    composite: Composite = Composite()
+    sequences: Sequences = Sequences()
+    split: Split = Split()
+    model: Model = Model()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    predict: Predict = Predict()
+    flow: Flow = Flow()
+    cluster: Cluster = Cluster()
+
+    @property
+    def run_path(self) -> Path:
+        """Folder of the run."""
+        return self.run_dir if self.run_dir is not None else Path("runs") / self.name
