@@ -1,0 +1,398 @@
+"""The run directory: names of its files, atomic writing, the state of each step, the lock, the provenance.
+
+What the files hold is the business of the packages that write them.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import math
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from glacierhpc.errors import GlacierError, InputError
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = (
+    "glacierhpc", "numpy", "numba", "xarray", "zarr", "pandas", "rasterio", "odc-stac", "stackstac",
+    "pystac-client", "dask", "scipy", "opencv-python-headless", "torch", "geopandas", "pyproj",
+)  # fmt: skip
+"""Packages whose versions a run records, where they are installed."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place only if the block ends well.
+
+    Works for files and for folders (a Zarr store); the temporary name keeps the suffix, by which writers choose a
+    format. After a failure nothing is left behind and what was there before is untouched.
+
+    Raises
+    ------
+    GlacierError
+        If the disk or the quota is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield temporary
+        _sync(temporary)
+        _replace(temporary, path)
+        _sync(path.parent)
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise GlacierError(
+                f"the disk or quota is full while writing {path}; free space and run again"
+            ) from err
+        raise
+    finally:
+        _remove(temporary)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Rename; a folder in the way is moved aside first, because a rename replaces files only."""
+    if not (new.is_dir() and path.is_dir()):
+        os.replace(new, path)
+        return
+    aside = path.with_name(f".old-{secrets.token_hex(4)}-{path.name}")
+    os.rename(path, aside)
+    os.rename(new, path)
+    shutil.rmtree(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity become null, NumPy numbers plain ones."""
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Return a value made of JSON's own types only."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise InputError(f"{path} does not exist; run the step that writes it first") from err
+    except ValueError as err:
+        raise InputError(
+            f"{path} is not JSON ({err}); delete it and run the step that writes it again"
+        ) from err
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, atomically."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a Parquet table.
+
+    Raises
+    ------
+    InputError
+        If the file is missing.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run the step that writes it first")
+    return pd.read_parquet(path)
+
+
+class RunFile:
+    """A file of the run directory, as an attribute that gives its path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: RunDirectory, owner: type | None = None) -> Path:
+        """Return the path in this run."""
+        return run.path / self.name
+
+
+class RunDirectory:
+    """The files of one run. `RunDirectory(path)` only names them; `RunDirectory.open` claims it for writing."""
+
+    config_file = RunFile("config.yaml")
+    provenance_file = RunFile("provenance.json")
+    items = RunFile("items.json")
+    scenes = RunFile("scenes.parquet")
+    manifest = RunFile("manifest.parquet")
+    cube = RunFile("cube.zarr")
+    clean = RunFile("clean.zarr")
+    clean_table = RunFile("clean.parquet")
+    aligned = RunFile("aligned.zarr")
+    alignment = RunFile("alignment.parquet")
+    composite = RunFile("composite.zarr")
+    sequences = RunFile("sequences.parquet")
+    sequence_shards = RunFile("sequences.zarr")
+    split = RunFile("split.json")
+    model = RunFile("model")
+    checkpoints = RunFile("checkpoints")
+    history = RunFile("history.csv")
+    metrics = RunFile("metrics.json")
+    prediction = RunFile("prediction.zarr")
+    prediction_maps = RunFile("prediction")
+    flow = RunFile("flow.zarr")
+    flow_summary = RunFile("flow.json")
+    report = RunFile("report.html")
+    logs = RunFile("logs")
+    steps = RunFile("steps")
+    lock_file = RunFile(".lock")
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._unlock: weakref.finalize | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, config_text: str, config_hash: str) -> RunDirectory:
+        """Claim a folder for a configuration: create it, or go on in it if it is of the same one.
+
+        Use as a context manager or call `close`; until then no other run can have the folder.
+
+        Parameters
+        ----------
+        path : path
+            The folder; created with its parents.
+        config_text : str
+            The complete configuration as YAML, kept as ``config.yaml``.
+        config_hash : str
+            Hash of what decides the results; a folder with another one is refused.
+
+        Raises
+        ------
+        InputError
+            If the folder is of another configuration, holds other things, or is in use.
+        """
+        run = cls(path)
+        _make_folder(run.path)
+        run._lock()
+        try:
+            run._claim(config_text, config_hash)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def _claim(self, config_text: str, config_hash: str) -> None:
+        if self.config_file.exists():
+            known = (
+                read_json(self.provenance_file).get("config_hash") if self.provenance_file.exists() else None
+            )
+            if known not in (None, config_hash):
+                raise InputError(
+                    _other_configuration(self.path, self.config_file.read_text("utf-8"), config_text)
+                )
+        elif strangers := sorted(item.name for item in self.path.iterdir() if not item.name.startswith(".")):
+            raise InputError(
+                f"run directory {str(self.path)!r} holds other things ({', '.join(strangers[:3])}) and no config.yaml; "
+                "give an empty or new folder with run_dir=..."
+            )
+        known_provenance = read_json(self.provenance_file) if self.provenance_file.exists() else {}
+        with atomic_path(self.config_file) as temporary:
+            temporary.write_text(config_text, encoding="utf-8")
+        write_json(self.provenance_file, {**known_provenance, "config_hash": config_hash})
+        for folder in (self.logs, self.steps):
+            folder.mkdir(exist_ok=True)
+
+    def _lock(self) -> None:
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
+            os.close(descriptor)
+            if err.errno in (errno.EAGAIN, errno.EACCES):
+                raise InputError(
+                    f"run directory {str(self.path)!r} is in use by {holder}; wait for it, or give this run another name"
+                ) from err
+            logger.warning(
+                "%s: this file system has no locks (%s); run one command at a time", self.path, err
+            )
+            return
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+        self._unlock = weakref.finalize(self, os.close, descriptor)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._unlock is not None:
+            self._unlock()
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        """Record a step: ``steps/<name>.json`` with state running, then done, failed or interrupted.
+
+        Yields the record; what the block adds to it is kept.
+        """
+        record: dict[str, Any] = {"step": name, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+        path, begin = self.steps / f"{name}.json", time.perf_counter()
+        write_json(path, {**record, "state": "running"})
+        try:
+            yield record
+        except BaseException as err:
+            state = "failed" if isinstance(err, Exception) else "interrupted"
+            self._finish(path, record, state=state, begin=begin, error=f"{type(err).__name__}: {err}")
+            raise
+        self._finish(path, record, state="done", begin=begin, error=None)
+
+    def _finish(
+        self, path: Path, record: dict[str, Any], *, state: str, begin: float, error: str | None
+    ) -> None:
+        record.update(state=state, seconds=round(time.perf_counter() - begin, 3), error=error)
+        try:
+            write_json(path, record)
+        except GlacierError:
+            if error is None:
+                raise
+            logger.exception("the state of the step could not be written to %s", path)
+
+    def step_record(self, name: str) -> dict[str, Any]:
+        """Return what is recorded about a step, empty if it never ran."""
+        path = self.steps / f"{name}.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    def done(self, name: str) -> bool:
+        """Return whether a step has ended well."""
+        return self.step_record(name).get("state") == "done"
+
+    def provenance(
+        self,
+        *,
+        seeds: Mapping[str, int] | None = None,
+        input_ids: Sequence[str] | None = None,
+        job_id: str | None = None,
+        container_digest: str | None = None,
+    ) -> dict[str, Any]:
+        """Write where the results come from to ``provenance.json``, keeping what earlier calls said.
+
+        Versions, commit and host are found here; job and container are told by `hpc`, seeds and inputs by the step.
+        """
+        record = read_json(self.provenance_file) if self.provenance_file.exists() else {}
+        record |= {
+            "versions": {**_versions(), "python": platform.python_version()},
+            "commit": source_commit(Path(__file__).parent),
+            "host": platform.node(),
+            "machine": platform.machine(),
+        }
+        told = {
+            "seeds": seeds,
+            "input_ids": input_ids,
+            "job_id": job_id,
+            "container_digest": container_digest,
+        }
+        for key, value in told.items():
+            if value is not None or key not in record:
+                record[key] = value
+        write_json(self.provenance_file, record)
+        return dict(record)
+
+
+def source_commit(folder: Path) -> str | None:
+    """Return the git commit of a source folder, with ``-dirty`` if files differ; None outside a checkout."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue  # an extra that is not installed takes no part in the run
+    return found
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise InputError(
+            f"run directory {str(path)!r} cannot be made: {err.strerror}; give another one with run_dir=..."
+        ) from err
+
+
+def _other_configuration(path: Path, old_text: str, new_text: str) -> str:
+    old, new = _flat(yaml.safe_load(old_text)), _flat(yaml.safe_load(new_text))
+    different = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    shown = "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in different[:5])
+    more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
+    return (
+        f"run directory {str(path)!r} is of another configuration ({shown}{more}); restore these values, "
+        "or give this run its own folder with name=... or run_dir=..."
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix.rstrip("."): value}
+    return {
+        key: item for name, inner in value.items() for key, item in _flat(inner, f"{prefix}{name}.").items()
+    }

@@ -1,0 +1,151 @@
+"""The run directory: nothing half-written, one configuration, one user at a time, every step on record."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.rundir import RunDirectory, atomic_path, plain, read_json, read_table, write_json, write_table
+
+CONFIG = "name: a\nalign: {motion: translation}\n"
+
+
+def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.tif"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent and temporary.suffix == ".tif"
+        temporary.write_text("first")
+        assert not target.exists()
+    with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
+        temporary.write_text("second")
+        raise ZeroDivisionError
+    assert target.read_text() == "first"
+    assert [item.name for item in target.parent.iterdir()] == ["file.tif"]
+
+
+def test_atomic_path_replaces_a_folder(tmp_path: Path) -> None:
+    target = tmp_path / "store.zarr"
+    for content in ("one", "two"):
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert [item.name for item in target.iterdir()] == ["two"]
+    assert [item.name for item in tmp_path.iterdir()] == ["store.zarr"]
+
+
+def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("kept")
+    with pytest.raises(GlacierError, match="free space and run again"), atomic_path(target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert target.read_text() == "kept"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_for_real(tmp_path: Path) -> None:
+    with (
+        pytest.raises(GlacierError, match="disk or quota is full"),
+        atomic_path(tmp_path / "file") as temporary,
+    ):
+        temporary.symlink_to("/dev/full")
+        temporary.write_text("x" * 100_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_strict_and_plain(tmp_path: Path) -> None:
+    value = {
+        1: np.float32(0.5),
+        "nan": float("nan"),
+        "array": np.array([1, 2]),
+        "day": pd.Timestamp("2020-01-02"),
+    }
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == {
+        "1": 0.5, "nan": None, "array": [1, 2], "day": "2020-01-02T00:00:00",
+    }  # fmt: skip
+    assert plain((True, None, Path("a"))) == [True, None, "a"]
+
+
+def test_reading_what_is_missing_or_broken_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    for read, name in ((read_json, "none.json"), (read_json, "bad.json"), (read_table, "none.parquet")):
+        with pytest.raises(InputError, match="run the step that writes it"):
+            read(tmp_path / name)
+
+
+def test_tables_round_trip(tmp_path: Path) -> None:
+    table = pd.DataFrame({"scene": ["a", "b"], "share": [0.5, np.nan]})
+    write_table(tmp_path / "t.parquet", table)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), table)
+
+
+def test_same_configuration_goes_on_another_is_refused(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path / "run", CONFIG, "hash-1") as run:
+        assert run.config_file.read_text() == CONFIG
+    with RunDirectory.open(tmp_path / "run", CONFIG + "cluster: {workers: 8}\n", "hash-1"):
+        pass
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"align.motion was 'translation', is 'affine'.*run_dir="):
+        RunDirectory.open(tmp_path / "run", "name: a\nalign: {motion: affine}\n", "hash-2")
+    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert {p: b for p, b in before.items() if p.name != ".lock"} == {
+        p: b for p, b in after.items() if p.name != ".lock"
+    }
+    RunDirectory.open(tmp_path / "run", CONFIG, "hash-1").close()
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("")
+    with pytest.raises(InputError, match="thesis.doc"):
+        RunDirectory.open(tmp_path, CONFIG, "hash")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        RunDirectory.open(tmp_path / "file" / "run", CONFIG, "hash")
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    program = f"""
+from glacierhpc.rundir import RunDirectory
+try:
+    RunDirectory.open({str(tmp_path / "run")!r}, {CONFIG!r}, "hash")
+except Exception as err:
+    print(type(err).__name__, err)
+"""
+    with RunDirectory.open(tmp_path / "run", CONFIG, "hash"):
+        answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert answer.stdout.startswith("InputError") and f"process {os.getpid()} on" in answer.stdout
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == ""
+
+
+def test_steps_are_on_record(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path / "run", CONFIG, "hash") as run:
+        assert run.step_record("clean") == {} and not run.done("clean")
+        with run.step("clean") as record:
+            assert run.step_record("clean")["state"] == "running"
+            record["scenes"] = np.int64(3)
+        assert run.done("clean") and run.step_record("clean")["scenes"] == 3
+        with pytest.raises(ValueError), run.step("align"):
+            raise ValueError("no ground")
+        assert run.step_record("align")["error"] == "ValueError: no ground" and not run.done("align")
+        with pytest.raises(KeyboardInterrupt), run.step("train"):
+            raise KeyboardInterrupt
+        assert run.step_record("train")["state"] == "interrupted"
+
+
+def test_provenance_keeps_what_was_said_before(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path / "run", CONFIG, "hash") as run:
+        run.provenance(seeds={"train": 1}, input_ids=["scene-1"])
+        record = run.provenance(job_id="17")
+        assert record == json.loads(run.provenance_file.read_text())
+    assert record["seeds"] == {"train": 1} and record["input_ids"] == ["scene-1"] and record["job_id"] == "17"
+    assert record["config_hash"] == "hash" and record["versions"]["numpy"] == np.__version__
