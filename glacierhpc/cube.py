@@ -127,6 +127,38 @@ def _layout(variable: Variable, sizes: Mapping[str, int]) -> tuple[tuple[int, ..
     return tuple(chunks), tuple(shards)
 
 
+def create_like(
+    path: Path | str,
+    cube: xr.Dataset,
+    *,
+    keep: Sequence[int],
+    variables: Mapping[str, Variable],
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Create an empty cube on the grid, bands and per-date coordinates of an opened one.
+
+    Parameters
+    ----------
+    cube : Dataset
+        What `open_cube` gave.
+    keep : sequence of int
+        Positions on its time axis that the new cube has.
+    attrs : mapping, optional
+        Laid over the attributes of `cube`.
+    """
+    dates = cube.isel(time=list(keep))
+    per_time = [name for name in dates.coords if dates[name].dims == ("time",) and name != "time"]
+    create_cube(
+        path,
+        Grid.from_dataset(cube),
+        times=dates["time"].values,
+        bands=[str(band) for band in dates["band"].values],
+        variables=variables,
+        coords={str(name): dates[name].values for name in per_time},
+        attrs={**cube.attrs, **(attrs or {})},
+    )
+
+
 def write_time(path: Path | str, index: int, arrays: Mapping[str, np.ndarray]) -> None:
     """Write all pixels of one date: whole shards, so that writers of different dates never meet.
 
