@@ -1,0 +1,138 @@
+"""Writing files so that they are whole or absent, and reading them back with errors that help.
+
+Which files a run has is said in `rundir`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from glacierhpc.errors import GlacierError, InputError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place only if the block ends well.
+
+    Works for files and for folders (a Zarr store); the temporary name keeps the suffix, by which writers choose a
+    format. After a failure nothing is left behind and what was there before is untouched.
+
+    Raises
+    ------
+    GlacierError
+        If the disk or the quota is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield temporary
+        _sync(temporary)
+        _replace(temporary, path)
+        _sync(path.parent)
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise GlacierError(
+                f"the disk or quota is full while writing {path}; free space and run again"
+            ) from err
+        raise
+    finally:
+        _remove(temporary)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Rename; a folder in the way is moved aside first, because a rename replaces files only."""
+    if not (new.is_dir() and path.is_dir()):
+        os.replace(new, path)
+        return
+    aside = path.with_name(f".old-{secrets.token_hex(4)}-{path.name}")
+    os.rename(path, aside)
+    os.rename(new, path)
+    shutil.rmtree(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity become null, NumPy numbers plain ones."""
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Return a value made of JSON's own types only."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise InputError(f"{path} does not exist; run the step that writes it first") from err
+    except ValueError as err:
+        raise InputError(
+            f"{path} is not JSON ({err}); delete it and run the step that writes it again"
+        ) from err
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, atomically."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a Parquet table.
+
+    Raises
+    ------
+    InputError
+        If the file is missing.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run the step that writes it first")
+    return pd.read_parquet(path)
