@@ -144,7 +144,7 @@ class RunDirectory:
             os.close(descriptor)
             if err.errno in (errno.EAGAIN, errno.EACCES):
                 raise InputError(
-                    f"run directory {str(self.path)!r} is in use by {holder}; wait for it, or give this run another name"
+                    f"run directory {str(self.path)!r} is in use by {holder}; wait for it, or give another name=..."
                 ) from err
             logger.warning(
                 "%s: this file system has no locks (%s); run one command at a time", self.path, err

@@ -174,7 +174,8 @@ def check_align_band(acquire: Acquire, align: Align) -> Iterator[Fault]:
 
 def check_index_bands(acquire: Acquire, composite: Composite) -> Iterator[Fault]:
     """Check that the bands of the index are read."""
-    missing = [band for band in INDEX_BANDS[composite.index] if band not in acquire.bands]
+    read = {*acquire.bands, *(("nir08",) if "nir" in acquire.bands else ())}
+    missing = [band for band in INDEX_BANDS[composite.index] if band not in read]
     if missing:
         yield Fault(
             ("composite", "index"),

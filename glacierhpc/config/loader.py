@@ -137,7 +137,9 @@ def _with_absolute_paths(document: Document) -> Document:
         values["run_dir"] = str(Path.cwd() / "runs" / values["name"])
     for key in PATHS:
         holder = values if len(key) == 1 else values.get(key[0])
-        text = holder.get(key[-1]) if isinstance(holder, dict) else None
+        if not isinstance(holder, dict):
+            continue
+        text = holder.get(key[-1])
         if isinstance(text, str) and "://" not in text:
             base = Path.cwd() if key in document.overridden else document.path.resolve().parent
             holder[key[-1]] = str((base / Path(text).expanduser()).resolve())

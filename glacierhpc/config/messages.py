@@ -37,7 +37,9 @@ def sentence(error: Mapping[str, Any]) -> str:
     if kind == "tuple_type":
         return f"{name}: {given!r} is not a list; write [{given}]"
     if kind == "literal_error":
-        return f"{name}: {given!r} is not known{_nearest_choice(error, given)} Valid: {error['ctx']['expected']}"
+        return (
+            f"{name}: {given!r} is not known{_nearest_choice(error, given)} Valid: {error['ctx']['expected']}"
+        )
     reason = error["msg"].replace("Input should be", "it must be", 1).replace("Tuple should", "it must", 1)
     return f"{name}: {given!r} cannot be used, {reason[:1].lower()}{reason[1:]}; {_advice(key)}"
 

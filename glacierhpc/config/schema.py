@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-BANDS = (
-    "coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09",
-    "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12", "pan",
-)  # fmt: skip
-"""Common names of bands (STAC EO extension); the tables of `scenes` map each archive's own names to them."""
+Band = Literal[
+    "coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "cirrus",
+    "swir16", "swir22", "lwir", "lwir11", "lwir12", "pan",
+]  # fmt: skip
+"""Common names of bands; the tables of `scenes` map each archive's own names to them."""
 
 INDEX_BANDS: dict[str, tuple[str, ...]] = {
     "ndsi": ("green", "swir16"),
@@ -23,7 +23,7 @@ INDEX_BANDS: dict[str, tuple[str, ...]] = {
     "ndvi": ("red", "nir08"),
     "albedo": ("blue", "red", "nir08", "swir16", "swir22"),
 }
-"""The bands each index is made of."""
+"""The bands each index is made of; ``nir`` may stand for ``nir08``."""
 
 MODELS = ("convlstm",)
 """Models that can be trained by name; a dotted path to a class of one's own is accepted too."""
@@ -33,10 +33,6 @@ STEPS = (
 )  # fmt: skip
 """The steps of the forecast task, in their order."""
 
-Band = Literal[
-    "coastal", "blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09",
-    "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12", "pan",
-]  # fmt: skip
 Mask = Literal["cloud", "dilated_cloud", "cloud_shadow", "cirrus", "snow", "water", "saturated"]
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
@@ -281,13 +277,17 @@ class Flow(Section):
 class Cluster(Section):
     """Where the work runs."""
 
-    kind: Literal["local"] = Field("local", description="local: this machine", json_schema_extra=OPERATIONAL)
+    kind: Literal["local", "serial"] = Field(
+        "local",
+        description="local (worker processes on this machine) or serial (none)",
+        json_schema_extra=OPERATIONAL,
+    )
     workers: int = Field(2, gt=0, description="worker processes", json_schema_extra=OPERATIONAL)
     threads_per_worker: int = Field(1, gt=0, description="threads per worker", json_schema_extra=OPERATIONAL)
     memory_gb: float | None = Field(
         None,
         gt=0,
-        description="memory of all workers together; null = what there is",
+        description="memory of each worker, GB; null = a fair share",
         json_schema_extra=OPERATIONAL,
     )
 
