@@ -1,0 +1,143 @@
+"""The page: which sections there are, in which order, and how they become one HTML file.
+
+What a section shows is in the module named after its subject; how it looks is in ``page.html.j2`` and ``page.css``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+import glacierhpc
+from glacierhpc.errors import GlacierError
+from glacierhpc.files import atomic_path
+from glacierhpc.report import (
+    alignment,
+    composites,
+    flow,
+    forecast,
+    maps,
+    overview,
+    record,
+    skill,
+    timeline,
+    training,
+)
+from glacierhpc.report.blocks import Block, Note
+from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, setting
+
+log = logging.getLogger(__name__)
+Part = Callable[[RunFiles], list[Block]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading of the page and the parts under it; each part stands or falls alone."""
+
+    key: str
+    title: str
+    intro: str
+    parts: tuple[Part, ...]
+
+
+SECTIONS = (
+    Section("area", "Area", "", (maps.area_map, maps.footprints)),
+    Section("scenes", "Scenes", "", (timeline.scenes, timeline.losses, timeline.quality)),
+    Section(
+        "alignment",
+        "Alignment",
+        "Scenes of one place lie up to a few pixels apart. Each is shifted onto a common reference, "
+        "judged on ground that does not move.",
+        (alignment.blink, alignment.shifts, alignment.residuals, alignment.rejected),
+    ),
+    Section("composites", "Composites", "", (composites.thumbnails, composites.looks)),
+    Section(
+        "skill",
+        "Skill",
+        "The forecast counts only where it beats the simple ones: the last image again (persistence), "
+        "the image of the same season last year, and the mean of the season (climatology).",
+        (skill.sentences, skill.charts, skill.all_metrics),
+    ),
+    Section("forecast", "Forecast", f"What is shown: {overview.SHOWS}.", (forecast.film, forecast.maps)),
+    Section("flow", "Apparent motion", f"What is shown: {flow.SHOWS}.", (flow.control, flow.fields)),
+    Section("training", "Training and split", "", (training.history, training.split)),
+    Section("record", "Record", "", (record.steps, record.configuration, record.provenance)),
+    Section("citation", "How to cite", "", (record.citation,)),
+)
+
+
+def write_report(run_path: Path, *, title: str | None = None) -> Path:
+    """Write ``report.html`` of a run: one file that needs nothing else, whatever steps have been run.
+
+    Parameters
+    ----------
+    run_path : path
+        A run directory. Files that are not there yet give a sentence in their place.
+    title : str, optional
+        Default: the name in the configuration, else that of the directory.
+
+    Returns
+    -------
+    Path
+        ``run_path / "report.html"``.
+
+    Raises
+    ------
+    InputError
+        If `run_path` is no run directory.
+    GlacierError
+        If a file of the run is damaged; the page is written all the same, and names the file in its place.
+    """
+    run = RunFiles(Path(run_path))
+    damaged: list[str] = []
+    sections = [(section, _blocks(run, section, damaged)) for section in SECTIONS]
+    settings = {} if any("config.yaml" in text for text in damaged) else run.settings()
+    page = _template().render(
+        title=title or str(setting(settings, "name", run.path.resolve().name)),
+        facts=overview.facts(run, settings),
+        tiles=overview.tiles(run),
+        sections=sections,
+        version=glacierhpc.__version__,
+    )
+    target = run.path / "report.html"
+    with atomic_path(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    log.info("wrote %s (%.1f MB)", target, len(page) / 1e6)
+    if damaged:
+        raise GlacierError(f"{' '.join(damaged)} The report without it: {str(target)!r}")
+    return target
+
+
+def _blocks(run: RunFiles, section: Section, damaged: list[str]) -> list[Block]:
+    """Return what a section shows; a part whose file is missing or damaged is a note in its place."""
+    blocks: list[Block] = []
+    for part in section.parts:
+        try:
+            blocks += part(run)
+        except NotMade as err:
+            note = Note(str(err), "missing")
+        except Damaged as err:
+            log.error("%s", err)
+            note = Note(str(err), "damaged")
+            if str(err) not in damaged:
+                damaged.append(str(err))
+        else:
+            continue
+        if note not in blocks:
+            blocks.append(note)
+    return blocks
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
