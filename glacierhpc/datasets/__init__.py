@@ -1,0 +1,1 @@
+"""Index tables, splits and batches that learning draws from; models and training loops live elsewhere."""

@@ -1,0 +1,180 @@
+"""Sequences as batches of tensors, from a cube in memory or shards on disk; `sequences` says what one is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from glacierhpc.datasets.sequences import SequencePlan
+from glacierhpc.errors import InputError
+from glacierhpc.kernels.patches import GatherPlan, gather
+from glacierhpc.rundir import atomic_path
+
+_ARRAYS = ("images", "images_valid", "targets", "targets_valid")
+
+
+class SequenceBatch(NamedTuple):
+    """Some sequences, or one of them without its first axis."""
+
+    images: Tensor
+    """(B, T, C, H, W) float32, 0 where invalid."""
+    images_valid: Tensor
+    """(B, T, H, W) bool."""
+    targets: Tensor
+    """(B, T', C, H, W) float32, 0 where invalid."""
+    targets_valid: Tensor
+    """(B, T', H, W) bool."""
+    dates: Tensor
+    """(B, T + T') float32, years since 2000, of inputs and targets."""
+    numbers: Tensor
+    """(B,) int64, number of the sequence in its plan."""
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a sequence model is called with."""
+        return {"images": self.images, "images_valid": self.images_valid, "dates": self.dates}
+
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        """Return the batch on a device."""
+        return SequenceBatch(*(part.to(device, non_blocking=True) for part in self))
+
+
+class Reader(Protocol):
+    """Where the pixels of sequences come from."""
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return images, images_valid, targets, targets_valid of some sequences, shaped as in `SequenceBatch`."""
+        ...
+
+
+class CubeReader:
+    """Gathers patches from a cube in memory."""
+
+    def __init__(self, data: np.ndarray, valid: np.ndarray, plan: SequencePlan) -> None:
+        if data.ndim != 4 or (data.shape[0], *data.shape[2:]) != plan.shape or valid.shape != plan.shape:
+            raise InputError(
+                f"data of shape {data.shape!r} and valid of shape {valid.shape!r} do not belong to a plan for "
+                f"{plan.shape!r}: give data as (time, band, y, x) and valid as (time, y, x)"
+            )
+        self._data = np.ascontiguousarray(data, dtype=np.float32)
+        # a pixel that a mask calls valid but that holds NaN would poison a whole batch
+        self._valid = np.ascontiguousarray(valid & np.isfinite(self._data).all(axis=1))
+        self._plan = plan
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        plan = self._plan
+        request = GatherPlan(plan.starts[indices], plan.steps, plan.size)
+        pixels, valid = gather(self._data, request, valid=self._valid)
+        cut = plan.steps_in
+        return pixels[:, :cut], valid[:, :cut], pixels[:, cut:], valid[:, cut:]
+
+
+class ShardReader:
+    """Reads sequences that `materialise` wrote."""
+
+    def __init__(self, path: Path, plan: SequencePlan) -> None:
+        group = zarr.open_group(path, mode="r")
+        self._arrays: list[Any] = [group[name] for name in _ARRAYS]
+        if group.attrs.get("plan") != plan.digest():
+            raise InputError(
+                f"{path} holds sequences of another plan ({self._arrays[0].shape!r}) than the one given ({len(plan)} of "
+                f"{plan.steps_in} steps and {plan.size} px): write the shards again"
+            )
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        images, images_valid, targets, targets_valid = (array.oindex[indices] for array in self._arrays)
+        return images, images_valid, targets, targets_valid
+
+
+class SequenceDataset(Dataset[SequenceBatch]):
+    """Some sequences of a plan; a whole batch is read at once (``__getitems__``), one by one works too.
+
+    Views of a cube (`from_cube`) and shards on disk (`from_shards`) give identical samples.
+    """
+
+    def __init__(self, reader: Reader, plan: SequencePlan, indices: np.ndarray | None = None) -> None:
+        self.plan = plan
+        self.indices = np.arange(len(plan)) if indices is None else np.asarray(indices, dtype=np.int64)
+        self._reader = reader
+
+    @classmethod
+    def from_cube(
+        cls, data: np.ndarray, valid: np.ndarray, plan: SequencePlan, indices: np.ndarray | None = None
+    ) -> SequenceDataset:
+        """Return the dataset of a cube in memory.
+
+        Parameters
+        ----------
+        data : (time, band, y, x) float
+            Index values; NaN is invalid.
+        valid : (time, y, x) bool
+        indices : (n,) int, optional
+            Sequences of the plan to take; all by default.
+        """
+        return cls(CubeReader(data, valid, plan), plan, indices)
+
+    @classmethod
+    def from_shards(
+        cls, path: Path, plan: SequencePlan, indices: np.ndarray | None = None
+    ) -> SequenceDataset:
+        """Return the dataset of a ``sequences.zarr`` that `materialise` wrote for the same plan."""
+        return cls(ShardReader(path, plan), plan, indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> SequenceBatch:
+        return SequenceBatch(*(part[0] for part in self.__getitems__([item])))
+
+    def __getitems__(self, items: Sequence[int]) -> SequenceBatch:
+        indices = self.indices[np.asarray(items, dtype=np.int64)]
+        arrays = self._reader.read(indices)
+        tensors = map(torch.from_numpy, (*arrays, self.plan.years(indices), indices))
+        return SequenceBatch(*tensors)
+
+
+def materialise(
+    path: Path, data: np.ndarray, valid: np.ndarray, plan: SequencePlan, *, shard_sequences: int = 512
+) -> None:
+    """Write every sequence of a plan to a Zarr v3 group, for clusters whose nodes cannot hold the cube.
+
+    One file per array and shard, never one per sequence: 161,728 sequences of 50 px make 1,264 files at 512
+    to a shard. Written under a temporary name and renamed when complete.
+
+    Parameters
+    ----------
+    path : Path
+        ``sequences.zarr``; replaced if it exists.
+    data, valid
+        As for `SequenceDataset.from_cube`.
+    shard_sequences : int
+        Sequences to a shard; one sequence is one chunk within it.
+    """
+    reader = CubeReader(data, valid, plan)
+    with atomic_path(path) as temporary:
+        group = zarr.create_group(temporary, zarr_format=3, attributes={"plan": plan.digest()})
+        arrays = [_create(group, name, plan, data.shape[1], shard_sequences) for name in _ARRAYS]
+        for first in range(0, len(plan), shard_sequences):
+            indices = np.arange(first, min(first + shard_sequences, len(plan)))
+            for array, part in zip(arrays, reader.read(indices)):
+                array[first : first + len(indices)] = part
+
+
+def _create(group: zarr.Group, name: str, plan: SequencePlan, bands: int, shard_sequences: int) -> zarr.Array:
+    steps = plan.steps_in if name.startswith("images") else plan.steps_out
+    mask = name.endswith("valid")
+    sample = (steps, plan.size, plan.size) if mask else (steps, bands, plan.size, plan.size)
+    return group.create_array(
+        name,
+        shape=(len(plan), *sample),
+        chunks=(1, *sample),
+        shards=(shard_sequences, *sample),
+        dtype="bool" if mask else "float32",
+    )

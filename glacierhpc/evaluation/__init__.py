@@ -1,0 +1,1 @@
+"""Scores with intervals, comparison with baselines, and forecasts of full scenes; training is done elsewhere."""

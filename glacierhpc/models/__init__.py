@@ -1,0 +1,60 @@
+"""The models by name; each family lives in its own file, baselines and weights in theirs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.models.convlstm import ConvLSTM
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"convlstm": ConvLSTM}
+
+
+def build_model(name: str, *, seed: int = 0, **parameters: Any) -> nn.Module:
+    """Build a model by name, its weights drawn from a seed of its own.
+
+    Sequence models map ``(images, images_valid, *, dates)`` to ``(B, T', C, H, W)``.
+
+    Parameters
+    ----------
+    name : str
+        A key of `MODELS`, or a dotted path ``package.module.Class`` to one's own.
+    seed : int
+        Of the initial weights; the global random state is left as it was.
+    **parameters
+        Of the model's constructor.
+
+    Raises
+    ------
+    InputError
+        If the name or a parameter is not known.
+    """
+    make = _find(name)
+    accepted = [p for p in inspect.signature(make).parameters if p != "self"]
+    for parameter in parameters:
+        if parameter not in accepted:
+            raise unknown_name(f"parameter of model {name!r}", parameter, accepted)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(**parameters)
+
+
+def _find(name: str) -> Callable[..., nn.Module]:
+    if name in MODELS:
+        return MODELS[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise unknown_name("model", name, MODELS)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as err:
+        raise InputError(
+            f"model {name!r} cannot be imported ({err}): give one of {', '.join(sorted(MODELS))}, "
+            "or a dotted path to a class that is installed here"
+        ) from err

@@ -1,0 +1,74 @@
+"""What every sequence model does with its inputs: scaling, masks, the last valid value, dates; no layers to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from glacierhpc.errors import InputError
+
+
+class Scaling(nn.Module):
+    """Band statistics that travel with the weights: values enter a model as (value - mean) / deviation."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, bands: int, means: Sequence[float] | None, deviations: Sequence[float] | None) -> None:
+        super().__init__()
+        means = [0.0] * bands if means is None else list(means)
+        deviations = [1.0] * bands if deviations is None else list(deviations)
+        if len(means) != bands or len(deviations) != bands or min(deviations) <= 0:
+            raise InputError(
+                f"means {means!r} and deviations {deviations!r} do not scale {bands} bands: "
+                "give one mean and one deviation > 0 per band"
+            )
+        self.register_buffer("mean", torch.tensor(means, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("deviation", torch.tensor(deviations, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, images: Tensor, valid: Tensor) -> Tensor:
+        """Return scaled (B, T, C, H, W), exactly 0 where `valid` (B, T, 1, H, W) is False, whatever stood there."""
+        return torch.where(valid, (images - self.mean) / self.deviation, 0.0)
+
+    def undo(self, scaled: Tensor) -> Tensor:
+        """Return values in the unit of the images."""
+        return scaled * self.deviation + self.mean
+
+
+def last_valid(scaled: Tensor, valid: Tensor) -> Tensor:
+    """Return each pixel's latest valid value, (B, C, H, W); 0, the mean, where there was none.
+
+    Parameters
+    ----------
+    scaled : (B, T, C, H, W)
+    valid : (B, T, 1, H, W) bool
+    """
+    latest = torch.zeros_like(scaled[:, 0])
+    for step in range(scaled.shape[1]):
+        latest = torch.where(valid[:, step], scaled[:, step], latest)
+    return latest
+
+
+def date_channels(dates: Tensor | None, batch: int, steps: int, last_input: int, like: Tensor) -> Tensor:
+    """Return (batch, steps, 3): sine and cosine of the season, and years since the last input.
+
+    Without dates all three are zero.
+
+    Parameters
+    ----------
+    dates : (batch, steps) float or None
+        Years since 2000.
+    last_input : int
+        Position of the last input among the steps.
+    """
+    if dates is None:
+        return torch.zeros(batch, steps, 3, dtype=like.dtype, device=like.device)
+    if dates.shape != (batch, steps):
+        raise InputError(
+            f"dates of shape {tuple(dates.shape)!r} do not fit: give ({batch}, {steps}), one per step"
+        )
+    phase = 2 * torch.pi * (dates - torch.floor(dates))
+    age = dates - dates[:, last_input : last_input + 1]
+    return torch.stack([torch.sin(phase), torch.cos(phase), age], dim=-1).to(like.dtype)

@@ -1,0 +1,1 @@
+"""One training engine for all tasks: loop, backends, losses, checkpoints, trackers; no models, no data."""

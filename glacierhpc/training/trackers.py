@@ -1,0 +1,101 @@
+"""Where the history of a training run is written; what is in it the loop decides."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from glacierhpc.errors import missing_package, unknown_name
+from glacierhpc.rundir import atomic_path
+
+Row = Mapping[str, float]
+
+
+class Tracker(Protocol):
+    """Something that keeps a row per epoch."""
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Begin, or begin again after these rows: later ones of an interrupted run are to be forgotten."""
+        ...
+
+    def log(self, row: Row) -> None:
+        """Keep the row of an epoch, durable when this returns."""
+        ...
+
+    def close(self) -> None:
+        """Write what is pending."""
+        ...
+
+
+class CSVTracker:
+    """Writes ``history.csv``, whole and atomically at every row: a reader never sees half a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[Row] = []
+
+    def start(self, rows: Sequence[Row]) -> None:
+        self._rows = list(rows)
+        if self._rows:
+            self._write()
+
+    def log(self, row: Row) -> None:
+        self._rows.append(row)
+        self._write()
+
+    def close(self) -> None:
+        return None
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        with atomic_path(self._path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+class TensorBoardTracker:
+    """Writes scalars for TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def start(self, rows: Sequence[Row]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as err:
+            raise missing_package("tensorboard", "learning") from err
+        self._writer = SummaryWriter(str(self._folder), purge_step=len(rows))
+
+    def log(self, row: Row) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+TRACKERS: dict[str, Callable[[Path], Tracker]] = {
+    "csv": lambda run: CSVTracker(run / "history.csv"),
+    "tensorboard": lambda run: TensorBoardTracker(run / "logs" / "tensorboard"),
+}
+
+
+def open_trackers(names: Sequence[str], run: Path) -> list[Tracker]:
+    """Return trackers by name, writing into a run directory.
+
+    Raises
+    ------
+    InputError
+        If a name is not in `TRACKERS`.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise unknown_name("train.trackers", name, TRACKERS)
+    return [TRACKERS[name](run) for name in names]
