@@ -1,0 +1,397 @@
+"""From scenes in an archive to one cube on disk: planned, resumable, with a row for everything that happened.
+
+How a file is read is in `readers`, what its numbers mean in `radiometry`; nothing here is masked or filled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from glacierhpc import __version__
+from glacierhpc.errors import GlacierError
+from glacierhpc.files import read_table, write_table
+from glacierhpc.grid import Grid
+from glacierhpc.scenes import parts
+from glacierhpc.scenes.collections import Item
+from glacierhpc.scenes.fetch import AssetTask, SealTask, Task, run_tasks
+from glacierhpc.scenes.journal import Journal, Receipt
+from glacierhpc.scenes.plan import AcquisitionPlan, ScenePlan, plan_acquisition
+from glacierhpc.scenes.readers import RetryPolicy
+from glacierhpc.scenes.signing import signer_spec
+
+__all__ = ["AcquireSummary", "AcquisitionPlan", "acquire", "plan_acquisition"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AcquireSummary:
+    """What an acquisition did."""
+
+    cube: Path
+    kept: int
+    dropped: int
+    failed: dict[str, str]
+    """Scene and reason."""
+    assets_read: int
+    """In this run."""
+    assets_resumed: int
+    """Taken over from earlier runs."""
+    bytes: int
+    """Size of the pieces on disk."""
+    seconds: float
+
+    def table(self) -> list[list[Any]]:
+        """Return (label, value) rows for a person."""
+        return [
+            ["scenes in the cube", self.kept],
+            ["scenes dropped", self.dropped],
+            ["scenes failed", len(self.failed)],
+            ["assets read now", self.assets_read],
+            ["assets from earlier runs", self.assets_resumed],
+            ["read and stored", f"{self.bytes / 1e6:.0f} MB in {self.seconds:.1f} s"],
+        ]
+
+
+def acquire(
+    items: Sequence[Item],
+    grid: Grid,
+    store: Path,
+    *,
+    bands: Sequence[str],
+    manifest: Path,
+    scenes_table: Path,
+    loader: str = "odc",
+    min_valid_share: float = 0.3,
+    min_clear_share: float = 0.0,
+    max_attempts: int = 5,
+    backoff_s: float = 0.5,
+    timeout_s: float = 60.0,
+    signing: str = "auto",
+    catalogue: str = "",
+    resampling: str = "bilinear",
+    read_threads: int = 16,
+    executor: Executor | None = None,
+    threads_per_task: int = 1,
+    in_flight: int | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> AcquireSummary:
+    """Read scenes onto one grid and write them as a cube.
+
+    Every asset that has been read is kept on disk with a line in a journal, so that a killed run goes on where
+    it stopped and ends with the same bytes. The quality raster comes first (the first band where there is
+    none); scenes with too little data are dropped before the rest of them is read.
+
+    Parameters
+    ----------
+    items : sequence of STAC items
+        Unsigned, with absolute hrefs; URLs are signed at the moment of reading.
+    grid : Grid
+        Scenes on the same grid are copied exactly, others resampled.
+    store : path
+        The cube; beside it ``.parts/`` holds the pieces until nothing is missing.
+    bands : sequence of str
+        Common names.
+    manifest, scenes_table : path
+        Tables with a row per asset and per scene, rewritten at the end.
+    min_valid_share, min_clear_share : float
+        Scenes with less, as a share of the grid, are dropped.
+    max_attempts, backoff_s, timeout_s
+        See `readers.RetryPolicy`.
+    signing : str
+        See `signing.signer_spec`; `catalogue` is the URL that ``auto`` looks at.
+    executor : Executor, optional
+        Where tasks run, for example ``client.get_executor()`` of Dask; None runs them in threads of this process.
+    read_threads : int
+        Reads at the same time without an executor. Reading waits, so there may be many more than cores.
+    threads_per_task : int
+        With an executor whose workers have one thread each: reads at the same time in each of its tasks.
+    in_flight : int, optional
+        Submitted tasks at the same time, which bounds the memory; by default twice `read_threads`.
+    attrs : mapping, optional
+        Attributes of the cube.
+    progress : callable, optional
+        Called with assets finished and assets known to be needed.
+
+    Raises
+    ------
+    InputError
+        If no scene has the bands, or their numbers have no known meaning.
+    GlacierError
+        If no scene is left, or the disk is full.
+    """
+    started = time.perf_counter()
+    signer = signer_spec(signing, catalogue=catalogue, hrefs=_hrefs(items), timeout_s=timeout_s)
+    folder = store.parent / ".parts"
+    plan = plan_acquisition(
+        items,
+        grid,
+        bands=bands,
+        loader=loader,
+        resampling=resampling,
+        folder=folder,
+        signer=signer,
+        policy=RetryPolicy(max_attempts, backoff_s, timeout_s),
+    )
+    limits = {"valid": min_valid_share, "clear": min_clear_share}
+    identity = _identity(plan, limits)
+    finished = _finished(store, manifest, scenes_table, identity)
+    if finished is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return _summary(store, finished, {}, 0, started)
+    parts.remove_leftovers(folder, store)
+    parts.create_template(folder, grid, plan.bands, plan.storage)
+    with Journal(folder / "journal.jsonl", plan.purpose()) as journal:
+        run = _Run(plan, journal, min_valid_share, min_clear_share, progress)
+        run.take_over()
+        with _pool(executor, read_threads) as pool:
+            run.work(pool, batch=threads_per_task, in_flight=in_flight or 2 * read_threads)
+        scenes = run.scene_rows()
+        write_table(manifest, run.manifest_rows())
+        write_table(scenes_table, scenes)
+        _refuse_if_nothing_is_left(scenes)
+        _assemble(store, plan, scenes, {**(attrs or {}), "acquisition": identity})
+        receipts, read = journal.receipts, run.read
+    if not (scenes.state == "failed").any():
+        shutil.rmtree(folder, ignore_errors=True)
+    return _summary(store, scenes, receipts, read, started)
+
+
+class _Run:
+    """The state of one acquisition: what is done, what comes next."""
+
+    def __init__(
+        self,
+        plan: AcquisitionPlan,
+        journal: Journal,
+        min_valid_share: float,
+        min_clear_share: float,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.plan, self.journal, self.progress = plan, journal, progress
+        self.min_valid_share, self.min_clear_share = min_valid_share, min_clear_share
+        self.read = 0
+        self.ready: deque[Task] = deque()
+        self.expected: set[tuple[str, str]] = set()
+        self.scenes = {scene.key: scene for scene in plan.scenes}
+        self.done: dict[tuple[str, str], Receipt] = {}
+
+    def take_over(self) -> None:
+        """Accept the pieces of an earlier run whose checksums agree with the journal."""
+        for (scene, asset), receipt in self.journal.receipts.items():
+            path = self.plan.folder / scene / asset
+            if receipt.state == "done" and path.is_dir() and parts.checksum(path)[0] == receipt.checksum:
+                self.done[scene, asset] = receipt
+        if self.done:
+            log.info("%d assets are there from an earlier run", len(self.done))
+
+    def work(self, pool: Executor, *, batch: int, in_flight: int) -> None:
+        """Run tasks until nothing is left to do; a finished task may make others ready."""
+        for scene in self.plan.scenes:
+            self._advance(scene)
+        running: set[Future[list[Receipt]]] = set()
+        try:
+            while self.ready or running:
+                while self.ready and len(running) < in_flight:
+                    tasks = [self.ready.popleft() for _ in range(min(batch, len(self.ready)))]
+                    running.add(pool.submit(run_tasks, tasks, batch))
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                self._record([receipt for future in finished for receipt in future.result()])
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _record(self, receipts: list[Receipt]) -> None:
+        self.journal.add(receipts)
+        self.read += sum(receipt.asset != parts.SEALED for receipt in receipts)
+        for receipt in receipts:
+            self.done[receipt.scene, receipt.asset] = receipt
+            if receipt.state == "failed":
+                log.warning("scene %s, %s: %s", receipt.scene, receipt.asset, receipt.reason)
+        for key in dict.fromkeys(receipt.scene for receipt in receipts):
+            self._advance(self.scenes[key])
+        if self.progress:
+            self.progress(len(self.done), len(self.expected))
+
+    def _advance(self, scene: ScenePlan) -> None:
+        """Put the tasks of a scene that can run now and have not been asked for into the queue."""
+        if scene.problem or self._verdict(scene)[0] in ("dropped", "failed"):
+            return
+        first, others = scene.tasks[0], scene.tasks[1:]
+        wanted: list[Task] = [first] if (scene.key, first.asset) not in self.done else list(others)
+        if all((scene.key, task.asset) in self.done for task in scene.tasks):
+            wanted = [_seal_task(self.plan, scene)]
+        for task in wanted:
+            name = (scene.key, parts.SEALED if isinstance(task, SealTask) else task.asset)
+            if name not in self.done and name not in self.expected:
+                self.ready.append(task)
+            self.expected.add(name)
+
+    def _verdict(self, scene: ScenePlan) -> tuple[str, str]:
+        """State of a scene ("" while undecided) and the reason."""
+        if scene.problem:
+            return "failed", scene.problem
+        found = [
+            self.done[scene.key, task.asset] for task in scene.tasks if (scene.key, task.asset) in self.done
+        ]
+        for receipt in found:
+            if receipt.state == "failed":
+                return "failed", f"{receipt.asset}: {receipt.reason}"
+        sealed = self.done.get((scene.key, parts.SEALED))
+        first = self.done.get((scene.key, scene.tasks[0].asset))
+        for receipt in filter(None, (sealed, first)):
+            reason = self._too_little(receipt)
+            if reason:
+                return "dropped", reason
+        return ("kept", "") if sealed else ("", "")
+
+    def _too_little(self, receipt: Receipt) -> str:
+        for name, share, limit in (
+            ("valid", receipt.valid_share, self.min_valid_share),
+            ("clear", receipt.clear_share, self.min_clear_share),
+        ):
+            if share < limit:
+                return f"only {100 * share:.1f} % of the area is {name} (limit {100 * limit:.0f} %)"
+        return "no data in the area" if receipt.valid_share == 0 else ""
+
+    def scene_rows(self) -> pd.DataFrame:
+        """Return the scenes table, in the order of the plan."""
+        rows = []
+        for scene in self.plan.scenes:
+            state, reason = self._verdict(scene)
+            shares = self.done.get((scene.key, parts.SEALED))
+            if shares is None and scene.tasks:
+                shares = self.done.get((scene.key, scene.tasks[0].asset))
+            known = shares is not None and shares.state == "done"
+            rows.append(
+                {
+                    **scene.row(),
+                    "valid_share": shares.valid_share if known and shares else np.nan,
+                    "clear_share": shares.clear_share if known and shares else np.nan,
+                    "state": state,
+                    "reason": reason,
+                    "key": scene.key,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def manifest_rows(self) -> pd.DataFrame:
+        """Return the manifest, a row per scene and asset."""
+        rows = []
+        for scene in self.plan.scenes:
+            verdict, why = self._verdict(scene)
+            for task in scene.tasks:
+                receipt = self.done.get((scene.key, task.asset))
+                skipped = Receipt(scene.key, task.asset, "skipped", f"the scene is {verdict}: {why}")
+                rows.append(_manifest_row(scene, task, receipt or skipped))
+        columns = ["scene", "asset", "href", "state", "reason", "attempts", "bytes", "checksum", "seconds"]
+        return pd.DataFrame(rows, columns=columns)
+
+
+def _manifest_row(scene: ScenePlan, task: AssetTask, receipt: Receipt) -> dict[str, Any]:
+    return {
+        "scene": scene.scene,
+        "asset": task.asset,
+        "href": task.request.href,
+        "state": receipt.state,
+        "reason": receipt.reason,
+        "attempts": receipt.attempts,
+        "bytes": receipt.bytes,
+        "checksum": receipt.checksum,
+        "seconds": receipt.seconds,
+    }
+
+
+def _seal_task(plan: AcquisitionPlan, scene: ScenePlan) -> SealTask:
+    flag_assets = tuple(task.asset for task in scene.tasks if task.radiometry is None)
+    return SealTask(scene.key, plan.folder, plan.bands, flag_assets, plan.grid.shape)
+
+
+@contextmanager
+def _pool(executor: Executor | None, threads: int) -> Iterator[Executor]:
+    if executor is not None:
+        yield executor
+        return
+    pool = ThreadPoolExecutor(threads, "read")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _assemble(store: Path, plan: AcquisitionPlan, scenes: pd.DataFrame, attrs: Mapping[str, Any]) -> None:
+    kept = scenes[scenes.state == "kept"]
+    storage = plan.storage
+    radiometry = {"scale": storage.scale, "offset": storage.offset, "source": storage.source}
+    names = ("scene", "platform", "collection", "cloud_cover", "valid_share", "level")
+    parts.assemble_cube(
+        store,
+        plan.folder,
+        list(kept.key),
+        grid=plan.grid,
+        times=kept.time.to_numpy("datetime64[ns]"),
+        bands=plan.bands,
+        storage=storage,
+        coords={name: kept[name].to_numpy() for name in names},
+        attrs={"radiometry": json.dumps(radiometry), "glacierhpc_version": __version__, **attrs},
+    )
+
+
+def _refuse_if_nothing_is_left(scenes: pd.DataFrame) -> None:
+    if (scenes.state == "kept").any():
+        return
+    reasons = scenes.groupby(["state", "reason"]).size().sort_values(ascending=False)
+    listed = "; ".join(f"{count} {state}: {reason}" for (state, reason), count in list(reasons.items())[:3])
+    raise GlacierError(f"none of {len(scenes)} scenes could be used ({listed}); see the scenes table")
+
+
+def _identity(plan: AcquisitionPlan, limits: Mapping[str, float]) -> str:
+    """What decides the bytes of a cube, as a short hash."""
+    content = {**plan.purpose(), "scenes": [scene.key for scene in plan.scenes], "limits": dict(limits)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _finished(store: Path, manifest: Path, scenes_table: Path, identity: str) -> pd.DataFrame | None:
+    """Return the scenes table of a cube that is complete already, else None."""
+    if not all(path.exists() for path in (store / "zarr.json", manifest, scenes_table)):
+        return None
+    attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+    scenes = read_table(scenes_table)
+    same = attributes.get("acquisition") == identity and not (scenes.state == "failed").any()
+    return scenes if same else None
+
+
+def _summary(
+    store: Path, scenes: pd.DataFrame, receipts: Mapping[tuple[str, str], Receipt], read: int, started: float
+) -> AcquireSummary:
+    done = [receipt for receipt in receipts.values() if receipt.state == "done"]
+    counts = scenes.state.value_counts()
+    return AcquireSummary(
+        cube=store,
+        kept=int(counts.get("kept", 0)),
+        dropped=int(counts.get("dropped", 0)),
+        failed=dict(scenes.loc[scenes.state == "failed", ["scene", "reason"]].to_numpy().tolist()),
+        assets_read=read,
+        assets_resumed=max(0, sum(receipt.asset != parts.SEALED for receipt in done) - read),
+        bytes=sum(receipt.bytes for receipt in done),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _hrefs(items: Sequence[Item]) -> list[str]:
+    return [asset["href"] for item in items for asset in item["assets"].values()]

@@ -1,0 +1,97 @@
+"""The diary of an acquisition: one line per finished asset, on disk before the next one starts to count.
+
+A line that was torn by a kill is ignored; what a line means is `acquire`'s to know.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from glacierhpc.errors import InputError
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one asset of one scene."""
+
+    scene: str
+    """Key of the scene, unique over collections."""
+    asset: str
+    state: str
+    """``done`` or ``failed``."""
+    reason: str = ""
+    attempts: int = 0
+    bytes: int = 0
+    """Size of the piece on disk."""
+    checksum: str = ""
+    """SHA-256 of the piece."""
+    seconds: float = 0.0
+    valid_share: float = 0.0
+    """Share of the grid's pixels that have data in this asset."""
+    clear_share: float = 0.0
+
+
+class Journal:
+    """An append-only file of receipts; the last receipt of an asset counts."""
+
+    def __init__(self, path: Path, purpose: Mapping[str, Any]) -> None:
+        self._path = path
+        self.receipts: dict[tuple[str, str], Receipt] = {}
+        known = self._load()
+        if known is not None and known != _plain(purpose):
+            changed = sorted(key for key in {*known, *purpose} if known.get(key) != _plain(purpose).get(key))
+            raise InputError(
+                f"{str(path.parent)!r} holds the pieces of another acquisition (other {', '.join(changed)}); "
+                "delete that folder or use another run directory"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        if known is None:
+            self._write([{"purpose": _plain(purpose)}])
+
+    def add(self, receipts: list[Receipt]) -> None:
+        """Record receipts; when this returns they are on disk."""
+        self._write([asdict(receipt) for receipt in receipts])
+        self.receipts.update({(receipt.scene, receipt.asset): receipt for receipt in receipts})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        # a leading newline ends a line that an earlier kill may have torn
+        self._file.write(b"\n" + b"\n".join(json.dumps(row).encode() for row in rows) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _load(self) -> dict[str, Any] | None:
+        purpose = None
+        if not self._path.is_file():
+            return None
+        for line in self._path.read_bytes().split(b"\n"):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if "purpose" in row:
+                purpose = row["purpose"]
+            else:
+                receipt = Receipt(**row)
+                self.receipts[receipt.scene, receipt.asset] = receipt
+        return purpose
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(value))

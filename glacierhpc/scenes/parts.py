@@ -1,0 +1,195 @@
+"""The pieces an acquisition leaves on disk: one folder per scene and asset, whole shards that become the cube.
+
+A piece appears by a rename, complete or not at all; which pieces are needed is `acquire`'s to know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from glacierhpc.cube import Variable, create_cube, finish_cube
+from glacierhpc.errors import GlacierError
+from glacierhpc.files import atomic_path
+from glacierhpc.grid import Grid
+from glacierhpc.scenes.quality import FLAG_ATTRIBUTES
+from glacierhpc.scenes.radiometry import Storage
+
+TEMPLATE = "template.zarr"
+VALID_FILE = "valid.npy"  # one bit per pixel, rows packed
+FLAGS_FILE = "flags.npy"
+SEALED = "sealed"
+
+
+def cube_variables(storage: Storage) -> dict[str, Variable]:
+    """Return the arrays of ``cube.zarr``: every band of a date is a file of its own."""
+    data_attrs: dict[str, Any] = {"long_name": "reflectance", "units": "1", **storage.cf_attributes()}
+    return {
+        "data": Variable(
+            ("time", "band", "y", "x"), storage.dtype, storage.fill, data_attrs, bands_together=False
+        ),
+        "valid": Variable(("time", "y", "x"), "bool", False, {"long_name": "has data in every band"}),
+        "quality": Variable(("time", "y", "x"), "uint16", 0, FLAG_ATTRIBUTES),
+    }
+
+
+def create_template(folder: Path, grid: Grid, bands: tuple[str, ...], storage: Storage) -> None:
+    """Create the one-date cube whose metadata all pieces share, if it is not there yet."""
+    if (folder / TEMPLATE).is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / TEMPLATE) as temporary:
+        epoch = [np.datetime64("1970-01-01", "ns")]
+        create_cube(temporary, grid, times=epoch, bands=bands, variables=cube_variables(storage))
+
+
+@contextmanager
+def new_piece(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of `path` in one step when the block ends well."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.rename(temporary, path)
+    except OSError as err:
+        raise disk_error(err, path) from err
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_band(
+    folder: Path, scene: str, asset: str, position: int, values: np.ndarray, valid: np.ndarray
+) -> Path:
+    """Write one band of one scene as it will lie in the cube, and which of its pixels have data."""
+    path = folder / scene / asset
+    with new_piece(path) as piece:
+        array = _like_template(folder, "data", piece)
+        array[0, position] = values
+        np.save(piece / VALID_FILE, np.packbits(valid))
+    return path
+
+
+def write_flags(folder: Path, scene: str, asset: str, flags: np.ndarray) -> Path:
+    """Write the decoded flags of one scene."""
+    path = folder / scene / asset
+    with new_piece(path) as piece:
+        np.save(piece / FLAGS_FILE, flags)
+    return path
+
+
+def read_valid(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Return which pixels of a band's piece have data, (y, x) bool."""
+    bits = np.load(path / VALID_FILE, allow_pickle=False)
+    return np.unpackbits(bits, count=shape[0] * shape[1]).astype(bool).reshape(shape)
+
+
+def read_flags(path: Path) -> np.ndarray:
+    """Return the flags of a piece, (y, x) uint16."""
+    return np.load(path / FLAGS_FILE, allow_pickle=False)
+
+
+def write_sealed(folder: Path, scene: str, valid: np.ndarray, quality: np.ndarray) -> None:
+    """Write what only the scene as a whole can say: where it is valid, and its quality."""
+    with new_piece(folder / scene / SEALED) as piece:
+        for name, values in (("valid", valid), ("quality", quality)):
+            (piece / name).mkdir()
+            _like_template(folder, name, piece / name)[0] = values
+
+
+def remove_leftovers(folder: Path, cube: Path) -> None:
+    """Remove what a killed run left half-written."""
+    stale = [*cube.parent.glob(f".tmp-*-{cube.name}"), *folder.glob(".tmp-*"), *folder.glob("*/.*")]
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def checksum(path: Path) -> tuple[str, int]:
+    """Return the SHA-256 of a piece's files (names in order, then contents) and their size in bytes."""
+    digest, size = hashlib.sha256(), 0
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            content = file.read_bytes()
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+            digest.update(content)
+            size += len(content)
+    return digest.hexdigest(), size
+
+
+def assemble_cube(
+    cube: Path,
+    folder: Path,
+    scenes: list[str],
+    *,
+    grid: Grid,
+    times: np.ndarray,
+    bands: tuple[str, ...],
+    storage: Storage,
+    coords: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+) -> None:
+    """Make the cube out of the pieces of complete scenes: links, no pixel is read again.
+
+    The cube takes its place in one step; killed before, there is no cube and the pieces are still there.
+
+    Parameters
+    ----------
+    scenes : list of str
+        Folder names of the scenes, in the order of the time axis.
+    """
+    with atomic_path(cube) as temporary:
+        create_cube(
+            temporary,
+            grid,
+            times=times,
+            bands=bands,
+            variables=cube_variables(storage),
+            coords=coords,
+            attrs=attrs,
+        )
+        for index, scene in enumerate(scenes):
+            for band in bands:
+                _link_shards(folder / scene / band, temporary / "data", index)
+            for name in ("valid", "quality"):
+                _link_shards(folder / scene / SEALED / name, temporary / name, index)
+        finish_cube(temporary)
+
+
+def _link_shards(piece: Path, array: Path, index: int) -> None:
+    """Give the shards of a one-date piece (``c/0/...``) their place on the time axis (``c/<index>/...``)."""
+    source = piece / "c" / "0"
+    for file in source.rglob("*"):
+        if file.is_file():
+            target = array / "c" / str(index) / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(file, target)
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(file, target)
+
+
+def disk_error(err: OSError, path: Path) -> GlacierError:
+    """Return the error for a file that cannot be written."""
+    return GlacierError(
+        f"cannot write {str(path)!r}: {err.strerror or err}; free some space (or quota) and run the same command "
+        "again: what was read so far is kept"
+    )
+
+
+def _like_template(folder: Path, name: str, piece: Path) -> zarr.Array:
+    shutil.copyfile(folder / TEMPLATE / name / "zarr.json", piece / "zarr.json")
+    return zarr.open_array(piece, mode="r+")

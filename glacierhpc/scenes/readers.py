@@ -1,0 +1,268 @@
+"""Reading one band of one scene onto a grid, with odc-stac or stackstac, and trying again when a server fails.
+
+Which scenes are read and where they go is `acquire`'s business. A read error is an error here, never nodata.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.errors
+from odc.loader import RasterLoadParams, RasterSource, RioDriver
+from rasterio.enums import Resampling
+
+from glacierhpc.errors import InputError, missing_package, unknown_name
+from glacierhpc.grid import Grid
+from glacierhpc.scenes.collections import southern_twin
+from glacierhpc.scenes.signing import Signer, redact
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """One band of one scene on one grid."""
+
+    href: str
+    """Unsigned URL or path."""
+    grid: Grid
+    band_index: int = 1
+    crs: str | None = None
+    """The file's CRS if the catalogue states it."""
+    dtype: str = "uint16"
+    nodata: float | None = 0.0
+    resampling: str = "bilinear"
+    loader: str = "odc"
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often a read is tried, and how long a try may take."""
+
+    max_attempts: int = 5
+    backoff_s: float = 0.5
+    """The n-th pause is drawn evenly from 0 to ``backoff_s * 2**n`` ("full jitter"), one minute at most."""
+    timeout_s: float = 60.0
+
+
+class ReadFailed(Exception):
+    """An asset could not be read: the reason for a person, and how often it was tried."""
+
+    def __init__(self, reason: str, attempts: int) -> None:
+        super().__init__(reason, attempts)
+        self.reason, self.attempts = reason, attempts
+
+
+def gdal_options(policy: RetryPolicy, *, again: bool = False) -> dict[str, Any]:
+    """Return the GDAL settings for reading remote rasters.
+
+    Parameters
+    ----------
+    again : bool
+        For a second try: GDAL keeps one failed open, and what it got of a file, for the life of the process
+        (github.com/OSGeo/gdal/issues/8922), so nothing may come from its cache.
+    """
+    options = {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_HTTP_MAX_RETRY": "2",
+        "GDAL_HTTP_RETRY_DELAY": str(max(policy.backoff_s, 0.05)),
+        "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
+        "GDAL_HTTP_TIMEOUT": str(max(1, round(policy.timeout_s))),
+        "GDAL_HTTP_CONNECTTIMEOUT": str(max(1, round(min(20, policy.timeout_s)))),
+        "GDAL_HTTP_MULTIRANGE": "SERIAL",  # the parallel form has no retry
+        "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+        "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+        "CPL_VSIL_CURL_USE_HEAD": "NO",  # one round trip less per file; the size comes with the first range
+        "VSI_CACHE": "TRUE",
+        "VSI_CACHE_SIZE": "5000000",
+        "GDAL_NUM_THREADS": "1",
+        "PROJ_NETWORK": "OFF",
+    }
+    if again:
+        options["CPL_VSIL_CURL_NON_CACHED"] = "/vsicurl/http"
+    return options
+
+
+def read_with_retries(
+    request: ReadRequest, signer: Signer, policy: RetryPolicy, *, sleep: Callable[[float], None] = time.sleep
+) -> tuple[np.ndarray, int]:
+    """Read one band, signing now and trying again as long as it may help.
+
+    Returns
+    -------
+    (y, x) array of ``request.dtype``, and the number of tries it took.
+
+    Raises
+    ------
+    ReadFailed
+        After the last try, or at once where another try cannot help (a missing or damaged file).
+    """
+    read = LOADERS[request.loader]
+    for attempt in range(1, policy.max_attempts + 1):
+        signed = signer.sign(request.href)
+        try:
+            with rasterio.Env(**gdal_options(policy, again=attempt > 1)):
+                return read(replace(request, href=signed), policy), attempt
+        except (rasterio.errors.RasterioError, OSError, RuntimeError) as err:
+            text = _innermost(err)
+            if signer.expired(signed) or "403" in text or "401" in text:
+                signer.renew(signed)
+            if attempt == policy.max_attempts or not _may_pass(request.href, text):
+                raise ReadFailed(_explain(request, text), attempt) from err
+            log.info("try %d of %s failed (%s)", attempt, redact(request.href), redact(text))
+        sleep(_pause_s(policy, attempt))
+    raise AssertionError("unreachable")
+
+
+def read_odc(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
+    """Read through odc-stac's loader: the whole grid at once, copied where the pixels fit, else warped."""
+    grid = _in_scene_hemisphere(request)
+    settings = RasterLoadParams(
+        dtype=request.dtype,
+        fill_value=request.nodata,
+        src_nodata_fallback=request.nodata,
+        use_overviews=False,
+        resampling=request.resampling,
+        fail_on_error=True,
+    )
+    fill = request.nodata if request.nodata is not None else _no_value(request.dtype)
+    image = np.full(grid.shape, fill, request.dtype)
+    driver = RioDriver()
+    context = driver.new_load(grid.geobox)
+    reader = driver.open(RasterSource(request.href, band=request.band_index), context.local_ctx(dict))
+    reader.read(settings, grid.geobox, dst=image)
+    return image
+
+
+def read_stackstac(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
+    """Read through stackstac, which knows single-band files and CRSs with an EPSG code."""
+    try:
+        import stackstac
+        from stackstac.rio_reader import DEFAULT_GDAL_ENV
+    except ImportError as err:
+        raise missing_package("stackstac", "imagery") from err
+    if request.band_index != 1:
+        raise InputError(
+            f"{redact(request.href)!r} holds several bands in one file, which stackstac cannot read; "
+            "write acquire.loader: odc"
+        )
+    grid = _in_scene_hemisphere(request)
+    left, bottom, right, top = grid.bounds
+    fill = request.nodata if request.nodata is not None else _no_value(request.dtype)
+    stack = stackstac.stack(
+        [_minimal_item(request, grid)],
+        assets=["band"],
+        epsg=_epsg(grid.crs),
+        resolution=(abs(grid.transform[0]), abs(grid.transform[4])),
+        bounds=(left, bottom, right, top),
+        snap_bounds=False,
+        resampling=Resampling[request.resampling],
+        chunksize=max(grid.shape),
+        dtype=np.dtype(request.dtype),
+        fill_value=fill,
+        rescale=False,
+        xy_coords=False,
+        properties=False,
+        band_coords=False,
+        gdal_env=DEFAULT_GDAL_ENV.updated(always=gdal_options(policy)),
+        errors_as_nodata=(),
+    )
+    return np.asarray(stack.data[0, 0].compute(scheduler="synchronous"))
+
+
+Loader = Callable[[ReadRequest, RetryPolicy], np.ndarray]
+LOADERS: dict[str, Loader] = {"odc": read_odc, "stackstac": read_stackstac}
+
+
+def check_loader(name: str) -> None:
+    """Raise InputError for a loader that does not exist."""
+    if name not in LOADERS:
+        raise unknown_name("acquire.loader", name, LOADERS)
+
+
+def _in_scene_hemisphere(request: ReadRequest) -> Grid:
+    """The grid in the scene's own UTM hemisphere, where it is the same zone: then pixels are copied."""
+    shift = southern_twin(request.crs, request.grid.crs) if request.crs else None
+    if not shift:
+        return request.grid
+    a, b, c, d, e, f = request.grid.transform
+    return Grid(str(request.crs), (a, b, c, d, e, f + shift), request.grid.shape)
+
+
+def _no_value(dtype: str) -> float:
+    return float("nan") if np.dtype(dtype).kind == "f" else 0.0
+
+
+def _minimal_item(request: ReadRequest, grid: Grid) -> dict[str, Any]:
+    """What stackstac needs to know of a scene: it reads ``proj:epsg`` only, not STAC 1.1's ``proj:code``."""
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "scene",
+        "bbox": list(grid.bounds_lonlat()),
+        "geometry": None,
+        "properties": {"datetime": "2000-01-01T00:00:00Z", "proj:epsg": _epsg(grid.crs)},
+        "assets": {"band": {"href": request.href, "type": "image/tiff"}},
+        "links": [],
+    }
+
+
+def _epsg(crs: str) -> int:
+    found = re.fullmatch(r"EPSG:(\d+)", crs.upper())
+    if not found:
+        raise InputError(
+            f"the grid's CRS {crs!r} has no EPSG code, which stackstac needs; write acquire.loader: odc"
+        )
+    return int(found[1])
+
+
+def _pause_s(policy: RetryPolicy, attempt: int) -> float:
+    # secrets of timing need no seed: the pause never reaches a result
+    return random.uniform(0.0, min(60.0, policy.backoff_s * 2**attempt))
+
+
+def _innermost(err: BaseException) -> str:
+    """The first cause in the chain: rasterio and stackstac wrap what GDAL said."""
+    while err.__cause__ is not None:
+        err = err.__cause__
+    return str(err)
+
+
+_PERMANENT = re.compile(
+    r"HTTP response code: (400|404|405|410|416)|No such file|Permission denied|band index"
+)
+
+
+def _may_pass(href: str, text: str) -> bool:
+    """Servers recover from anything but a missing file; a local file never changes its mind."""
+    return href.startswith(("http://", "https://", "s3://", "/vsi")) and not _PERMANENT.search(text)
+
+
+_REASONS: Mapping[str, str] = {
+    r"HTTP response code: 404|No such file|does not exist": "the file is not there",
+    r"HTTP response code: (401|403)": "access refused; check archive.signing",
+    r"HTTP response code: 429": "the server asks to slow down (HTTP 429); lower acquire.read_threads",
+    r"HTTP response code: (5\d\d)": "the server failed",
+    r"imed out|imeout": "no answer in time; raise archive.timeout_s",
+    r"not recognized as being in a supported file format|not a TIFF|not recognized": (
+        "what came is not an image (an error page, or a damaged file)"
+    ),
+    r"Read failed|TIFFRead|Decod|decod|Zip|expected|truncat|Got \d+ bytes": "the file is damaged or was cut short",
+    r"Could not resolve|Connection refused|Couldn't connect|curl": "no connection to the server",
+}
+
+
+def _explain(request: ReadRequest, text: str) -> str:
+    said = redact(text).strip().splitlines()[0][:160] if text.strip() else "no message"
+    for pattern, reason in _REASONS.items():
+        if re.search(pattern, text):
+            return f"{reason} [{said}]"
+    return said

@@ -1,0 +1,357 @@
+"""Finding scenes: any STAC API, a static catalogue on disk, or a saved item collection.
+
+Which asset holds which band is `collections`'s; nothing here reads pixels or signs a URL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pystac_client
+import requests
+import urllib3.util.retry
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+
+from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.files import read_json, write_json
+from glacierhpc.scenes.search_filters import Criteria, check_bbox, choose_scenes
+
+log = logging.getLogger(__name__)
+
+PAGE_SIZE = 100  # items to a page: larger ones run into the time limits of public servers
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Scenes found, in the order of (time, id), and how they were found."""
+
+    items: list[dict[str, Any]]
+    report: dict[str, Any] = field(default_factory=dict)
+    """catalogue, collections, filters_sent, filters_applied, matched, duplicates, kept, dropped."""
+
+
+class Catalogue(Protocol):
+    """Something that can be asked for scenes."""
+
+    def collections(self) -> list[str]:
+        """Return the ids of its collections; empty if it does not say."""
+
+    def filters(self, criteria: Criteria) -> dict[str, Any]:
+        """Return the filters, beyond place and time, that it can apply itself."""
+
+    def items(self, criteria: Criteria, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield items, possibly more than asked for, with absolute hrefs."""
+
+
+def open_catalogue(catalogue: str, *, timeout_s: float = 60.0, max_attempts: int = 5) -> Catalogue:
+    """Open a STAC API by URL, or a catalogue on disk: a folder, a ``catalog.json``, an item collection.
+
+    Raises
+    ------
+    InputError
+        If there is nothing there, or it is not STAC.
+    """
+    if urlsplit(catalogue).scheme in ("http", "https"):
+        return ApiCatalogue(catalogue, timeout_s=timeout_s, max_attempts=max_attempts)
+    return StaticCatalogue(Path(catalogue))
+
+
+def search_scenes(
+    catalogue: str,
+    *,
+    collections: Sequence[str],
+    bbox_lonlat: Sequence[float],
+    start: date | str,
+    end: date | str,
+    max_cloud_cover_percent: float | None = None,
+    platforms: Sequence[str] = (),
+    months: Sequence[int] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    max_scenes: int | None = None,
+    timeout_s: float = 60.0,
+    max_attempts: int = 5,
+) -> SearchResult:
+    """Find the scenes of an area and a period.
+
+    Filters go to the server where it says that it knows them, and are applied here in any case: servers exist
+    that accept a filter and ignore it.
+
+    Parameters
+    ----------
+    catalogue : str
+        URL of a STAC API, or a path (see `open_catalogue`).
+    collections : sequence of str
+        Collection ids; empty means all, where the catalogue allows it.
+    bbox_lonlat : sequence of 4 floats
+        West, south, east, north, degrees.
+    start, end : date or ISO text
+        Both days included, UTC.
+    platforms : sequence of str
+        Such as ``landsat-8``; spelling with ``_``, spaces or capitals does not matter.
+    months : sequence of int
+        1 to 12; empty means all.
+    include, exclude : sequence of str
+        Scene ids, ``*`` and ``?`` allowed; included ones pass the other filters.
+    max_scenes : int, optional
+        Keep the least cloudy.
+
+    Returns
+    -------
+    SearchResult
+        Without duplicates of (collection, id).
+
+    Raises
+    ------
+    InputError
+        If the catalogue cannot be reached or understood, a collection does not exist, the box is not one, or
+        nothing is found.
+    """
+    criteria = Criteria(
+        collections=tuple(collections),
+        bbox_lonlat=check_bbox(bbox_lonlat),
+        start=str(start)[:10],
+        end=str(end)[:10],
+        max_cloud_cover_percent=max_cloud_cover_percent,
+        platforms=tuple(platforms),
+        months=tuple(months),
+        include=tuple(include),
+        exclude=tuple(exclude),
+        max_scenes=max_scenes,
+    )
+    opened = open_catalogue(catalogue, timeout_s=timeout_s, max_attempts=max_attempts)
+    filters = {} if include else opened.filters(criteria)
+    found = list(opened.items(criteria, filters))
+    unique = list({(item.get("collection"), item["id"]): item for item in reversed(found)}.values())
+    items, dropped = choose_scenes(unique, criteria)
+    report = {
+        "catalogue": catalogue,
+        "collections": list(collections),
+        "filters_sent": filters,
+        "filters_applied": criteria.asked(),
+        "matched": len(found),
+        "duplicates": len(found) - len(unique),
+        "kept": len(items),
+        "dropped": dropped,
+    }
+    here = sorted(set(criteria.asked()) - set(filters))
+    if here:
+        log.info("the catalogue does not filter by %s: done here", ", ".join(here))
+    if not items:
+        raise _nothing_found(opened, criteria, report)
+    return SearchResult(items, report)
+
+
+def write_items(path: Path, result: SearchResult) -> None:
+    """Write scenes as a GeoJSON feature collection, unsigned, with the search's report as key ``search``."""
+    write_json(path, {"type": "FeatureCollection", "features": result.items, "search": result.report})
+
+
+def read_items(path: Path) -> list[dict[str, Any]]:
+    """Read the scenes that `write_items` wrote."""
+    return list(read_json(Path(path))["features"])
+
+
+class ApiCatalogue:
+    """A STAC API, through pystac-client: paged, with timeouts, retries and a stop on endless paging."""
+
+    def __init__(self, url: str, *, timeout_s: float = 60.0, max_attempts: int = 5) -> None:
+        retry = urllib3.util.retry.Retry(
+            total=max_attempts - 1,
+            backoff_factor=0.5,
+            backoff_jitter=0.5,
+            status_forcelist=(429, 500, 502, 503, 504),
+            allowed_methods=("GET", "POST"),
+        )
+        self._url = url
+        with _clear_errors(url):
+            self._client = pystac_client.Client.open(
+                url, stac_io=StacApiIO(max_retries=retry, timeout=timeout_s)
+            )
+
+    def collections(self) -> list[str]:
+        """Return the ids of the API's collections."""
+        with _clear_errors(self._url):
+            return sorted(collection.id for collection in self._client.get_collections())
+
+    def filters(self, criteria: Criteria) -> dict[str, Any]:
+        """Return the filters in the dialect the API conforms to: ``query`` or CQL2; none if neither."""
+        if criteria.max_cloud_cover_percent is None:
+            return {}
+        conforms = " ".join(self._client.get_conforms_to())
+        limit = criteria.max_cloud_cover_percent
+        if "item-search#query" in conforms:
+            return {"max_cloud_cover_percent": {"query": {"eo:cloud_cover": {"lte": limit}}}}
+        if "item-search#filter" in conforms and "cql2-json" in conforms:
+            expression = {"op": "<=", "args": [{"property": "eo:cloud_cover"}, limit]}
+            return {"max_cloud_cover_percent": {"filter": expression, "filter_lang": "cql2-json"}}
+        return {}
+
+    def items(self, criteria: Criteria, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield all items of all pages; a page that brings nothing new is the last."""
+        extra: dict[str, Any] = {}
+        for sent in filters.values():
+            extra.update(sent)
+        seen: set[tuple[Any, Any]] = set()
+        with _clear_errors(self._url):
+            search = self._client.search(
+                collections=list(criteria.collections) or None,
+                bbox=list(criteria.bbox_lonlat),
+                datetime=f"{criteria.start}T00:00:00Z/{criteria.end}T23:59:59.999Z",
+                limit=PAGE_SIZE,
+                **extra,
+            )
+            for page in search.pages_as_dicts():
+                features = page.get("features") or []
+                new = {(item.get("collection"), item["id"]) for item in features} - seen
+                if not new:
+                    break
+                seen |= new
+                yield from (absolute_hrefs(item, _self_link(item) or self._url) for item in features)
+
+
+class StaticCatalogue:
+    """A catalogue of files on disk; filtered here."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise InputError(
+                f"archive.catalogue {str(path)!r} does not exist; write the URL of a STAC API, or a folder with a "
+                "catalog.json (made by: glacierhpc archive index FOLDER)"
+            )
+        self._root = path
+
+    def collections(self) -> list[str]:
+        """Return the ids of the collections of all items."""
+        return sorted({str(item.get("collection")) for item in self._all()})
+
+    def filters(self, criteria: Criteria) -> dict[str, Any]:
+        """Files filter nothing."""
+        return {}
+
+    def items(self, criteria: Criteria, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield all items; place, time and the rest are compared by the caller."""
+        return self._all()
+
+    def _all(self) -> Iterator[dict[str, Any]]:
+        root = self._root
+        if root.is_dir():
+            start = root / "catalog.json"
+            root = start if start.is_file() else root / "collection.json"
+        if root.is_file():
+            yield from _walk(root.resolve(), set())
+            return
+        files = sorted(self._root.rglob("*.json")) + sorted(self._root.rglob("*.geojson"))
+        for file in files:
+            yield from _items_of(json.loads(file.read_text("utf-8")), file.resolve())
+        if not files:
+            raise InputError(
+                f"{str(self._root)!r} holds no STAC catalogue; make one of its images with: "
+                f"glacierhpc archive index {self._root}"
+            )
+
+
+def absolute_hrefs(item: dict[str, Any], base: str) -> dict[str, Any]:
+    """Return the item with asset hrefs that do not depend on where the item lies."""
+    assets = {
+        key: {**asset, "href": _absolute(asset["href"], base)}
+        for key, asset in item.get("assets", {}).items()
+    }
+    return {**item, "assets": assets}
+
+
+def _absolute(href: str, base: str) -> str:
+    parts = urlsplit(href)
+    if parts.scheme == "file":
+        return unquote(parts.path)
+    if parts.scheme or href.startswith("/"):
+        return href
+    if urlsplit(base).scheme in ("http", "https"):
+        return urljoin(base, href)
+    return str((Path(base).parent / href).resolve())
+
+
+def _self_link(item: Mapping[str, Any]) -> str | None:
+    return next((link["href"] for link in item.get("links", ()) if link.get("rel") == "self"), None)
+
+
+def _walk(path: Path, visited: set[Path]) -> Iterator[dict[str, Any]]:
+    if path in visited:
+        return
+    visited.add(path)
+    content = read_json(path)
+    yield from _items_of(content, path)
+    for link in content.get("links", ()):
+        if link.get("rel") in ("child", "item") and not urlsplit(link["href"]).scheme:
+            yield from _walk((path.parent / link["href"]).resolve(), visited)
+
+
+def _items_of(content: Any, path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the items of a file: one, a collection of them, or none."""
+    features: Iterable[Any] = content if isinstance(content, list) else []
+    if isinstance(content, dict):
+        features = [content] if content.get("type") == "Feature" else content.get("features") or []
+    for feature in features:
+        if isinstance(feature, dict) and "assets" in feature and "id" in feature:
+            yield absolute_hrefs(feature, str(path))
+
+
+class _clear_errors:  # noqa: N801  (reads as a verb where it is used)
+    """Turn what goes wrong between here and a STAC API into one line."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, err: BaseException | None, trace: Any) -> None:
+        if isinstance(err, requests.exceptions.Timeout):
+            raise GlacierError(
+                f"{self._url} did not answer in time; try again, or raise archive.timeout_s"
+            ) from err
+        if isinstance(err, requests.exceptions.ConnectionError):
+            raise InputError(
+                f"archive.catalogue {self._url!r} cannot be reached ({_first_line(err)}); check the address and "
+                "the network"
+            ) from err
+        if isinstance(err, APIError):
+            raise InputError(f"{self._url} refused the request: {_first_line(err)}") from err
+        if isinstance(err, (ValueError, KeyError, TypeError, requests.RequestException)):
+            raise InputError(
+                f"archive.catalogue {self._url!r} does not answer like a STAC API ({_first_line(err)}); write the "
+                "URL of the API's landing page"
+            ) from err
+
+
+def _first_line(err: BaseException) -> str:
+    text = str(err).strip()
+    return (text.splitlines()[0] if text else type(err).__name__)[:160]
+
+
+def _nothing_found(catalogue: Catalogue, criteria: Criteria, report: Mapping[str, Any]) -> InputError:
+    """Say whether the collection is unknown, the filters too strict, or nothing is there."""
+    known = catalogue.collections()
+    missing = [name for name in criteria.collections if known and name not in known]
+    if missing:
+        return InputError(
+            f"archive.collections: {', '.join(missing)} not in this catalogue; it has {', '.join(known[:20])}"
+        )
+    if report["dropped"]:
+        reasons = sorted({row["reason"] for row in report["dropped"]})
+        return InputError(
+            f"{report['matched']} scenes are there, and every one was dropped ({'; '.join(reasons[:3])}); loosen "
+            "the filters in archive and period"
+        )
+    return InputError(
+        f"no scenes of {', '.join(criteria.collections) or 'any collection'} within {criteria.bbox_lonlat} from "
+        f"{criteria.start} to {criteria.end}; check area, period and archive.collections"
+    )
