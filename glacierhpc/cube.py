@@ -196,7 +196,10 @@ def open_cube(path: Path | str) -> xr.Dataset:
     path = Path(path)
     if not (path / "zarr.json").is_file():
         raise InputError(f"there is no cube at {str(path)!r}; run the step that writes it first")
-    raw = xr.open_zarr(path, mask_and_scale=False, chunks=None, consolidated=None, decode_coords=False)
+    consolidated = "consolidated_metadata" in (path / "zarr.json").read_text(encoding="utf-8")
+    raw = xr.open_zarr(
+        path, mask_and_scale=False, chunks=None, consolidated=consolidated, decode_coords=False
+    )
     for name in raw.data_vars:
         for key in ("scale_factor", "add_offset"):
             if key in raw[name].attrs:

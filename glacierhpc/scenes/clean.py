@@ -76,7 +76,7 @@ def clean_cube(
 
 def _clear(cube: Any, mask: Iterable[str]) -> np.ndarray:
     valid: np.ndarray = cube.valid.values
-    return valid & ~clean_mask(cube.quality.values, mask) if "quality" in cube else valid
+    return valid & clean_mask(cube.quality.values, mask) if "quality" in cube else valid
 
 
 def _clear_share(cube_path: Path, mask: tuple[str, ...], index: int) -> float:

@@ -1,0 +1,84 @@
+"""The demo: the forecast task, small and offline, on synthetic scenes read through a real STAC API over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glacierhpc.config import Config, load_config
+from glacierhpc.config.presets import preset_path
+from glacierhpc.cube import open_cube
+from glacierhpc.errors import InputError
+from glacierhpc.grid import Grid
+from glacierhpc.rundir import RunDirectory, read_table
+from glacierhpc.scenes import archive
+from glacierhpc.workflows.runner import Summary, run_steps
+
+log = logging.getLogger(__name__)
+
+SCENES = 120  # five years and a quarter, one scene every 16 days: three years to learn from, one to test on
+SIZE_PX = 192
+
+
+def demo(folder: Path = Path("runs/demo")) -> Summary:
+    """Make the archive, serve it, run every step on it, and check the result against the known truth.
+
+    Parameters
+    ----------
+    folder : path
+        The run; one of an earlier demo is replaced. The archive lies beside it, ``<folder>-archive``.
+    """
+    _clear(folder)
+    scenes = _archive(folder.with_name(f"{folder.name}-archive"))
+    with archive.serve(scenes) as served:
+        config = _config(folder, scenes, served.stac_url)
+        summary = run_steps(config)
+    truth = _alignment_truth(RunDirectory(folder), scenes)
+    rows = [*summary["table"], *truth, ["report", str(folder / "report.html")]]
+    return {**summary, "table": rows, "report": str(folder / "report.html")}
+
+
+def _clear(folder: Path) -> None:
+    """Remove the run of an earlier demo, and nothing else."""
+    if not folder.exists():
+        return
+    config = folder / "config.yaml"
+    if not config.is_file() or "\nname: demo\n" not in f"\n{config.read_text(encoding='utf-8')}":
+        raise InputError(f"folder {str(folder)!r} is not that of an earlier demo; give a new one")
+    shutil.rmtree(folder)
+
+
+def _archive(folder: Path) -> Path:
+    """Write the scenes; those of an earlier demo are used again."""
+    log.info("writing %d synthetic scenes to %s", SCENES, folder)
+    archive.create(folder, scenes=SCENES, size_px=SIZE_PX, seed=0)
+    return folder
+
+
+def _config(folder: Path, scenes: Path, catalogue: str) -> Config:
+    overrides = {
+        "run_dir": folder.resolve(),
+        "archive.catalogue": catalogue,
+        "area.outlines": (scenes / "outlines.gpkg").resolve(),
+    }
+    return load_config(preset_path("demo"), [f"{key}={value}" for key, value in overrides.items()])
+
+
+def _alignment_truth(run: RunDirectory, scenes: Path) -> list[list[Any]]:
+    """Return how far the estimated matrices are from those the scenes were made with."""
+    truth, grid = archive.read_truth(scenes), Grid.from_dataset(open_cube(run.clean))
+    rows, columns = grid.shape
+    corners = np.array([[0, 0, 1], [columns - 1, 0, 1], [0, rows - 1, 1], [columns - 1, rows - 1, 1]]).T
+    errors_px = []
+    for row in read_table(run.alignment).query("ok").to_dict("records"):
+        found = np.array([row[name] for name in archive.MATRIX_COLUMNS]).reshape(3, 3)
+        off = ((found - truth.matrix(row["scene"], grid)) @ corners)[:2]
+        errors_px.append(np.sqrt((off**2).sum(axis=0).mean()))
+    return [
+        ["alignment against the known truth, median", f"{np.median(errors_px):.3f} px at the corners"],
+        ["alignment against the known truth, worst", f"{np.max(errors_px):.3f} px at the corners"],
+    ]

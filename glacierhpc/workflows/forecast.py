@@ -1,0 +1,341 @@
+"""The forecast task: from index composites to a judged forecast and its report.
+
+Begins where `imagery` ends. What is forecast is an index of the surface, not the motion of ice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from glacierhpc.config import Config
+from glacierhpc.cube import open_cube
+from glacierhpc.datasets.samples import SequenceDataset, materialise
+from glacierhpc.datasets.sequences import SequencePlan
+from glacierhpc.datasets.splits import Split, sample_steps, split_by_block, split_by_time
+from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.evaluation.bootstrap import sequence_blocks
+from glacierhpc.evaluation.predict import NetworkForecaster, predict_scene
+from glacierhpc.evaluation.score import evaluate as score_forecasts
+from glacierhpc.grid import Grid
+from glacierhpc.models import build_model
+from glacierhpc.models.baselines import BASELINES, Record, SequenceBaseline, build_baseline
+from glacierhpc.models.weights import ModelDescription, load_model, save_model
+from glacierhpc.report import write_report
+from glacierhpc.rundir import RunDirectory, read_json, read_table, write_json, write_table
+from glacierhpc.tiling import seam_ratio
+from glacierhpc.training.checkpoint import Checkpoints
+from glacierhpc.training.distributed import open_backend
+from glacierhpc.training.loop import fit
+from glacierhpc.training.trackers import open_trackers
+from glacierhpc.velocity import dense_flow
+from glacierhpc.workflows import products
+from glacierhpc.workflows.runner import Summary
+
+UNITS = "1"
+"""Of every index and of reflectance."""
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """What the values of an index mean to a forecast and its scores."""
+
+    shows: str
+    value_range: tuple[float, float]
+    threshold: float
+    """Above it a pixel counts as covered, for the overlap score."""
+
+
+INDEX_FACTS = {
+    # Hall et al. (1995), doi:10.1016/0034-4257(95)00137-P: snow has an NDSI over 0.4
+    "ndsi": IndexFacts("snow and ice cover (NDSI values), not ice motion", (-1.0, 1.0), 0.4),
+    # McFeeters (1996), doi:10.1080/01431169608948714: water has an NDWI over 0
+    "ndwi": IndexFacts("open water (NDWI values), not ice motion", (-1.0, 1.0), 0.0),
+    "ndvi": IndexFacts("vegetation (NDVI values), not ice motion", (-1.0, 1.0), 0.4),
+    "albedo": IndexFacts("albedo of the surface, not ice motion", (0.0, 1.0), 0.4),
+}
+REFLECTANCE = IndexFacts("surface reflectance, not ice motion", (0.0, 1.0), 0.4)
+
+
+def sequences(config: Config, run: RunDirectory) -> Summary:
+    """Plan the sequences, split them and prove the split free of leakage."""
+    data, valid, times = _composites(run)
+    wanted, split_rule = config.sequences, config.split
+    plan = SequencePlan.build(
+        valid.shape,
+        times,
+        size=wanted.size_px,
+        stride=wanted.stride_px,
+        steps_in=wanted.steps_in,
+        steps_out=wanted.steps_out,
+    )
+    share = plan.valid_share(valid)
+    split = _split(plan, split_rule).without(share < wanted.min_valid_share)
+    description = split.describe(plan)
+    counts = {name: int((split.labels == name).sum()) for name in ("train", "validation", "test")}
+    for name, count in counts.items():
+        if count == 0:
+            raise InputError(
+                f"no {name} sequence has {wanted.min_valid_share:.0%} of valid pixels among {len(plan)}; lower "
+                "sequences.min_valid_share, widen the windows (composite.window_months) or lengthen the period"
+            )
+    if not description["audit"]["ok"]:
+        raise GlacierError(f"the split leaks: {description['audit']['leaks'][:3]}; {run.split} lists all")
+    if wanted.materialise:
+        materialise(run.sequence_shards, data, valid, plan)
+    write_table(run.sequences, plan.to_table(split=split.labels, valid_share=share))
+    write_json(run.split, description)
+    return {
+        "table": [
+            ["sequences", f"{len(plan):,}"],
+            *[[name, f"{count:,}"] for name, count in counts.items()],
+            ["audit", f"no leak, {description['audit']['checked']:,} target pixel-times checked"],
+        ],
+        "counts": counts,
+    }
+
+
+def train(config: Config, run: RunDirectory) -> Summary:
+    """Train the model on the training sequences; goes on from the last checkpoint."""
+    table, plan, dataset = _sequences(run, config)
+    training, validation = dataset("train"), dataset("validation")
+    scaling = _scaling(run, plan, training.indices)
+    bands = list(scaling)
+    parameters = _model_parameters(config, scaling)
+    seed = config.train.seed
+    model = build_model(config.model.name, seed=seed, **parameters)
+    history = fit(
+        model,
+        training,
+        validation,
+        loss=config.train.loss,
+        backend=open_backend(config.train.backend),
+        trackers=open_trackers(config.train.trackers, run.path),
+        checkpoints=Checkpoints(run.checkpoints),
+        epochs=config.train.epochs,
+        batch_size=config.train.batch_size,
+        learning_rate=config.train.learning_rate,
+        weight_decay=config.train.weight_decay,
+        gradient_clip=config.train.gradient_clip,
+        patience=config.train.patience,
+        seed=seed,
+    )
+    description = ModelDescription(
+        architecture=config.model.name,
+        parameters=parameters,
+        bands=tuple(bands),
+        units=UNITS,
+        scaling=scaling,
+        resolution_m=Grid.from_dataset(open_cube(run.composite)).resolution_m,
+        steps_in=plan.steps_in,
+        steps_out=plan.steps_out,
+        split_hash=read_json(run.split)["hash"],
+        training={"epochs": len(history.rows), "best_epoch": history.best_epoch, "seed": seed},
+    )
+    save_model(run.model, model, description)
+    return {
+        "table": [
+            ["sequences", f"{len(training):,} to train, {len(validation):,} to validate"],
+            ["parameters", f"{sum(p.numel() for p in model.parameters()):,}"],
+            ["epochs", f"{len(history.rows)}, best {history.best_epoch + 1}"],
+            ["validation loss", f"{history.best_loss:.5f}"],
+        ]
+    }
+
+
+def evaluate(config: Config, run: RunDirectory) -> Summary:
+    """Judge the model against the baselines on the test sequences, with block-bootstrap intervals."""
+    table, plan, dataset = _sequences(run, config)
+    test = dataset("test")
+    record = Record(*_composites(run))
+    model = _trained(config, run)
+    known = sample_steps(plan, np.flatnonzero(table.split == "train"))
+    forecasters: dict[str, Any] = {config.model.name: NetworkForecaster(model)}
+    for name in BASELINES:
+        forecasters[name] = SequenceBaseline(
+            build_baseline(name, record, training_times=known),
+            plan.starts,
+            steps_in=plan.steps_in,
+            steps_out=plan.steps_out,
+            size=plan.size,
+        )
+    facts = _facts(config)
+    metrics = score_forecasts(
+        forecasters,
+        test,
+        sequence_blocks(
+            plan.starts[test.indices],
+            size=plan.size,
+            block_px=config.evaluate.block_px,
+            block_steps=plan.steps_out,
+        ),
+        model=config.model.name,
+        data_range=facts.value_range[1] - facts.value_range[0],
+        threshold=facts.threshold,
+        samples=config.evaluate.bootstrap_samples,
+        confidence=config.evaluate.confidence,
+        seed=config.train.seed,
+        audit=read_json(run.split)["audit"],
+        shows=facts.shows,
+    )
+    write_json(run.metrics, metrics)
+    return {"table": _skill_table(metrics), "shows": facts.shows, "skill": metrics["skill"]}
+
+
+def predict(config: Config, run: RunDirectory) -> Summary:
+    """Forecast the whole area from the latest test origin, as arrays and as GeoTIFFs."""
+    table, plan, _ = _sequences(run, config)
+    data, valid, times = _composites(run)
+    start = int(table.time_index[table.split == "test"].max())
+    seen, ahead = slice(start, start + plan.steps_in), slice(start + plan.steps_in, start + plan.steps)
+    years = plan.years(np.flatnonzero(table.time_index == start)[:1])[0]
+    forecast = predict_scene(
+        _trained(config, run),
+        data[seen],
+        valid[seen],
+        years=years,
+        size=plan.size,
+        overlap_px=config.predict.overlap_px,
+    )
+    composite = open_cube(run.composite)
+    products.write_prediction(
+        run.prediction,
+        composite,
+        prediction=forecast.values,
+        target=data[ahead],
+        target_valid=valid[ahead],
+        inputs=np.where(valid[seen][:, None], data[seen], np.nan),
+        lead_time=times[ahead],
+        input_time=times[seen],
+    )
+    maps = products.write_maps(run.prediction_maps, composite, forecast.values, times[ahead])
+    seams = seam_ratio(np.nan_to_num(forecast.values[0, 0]), forecast.tiles)
+    return {
+        "table": [
+            ["forecast from", str(times[seen][-1])[:10]],
+            ["forecast to", str(times[ahead][-1])[:10]],
+            ["maps", f"{len(maps)} in {run.prediction_maps}"],
+            ["gradient across tile borders over inside", f"{seams:.3f}"],
+        ]
+    }
+
+
+def flow(config: Config, run: RunDirectory) -> Summary:
+    """Compare the apparent motion of targets and forecasts with the control that nothing moves."""
+    prediction = products.open_prediction(run.prediction)
+    first = prediction.inputs[-1, 0].values
+    low, high = _facts(config).value_range
+    fields, leads = {}, []
+    for lead in range(prediction.sizes["lead"]):
+        pair = {}
+        for name in ("target", "prediction"):
+            pair[name] = dense_flow(
+                first,
+                prediction[name][lead, 0].values,
+                window_px=config.flow.window_px,
+                value_range=(low, high),
+            )
+        fields[lead] = pair
+        leads.append(products.flow_row(lead + 1, pair["target"], pair["prediction"]))
+    products.write_flow(run.flow, prediction, fields)
+    write_json(
+        run.flow_summary,
+        {"shows": "apparent motion of the index image, not ice velocity", "leads": leads},
+    )
+    return {
+        "table": [
+            [
+                f"lead {row['lead']}",
+                f"end-point error {row['epe_px']:.2f} px; nothing moves {row['epe_zero_flow_px']:.2f} px",
+            ]
+            for row in leads
+        ]
+    }
+
+
+def report(config: Config, run: RunDirectory) -> Summary:
+    """Write the self-contained HTML page."""
+    path = write_report(run.path)
+    return {"table": [["report", str(path)]], "report": str(path)}
+
+
+def _composites(run: RunDirectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return data (T, C, Y, X) float32, valid (T, Y, X) bool and times (T,) of the composites."""
+    cube = open_cube(run.composite)
+    return cube.data.values, cube.valid.values, cube.time.values
+
+
+def _split(plan: SequencePlan, rule: Any) -> Split:
+    shares = {"validation_share": rule.validation_share, "test_share": rule.test_share}
+    if rule.method == "block":
+        return split_by_block(plan, block_px=2 * plan.size, **shares)
+    return split_by_time(plan, gap_steps=rule.gap_steps, **shares)
+
+
+def _sequences(
+    run: RunDirectory, config: Config
+) -> tuple[pd.DataFrame, SequencePlan, Callable[[str], SequenceDataset]]:
+    """Return the index table, its plan, and the function that gives the dataset of a part."""
+    table = read_table(run.sequences)
+    plan = SequencePlan.from_table(table)
+    data, valid, _ = _composites(run)
+
+    def dataset(part: str) -> SequenceDataset:
+        indices = np.flatnonzero(table.split == part)
+        if config.sequences.materialise:
+            return SequenceDataset.from_shards(run.sequence_shards, plan, indices)
+        return SequenceDataset.from_cube(data, valid, plan, indices)
+
+    return table, plan, dataset
+
+
+def _scaling(run: RunDirectory, plan: SequencePlan, training: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return mean and deviation of each band over the time steps that training sees."""
+    cube = open_cube(run.composite)
+    steps = sample_steps(plan, training)
+    scaling = {}
+    for layer, band in enumerate(cube.band.values):
+        values = cube.data[steps, layer].values[cube.valid[steps].values]
+        deviation = float(values.std()) or 1.0
+        scaling[str(band)] = {"mean": float(values.mean()), "deviation": deviation}
+    return scaling
+
+
+def _model_parameters(config: Config, scaling: dict[str, dict[str, float]]) -> dict[str, Any]:
+    own = {
+        "bands": len(scaling),
+        "steps_out": config.sequences.steps_out,
+        "means": [band["mean"] for band in scaling.values()],
+        "deviations": [band["deviation"] for band in scaling.values()],
+        "value_range": list(_facts(config).value_range),
+    }
+    return {**own, **config.model.parameters}
+
+
+def _trained(config: Config, run: RunDirectory) -> Any:
+    composite = open_cube(run.composite)
+    bands = [str(band) for band in composite.band.values]
+    resolution_m = Grid.from_dataset(composite).resolution_m
+    return load_model(run.model, bands=bands, units=UNITS, resolution_m=resolution_m)[0]
+
+
+def _facts(config: Config) -> IndexFacts:
+    return INDEX_FACTS.get(config.composite.index, REFLECTANCE)
+
+
+def _skill_table(metrics: dict[str, Any]) -> list[list[Any]]:
+    rows: list[list[Any]] = [["shows", metrics["shows"]], ["test sequences", metrics["n_sequences"]]]
+    for name, scores in metrics["models"].items():
+        rows.append([f"MSE of {name}", f"{scores['mse']['all']:.5f}"])
+    for name, skill in metrics["skill"].items():
+        low, high = skill["interval"]
+        rows.append([f"skill against {name}", f"{skill['all']:+.3f} ({_number(low)} to {_number(high)})"])
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:+.3f}"

@@ -1,0 +1,239 @@
+"""From a catalogue to index composites: the steps every task with images begins with.
+
+Read top to bottom as the story of a run; the work itself is done by `scenes`, `coreg` and `mapping`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from glacierhpc.config import Config
+from glacierhpc.coreg import align_cube
+from glacierhpc.cube import open_cube
+from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.grid import Grid
+from glacierhpc.hpc.cluster import make_cluster
+from glacierhpc.mapping.outlines import glacier_mask
+from glacierhpc.rundir import RunDirectory, atomic_path, write_table
+from glacierhpc.scenes.acquire import acquire as acquire_scenes
+from glacierhpc.scenes.acquire import plan_acquisition
+from glacierhpc.scenes.clean import clean_cube
+from glacierhpc.scenes.collections import archive_anchor
+from glacierhpc.scenes.composite import composite_cube
+from glacierhpc.scenes.stac import read_items, search_scenes, write_items
+from glacierhpc.workflows.runner import Summary
+
+log = logging.getLogger(__name__)
+
+
+def search(config: Config, run: RunDirectory) -> Summary:
+    """Find the scenes and freeze them, unsigned, in ``items.json``."""
+    result = _search(config)
+    write_items(run.items, result)
+    return {"table": _search_table(result.items, result.report), **result.report}
+
+
+def acquire(config: Config, run: RunDirectory) -> Summary:
+    """Read the scenes into ``cube.zarr``; started again, it reads only what is missing."""
+    items = read_items(run.items)
+    with _workers(config, reading=True) as executor:
+        summary = acquire_scenes(
+            items,
+            cube_grid(config, items),
+            run.cube,
+            manifest=run.manifest,
+            scenes_table=run.scenes,
+            executor=executor,
+            **_reading(config),
+        )
+    failed = summary.failed
+    if len(failed) > config.acquire.tolerate_failed_scenes:
+        listed = "\n".join(f"  {scene}: {reason}" for scene, reason in failed.items())
+        raise GlacierError(
+            f"{len(failed)} of {len(items)} scenes could not be read; the others are in {run.cube}. Run again to "
+            f"retry only these, or set acquire.tolerate_failed_scenes: {len(failed)}\n{listed}"
+        )
+    return {"table": summary.table(), "failed": failed}
+
+
+def plan(config: Config, run: RunDirectory) -> Summary:
+    """Say what `acquire` would read and write, without reading a pixel or writing a file."""
+    items = read_items(run.items) if run.items.exists() else _search(config).items
+    planned = plan_acquisition(items, cube_grid(config, items), bands=config.acquire.bands)
+    return {"table": planned.table(), **planned.to_dict()}
+
+
+def clean(config: Config, run: RunDirectory) -> Summary:
+    """Mask clouds, shadows and saturation, fill small holes, mark what was filled: ``clean.zarr``."""
+    with _workers(config) as executor, atomic_path(run.clean) as store:
+        rows = clean_cube(
+            run.cube,
+            store,
+            mask=config.clean.mask,
+            fill_passes=config.clean.fill_passes,
+            min_clear_share=config.clean.min_clear_share,
+            executor=executor,
+        )
+    write_table(run.clean_table, rows)
+    dropped = rows[rows.state == "dropped"]
+    done = rows[rows.state != "dropped"]
+    if done.empty:
+        raise GlacierError(
+            "no scene has enough clear ground; lower clean.min_clear_share or widen the period"
+        )
+    return {
+        "table": [
+            ["scenes kept", done.scene.nunique()],
+            ["scenes dropped", len(dropped)],
+            ["empty bands", int((rows.state == "empty").sum())],
+            ["clear share, median", f"{done.clear_share.median():.1%}"],
+            ["filled share, median", f"{done.filled_share.median():.2%}"],
+        ]
+    }
+
+
+def align(config: Config, run: RunDirectory) -> Summary:
+    """Co-register every scene to the temporal median, on stable ground: ``aligned.zarr``."""
+    cube = open_cube(run.clean)
+    with _workers(config) as executor, atomic_path(run.aligned) as store:
+        rows = align_cube(
+            cube,
+            store,
+            motion=config.align.motion,
+            band=config.align.band,
+            stable=_stable_ground(config, Grid.from_dataset(cube)),
+            max_shift_px=config.align.max_shift_px,
+            min_correlation=config.align.min_correlation,
+            kernel=config.align.kernel,
+            executor=executor,
+        )
+    write_table(run.alignment, rows)
+    good = rows[rows.ok]
+    for row in rows[~rows.ok].itertuples():
+        log.warning("scene %s is not aligned and left out: %s", row.scene, row.reason)
+    if good.empty:
+        raise GlacierError(f"no scene could be aligned; {run.alignment} gives the reason for each")
+    return {
+        "table": [
+            ["scenes aligned", len(good)],
+            ["scenes left out", len(rows) - len(good)],
+            ["shift, median", f"{good.shift_px.median():.2f} px = {good.shift_m.median():.1f} m"],
+            ["shift, largest", f"{good.shift_px.max():.2f} px"],
+            ["residual on stable ground, before", f"{good.residual_before_px.median():.3f} px"],
+            ["residual on stable ground, after", f"{good.residual_px.median():.3f} px"],
+        ]
+    }
+
+
+def composite(config: Config, run: RunDirectory) -> Summary:
+    """Combine the looks of each date window into one index image: ``composite.zarr``."""
+    with _workers(config) as executor, atomic_path(run.composite) as store:
+        composite_cube(
+            run.aligned,
+            store,
+            index=config.composite.index,
+            window_months=config.composite.window_months,
+            statistic=config.composite.statistic,
+            min_looks=config.composite.min_looks,
+            threshold=config.composite.threshold,
+            start=config.period.start,
+            end=config.period.end,
+            executor=executor,
+        )
+    looks = open_cube(run.composite).looks
+    seen = looks.max(("y", "x")).values > 0
+    return {
+        "table": [
+            ["windows", looks.sizes["time"]],
+            ["empty windows", int((~seen).sum())],
+            ["looks per pixel and window, mean", f"{float(looks.mean()):.1f}"],
+        ]
+    }
+
+
+def cube_grid(config: Config, items: Sequence[dict[str, Any]]) -> Grid:
+    """Return the one grid of the run, on the archive's own pixel corners where its CRS allows it."""
+    area = config.area
+    grid = Grid.from_bbox(
+        area.bbox_lonlat, area.resolution_m, crs=area.crs, allow_distortion=area.allow_distortion
+    )
+    anchor_m = archive_anchor(items, grid.crs, area.resolution_m, band=config.acquire.bands[0])
+    return Grid.from_bbox(
+        area.bbox_lonlat, area.resolution_m, crs=grid.crs, anchor_m=anchor_m, allow_distortion=True
+    )
+
+
+def _search(config: Config) -> Any:
+    archive, period = config.archive, config.period
+    # a wrong CRS is the user's to mend: say so before the catalogue is asked
+    cube_grid(config, [])
+    result = search_scenes(
+        archive.catalogue,
+        collections=archive.collections,
+        bbox_lonlat=config.area.bbox_lonlat,
+        start=period.start,
+        end=period.end,
+        months=period.months,
+        max_cloud_cover_percent=archive.max_cloud_cover_percent,
+        platforms=archive.platforms,
+        include=archive.include,
+        exclude=archive.exclude,
+        max_scenes=archive.max_scenes,
+        timeout_s=archive.timeout_s,
+        max_attempts=config.acquire.max_attempts,
+    )
+    if not result.items:
+        raise InputError(
+            f"no scene of {', '.join(archive.collections)} in {archive.catalogue} lies in area.bbox_lonlat "
+            f"{list(config.area.bbox_lonlat)} between {period.start} and {period.end} with these filters; "
+            "widen the period or the area, or raise archive.max_cloud_cover_percent"
+        )
+    return result
+
+
+def _search_table(items: Sequence[dict[str, Any]], report: dict[str, Any]) -> list[list[Any]]:
+    clouds = [item["properties"].get("eo:cloud_cover", math.nan) for item in items]
+    return [
+        ["scenes", len(items)],
+        ["left out by filters", len(report.get("dropped", ()))],
+        ["first", items[0]["properties"]["datetime"]],
+        ["last", items[-1]["properties"]["datetime"]],
+        ["cloud cover, median", f"{np.nanmedian(clouds):.0f} %" if np.isfinite(clouds).any() else "unknown"],
+    ]
+
+
+def _reading(config: Config) -> dict[str, Any]:
+    acquisition, archive = config.acquire, config.archive
+    return {
+        "bands": acquisition.bands,
+        "loader": acquisition.loader,
+        "min_valid_share": acquisition.min_valid_share,
+        "max_attempts": acquisition.max_attempts,
+        "backoff_s": acquisition.backoff_s,
+        "timeout_s": archive.timeout_s,
+        "signing": archive.signing,
+        "in_flight": 2 * acquisition.read_threads,
+    }
+
+
+def _workers(config: Config, *, reading: bool = False) -> AbstractContextManager[Executor | None]:
+    """Start this step's workers; a step that reads gets threads for waiting, apart from the cores."""
+    cluster = config.cluster
+    cores = (
+        math.ceil(config.acquire.read_threads / cluster.workers) if reading else cluster.threads_per_worker
+    )
+    memory_gb = cluster.memory_gb / cluster.workers if cluster.memory_gb else None
+    return make_cluster(cluster.kind, workers=cluster.workers, cores=cores, memory_gb=memory_gb)
+
+
+def _stable_ground(config: Config, grid: Grid) -> np.ndarray | None:
+    if not config.align.stable_ground or config.area.outlines is None:
+        return None
+    return ~glacier_mask(config.area.outlines, grid)

@@ -1,0 +1,74 @@
+"""Forecasts and flows leave in formats others open, with nothing made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube
+from glacierhpc.errors import InputError
+from glacierhpc.grid import Grid
+from glacierhpc.workflows import products
+
+GRID = Grid("EPSG:32643", (30.0, 0.0, 700005.0, 0.0, -30.0, 3500025.0), (40, 50))
+TIMES = np.array(["2020-02-15", "2020-05-15"], "datetime64[ns]")
+
+
+@pytest.fixture
+def composite(tmp_path: Path) -> xr.Dataset:
+    path = tmp_path / "composite.zarr"
+    create_cube(
+        path, GRID, times=TIMES, bands=["ndsi"], variables={"valid": Variable(("time", "y", "x"), "bool")}
+    )
+    finish_cube(path)
+    return open_cube(path)
+
+
+def field(u: float, v: float, valid: bool = True) -> products.Flow:
+    return np.full((4, 4), u), np.full((4, 4), v), np.full((4, 4), valid)
+
+
+def test_maps_are_cloud_optimised_and_georeferenced(composite: xr.Dataset, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).random((2, 1, *GRID.shape)).astype("float32")
+    images[0, 0, :5] = np.nan
+    paths = products.write_maps(tmp_path / "prediction", composite, images, TIMES)
+    with rasterio.open(paths[0]) as raster:
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert raster.crs.to_epsg() == 32643 and raster.descriptions == ("ndsi",)
+        assert raster.bounds == pytest.approx(GRID.bounds) and np.isnan(raster.nodata)
+        np.testing.assert_array_equal(raster.read(1), images[0, 0])
+    assert [path.name for path in paths] == ["ndsi_2020-02-15.tif", "ndsi_2020-05-15.tif"]
+
+
+def test_a_prediction_round_trips_and_hides_invalid_targets(composite: xr.Dataset, tmp_path: Path) -> None:
+    images = np.ones((2, 1, *GRID.shape), "float32")
+    valid = np.ones((2, *GRID.shape), bool)
+    valid[1, :3] = False
+    products.write_prediction(
+        tmp_path / "prediction.zarr",
+        composite,
+        prediction=images,
+        target=images,
+        target_valid=valid,
+        inputs=images,
+        lead_time=TIMES,
+        input_time=TIMES - np.timedelta64(180, "D"),
+    )
+    opened = products.open_prediction(tmp_path / "prediction.zarr")
+    assert np.isnan(opened.target[1, 0, :3]).all() and np.isfinite(opened.target[0]).all()
+    assert list(opened.lead.values) == [1, 2] and opened.lead_time.values[0] == TIMES[0]
+
+
+def test_a_missing_prediction_names_the_step(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run 'predict' first"):
+        products.open_prediction(tmp_path / "prediction.zarr")
+
+
+def test_end_point_error_stands_beside_the_control() -> None:
+    row = products.flow_row(1, field(3.0, 4.0), field(3.0, 3.0))
+    assert row["epe_px"] == pytest.approx(1.0) and row["epe_zero_flow_px"] == pytest.approx(5.0)
+    assert np.isnan(products.flow_row(1, field(1, 1, False), field(1, 1))["epe_px"])
