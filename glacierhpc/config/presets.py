@@ -1,4 +1,4 @@
-"""Where the ready configurations lie: in a checkout's ``configs/``, or inside the installed package."""
+"""Where the configurations that come with the package lie: in configs/ of a clone, beside this module once installed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from pathlib import Path
 
 from glacierhpc.errors import unknown_name
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+FOLDERS = (Path(__file__).resolve().parents[2] / "configs", Path(__file__).resolve().parent / "presets")
 
 
 def preset_path(name: str) -> Path:
-    """Return the file of a ready configuration, such as ``demo`` or ``forecast``."""
-    found = {path.stem: path for folder in FOLDERS for path in folder.glob("*.yaml")}
+    """Return the path of a configuration by name: demo, forecast, paper.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    found = {path.stem: path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))}
     if name not in found:
         raise unknown_name("preset", name, found)
     return found[name]
