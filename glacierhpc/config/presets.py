@@ -1,4 +1,4 @@
-"""Where the configurations that come with the package lie: in configs/ of a clone, beside this module once installed."""
+"""Where the ready configurations lie: in configs/ of a clone, beside this module once installed."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ JOBS = (
     ),
     JobSpec(
         "training",
-        "Up to training, from the composites that are there; ask for a GPU with: sbatch --gres=gpu:1 jobs/training.sbatch CONFIG.",
+        "Everything up to training; ask for a GPU with: sbatch --gres=gpu:1 jobs/training.sbatch CONFIG.",
         ("run", "--to", "train"),
         memory_gb=32,
         hours=24,
