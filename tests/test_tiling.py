@@ -77,7 +77,7 @@ def test_seam_ratio_sees_pasted_tiles_and_not_blended_ones():
         tiles = tiling.cut(base, plan)
         return tiling.stitch(tiles + random.normal(size=(len(plan), 1, 1)) * 0.3, plan)
 
-    assert tiling.seam_ratio(base, pasted) == pytest.approx(1, abs=0.1)
+    assert tiling.seam_ratio(base, pasted) == pytest.approx(1, abs=0.3)  # 10 seams of noise
     assert tiling.seam_ratio(forecast(pasted), pasted) > 5
     assert tiling.seam_ratio(forecast(blended), blended) < 1.1
 

@@ -64,7 +64,7 @@ class CubeReader:
                 f"{plan.shape!r}: give data as (time, band, y, x) and valid as (time, y, x)"
             )
         self._data = np.ascontiguousarray(data, dtype=np.float32)
-        # a pixel that a mask calls valid but that holds NaN would poison a whole batch
+        # one infinity under a mask that calls it valid would poison a whole batch
         self._valid = np.ascontiguousarray(valid & np.isfinite(self._data).all(axis=1))
         self._plan = plan
 
@@ -84,8 +84,8 @@ class ShardReader:
         self._arrays: list[Any] = [group[name] for name in _ARRAYS]
         if group.attrs.get("plan") != plan.digest():
             raise InputError(
-                f"{path} holds sequences of another plan ({self._arrays[0].shape!r}) than the one given ({len(plan)} of "
-                f"{plan.steps_in} steps and {plan.size} px): write the shards again"
+                f"{path} holds sequences of another plan (images {self._arrays[0].shape!r}) than the one given "
+                f"({len(plan)} of {plan.steps_in} steps and {plan.size} px): write the shards again"
             )
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -80,7 +80,7 @@ class SequencePlan:
         return self.steps_in + self.steps_out
 
     def digest(self) -> str:
-        """Return the SHA-256 of every sequence's place, steps and dates: what belongs to one plan only says so by it."""
+        """Return the SHA-256 of every sequence's place, steps and dates: what belongs to a plan names it."""
         text = hashlib.sha256(f"{self.shape} {self.size} {self.steps_in} {self.steps_out}".encode())
         text.update(self.times.tobytes() + self.starts.tobytes())
         return text.hexdigest()

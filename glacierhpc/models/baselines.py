@@ -26,6 +26,14 @@ class Record:
     times: np.ndarray
     """(T,) datetime64."""
 
+    def __post_init__(self) -> None:
+        times, _, rows, cols = self.data.shape
+        if self.valid.shape != (times, rows, cols) or self.times.shape != (times,):
+            raise InputError(
+                f"data {self.data.shape!r}, valid {self.valid.shape!r} and times {self.times.shape!r} do not belong "
+                "together: give (T, C, Y, X), (T, Y, X) and (T,)"
+            )
+
     @property
     def tolerance_days(self) -> float:
         """Half the usual distance between composites: within it two dates are the same season."""
@@ -169,20 +177,3 @@ def _mean_of(record: Record, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def _repeat(frame: tuple[np.ndarray, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     values, valid = frame
     return np.repeat(values[None], count, axis=0), np.repeat(valid[None], count, axis=0)
-
-
-def check_record(record: Record) -> Record:
-    """Return the record if its arrays belong together.
-
-    Raises
-    ------
-    InputError
-        If shapes differ.
-    """
-    times, _, rows, cols = record.data.shape
-    if record.valid.shape != (times, rows, cols) or record.times.shape != (times,):
-        raise InputError(
-            f"data {record.data.shape!r}, valid {record.valid.shape!r} and times {record.times.shape!r} do not belong "
-            "together: give (T, C, Y, X), (T, Y, X) and (T,)"
-        )
-    return record

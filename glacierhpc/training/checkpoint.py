@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
 def _load(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as err:
+    except Exception as err:  # damaged bytes make the reader fail in any way at all
         raise InputError(
             f"checkpoint {path} cannot be read ({err}): delete it to train from the start"
         ) from err

@@ -17,25 +17,31 @@ HUBER_DELTA = 0.1
 """Where the Huber loss turns linear, in the target's unit: a tenth of a normalised difference's half range."""
 
 
-def masked_sum(errors: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of errors (B, T, C, H, W) where valid (B, T, H, W), and how many values that were."""
-    mask = valid.unsqueeze(2).expand_as(errors)
-    return torch.where(mask, errors, 0.0).sum(), mask.sum()
+def masked_errors(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return prediction - target (B, T, C, H, W), 0 where not valid (B, T, H, W), and how many values are valid.
+
+    Masked before any formula: the gradient of a masked square of NaN would be NaN.
+    """
+    mask = valid.unsqueeze(2).expand_as(target)
+    return torch.where(mask, prediction - target, 0.0), mask.sum()
 
 
 def mse(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Squared errors."""
-    return masked_sum((prediction - target) ** 2, valid)
+    errors, count = masked_errors(prediction, target, valid)
+    return (errors**2).sum(), count
 
 
 def mae(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Absolute errors."""
-    return masked_sum((prediction - target).abs(), valid)
+    errors, count = masked_errors(prediction, target, valid)
+    return errors.abs().sum(), count
 
 
 def huber(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Huber's errors: squared up to `HUBER_DELTA`, linear beyond (doi:10.1214/aoms/1177703732)."""
-    return masked_sum(functional.huber_loss(prediction, target, reduction="none", delta=HUBER_DELTA), valid)
+    errors, count = masked_errors(prediction, target, valid)
+    return functional.huber_loss(errors, torch.zeros_like(errors), reduction="sum", delta=HUBER_DELTA), count
 
 
 LOSSES: dict[str, Loss] = {"mse": mse, "mae": mae, "huber": huber}

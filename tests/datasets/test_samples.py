@@ -36,8 +36,12 @@ def test_batch_equals_plain_slices(cube, plan):
         inputs, targets = (slice(first, first + 3), slice(first + 3, first + 5))
         np.testing.assert_array_equal(batch.images_valid[position], valid[(inputs, *patch)])
         np.testing.assert_array_equal(batch.targets_valid[position], valid[(targets, *patch)])
-        np.testing.assert_array_equal(batch.targets[position], np.nan_to_num(data[targets, :, patch[0], patch[1]]))
-        np.testing.assert_array_equal(batch.images[position], np.nan_to_num(data[inputs, :, patch[0], patch[1]]))
+        np.testing.assert_array_equal(
+            batch.targets[position], np.nan_to_num(data[targets, :, patch[0], patch[1]])
+        )
+        np.testing.assert_array_equal(
+            batch.images[position], np.nan_to_num(data[inputs, :, patch[0], patch[1]])
+        )
         np.testing.assert_array_equal(batch.dates[position], plan.years(np.array([number]))[0])
     assert batch.numbers.tolist() == [len(plan) - 1, 7]
     assert set(batch.inputs) == {"images", "images_valid", "dates"}

@@ -74,7 +74,12 @@ def test_valid_share_is_that_of_the_poorer_half():
 
 def test_years_are_years_since_2000():
     plan = SequencePlan.build(
-        (2, 4, 4), np.array(["2000-01-01", "2016-01-01"], "datetime64[ns]"), size=4, stride=4, steps_in=1, steps_out=1
+        (2, 4, 4),
+        np.array(["2000-01-01", "2016-01-01"], "datetime64[ns]"),
+        size=4,
+        stride=4,
+        steps_in=1,
+        steps_out=1,
     )
     np.testing.assert_allclose(plan.years(np.array([0])), [[0, 16]], atol=2e-3)
 

@@ -102,7 +102,9 @@ def test_audit_finds_a_single_leaking_sequence():
     plan = plan_of()
     labels = split_by_time(plan).labels.copy()
     assert audit_split(plan, labels)["ok"]
-    straddling = np.flatnonzero((plan.starts[:, 0] == 17) & (plan.starts[:, 1] == 48) & (plan.starts[:, 2] == 8))
+    straddling = np.flatnonzero(
+        (plan.starts[:, 0] == 17) & (plan.starts[:, 1] == 48) & (plan.starts[:, 2] == 8)
+    )
     labels[straddling] = "train"
     audit = audit_split(plan, labels)
     assert not audit["ok"]

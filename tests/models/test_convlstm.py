@@ -1,0 +1,123 @@
+"""The ConvLSTM: any sizes, masks that carry no signal, persistence before training."""
+
+import numpy as np
+import pytest
+import torch
+
+from glacierhpc.errors import InputError
+from glacierhpc.models import build_model
+
+
+def inputs(batch=2, steps=4, bands=1, height=16, width=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(batch, steps, bands, height, width, generator=generator)
+    valid = torch.rand(batch, steps, height, width, generator=generator) > 0.3
+    return images, valid
+
+
+def stirred(**parameters):
+    """A model whose every weight acts, as after training."""
+    model = build_model("convlstm", hidden=(6,), attention=3, **parameters).eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        model.decode.weight.copy_(0.3 * torch.randn(model.decode.weight.shape, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("bands", "steps", "steps_out", "height", "width", "reduction", "hidden"),
+    [
+        (1, 4, 4, 50, 50, 2, (6,)),
+        (3, 1, 2, 17, 33, 2, (4, 5)),
+        (2, 7, 1, 8, 9, 1, (4,)),
+        (1, 2, 3, 21, 19, 4, (3, 3, 3)),
+    ],
+)
+def test_any_bands_sizes_and_lengths(bands, steps, steps_out, height, width, reduction, hidden):
+    images, valid = inputs(2, steps, bands, height, width)
+    model = build_model("convlstm", bands=bands, steps_out=steps_out, reduction=reduction, hidden=hidden)
+    dates = torch.arange(steps + steps_out).expand(2, -1) * 0.25
+    assert model(images, valid, dates=dates).shape == (2, steps_out, bands, height, width)
+    assert model(images).shape == (2, steps_out, bands, height, width)
+
+
+def test_untrained_it_is_persistence():
+    images, valid = inputs()
+    model = build_model("convlstm", steps_out=3, means=[0.2], deviations=[0.7])
+    forecast = model(images, valid).detach().numpy()
+    expected = np.full((2, 1, 16, 16), 0.2, dtype=np.float32)  # the mean where nothing was valid
+    for step in range(4):
+        expected = np.where(valid[:, step, None], images[:, step], expected)
+    for lead in range(3):
+        np.testing.assert_allclose(forecast[:, lead], expected, atol=1e-6)
+
+
+def test_what_stands_at_invalid_pixels_never_matters():
+    images, valid = inputs(seed=1)
+    model = stirred(steps_out=2)
+    dates = torch.linspace(10, 11.25, 6).expand(2, -1)
+    reference = model(images, valid, dates=dates)
+    for rubbish in (float("nan"), float("inf"), 1e9):
+        spoilt = torch.where(valid.unsqueeze(2), images, rubbish)
+        assert torch.equal(model(spoilt, valid, dates=dates), reference)
+    spoilt = torch.where(valid.unsqueeze(2), images, float("nan")).requires_grad_()
+    model(spoilt, valid, dates=dates).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert (spoilt.grad[~valid.unsqueeze(2)] == 0).all()
+
+
+def test_masks_and_dates_do_matter():
+    images, valid = inputs(seed=2)
+    model = stirred(steps_out=2)
+    dates = torch.linspace(10, 11.25, 6).expand(2, -1)
+    reference = model(images, valid, dates=dates)
+    assert not torch.equal(model(images, torch.ones_like(valid), dates=dates), reference)
+    assert not torch.equal(model(images, valid, dates=dates + 0.5), reference)
+    assert not torch.equal(model(images, valid), reference)
+
+
+def test_forecast_stays_in_range_outside_of_training():
+    images, valid = inputs(seed=3)
+    model = stirred(steps_out=2, value_range=(-1, 1))
+    assert model(images, valid).abs().max() <= 1
+    assert model.train()(images, valid).abs().max() > 1
+
+
+def test_sequences_of_a_batch_do_not_touch_each_other():
+    images, valid = inputs(3, seed=4)
+    model = stirred(steps_out=2)
+    together = model(images, valid)
+    for number in range(3):
+        alone = model(images[number : number + 1], valid[number : number + 1])
+        torch.testing.assert_close(alone[0], together[number], atol=1e-5, rtol=1e-5)
+
+
+def test_seed_decides_the_weights_and_the_global_state_is_left_alone():
+    before = torch.get_rng_state()
+    one, same, other = (build_model("convlstm", seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    pairs = zip(one.state_dict().values(), same.state_dict().values())
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(one.embed.weight, other.embed.weight)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"hidden": ()}, "hidden=\\(\\)"),
+        ({"kernel": 4}, "odd kernel"),
+        ({"steps_out": 0}, "steps_out=0"),
+        ({"bands": 2, "means": [0.0]}, "do not scale 2 bands"),
+        ({"deviations": [0.0]}, "deviation > 0"),
+        ({"hiden": (4,)}, "did you mean 'hidden'"),
+    ],
+)
+def test_impossible_parameters_are_refused(parameters, says):
+    with pytest.raises(InputError, match=says):
+        build_model("convlstm", **parameters)
+
+
+def test_dates_must_fit():
+    images, valid = inputs()
+    with pytest.raises(InputError, match="give \\(2, 8\\)"):
+        build_model("convlstm")(images, valid, dates=torch.zeros(2, 4))
