@@ -69,9 +69,9 @@ def shifts(run: RunFiles) -> list[Block]:
     half = {"width_in": drawing.HALF_IN, "height_in": 3.2}
     return [
         Picture(drawing.draw(over_time, **half), f"Shift of each scene over time, {how_far}",
-                f"How far each scene lay from the reference, {how_far}.", half=True),
+                f"How far each scene lay from the reference, {how_far}.", layout="half"),
         Picture(drawing.draw(as_target, **half), "Shift of each scene as column and row offset",
-                "The same shifts by direction: one dot per scene, a ring per pixel.", half=True),
+                "The same shifts by direction: one dot per scene, a ring per pixel.", layout="half"),
     ]  # fmt: skip
 
 

@@ -24,8 +24,8 @@ class Picture:
     caption: str
     still: str = ""
     """For an animation: the picture for readers who asked for reduced motion."""
-    half: bool = False
-    """True places two such pictures side by side where there is room."""
+    layout: str = "wide"
+    """``wide`` scrolls on narrow screens, ``half`` stands beside another such, ``map`` shrinks with the screen."""
     kind: str = "picture"
 
 

@@ -46,9 +46,9 @@ def thumbnails(run: RunFiles) -> list[Block]:
     height_in = rows * (1.36 * aspect + 0.38) + 0.1
     left_out = f" {len(picked)} of {count} are shown, evenly chosen." if len(picked) < count else ""
     caption = (
-        f"{plural(count, 'composite')} of {band}, one per date window, all on one colour scale. "
-        f"Looks: median number of clear views of a pixel. Hatched grey: no data; a window without any view "
-        f"stays empty.{left_out}"
+        f"{plural(count, 'composite')} of {band}, one per date window, all on one colour scale; "
+        "index values, not ice motion. Looks: median number of clear views of a pixel. "
+        f"Hatched grey: no data; a window without any view stays empty.{left_out}"
     )
     return [
         Picture(

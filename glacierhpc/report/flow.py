@@ -104,5 +104,5 @@ def _arrows(axes: Any, u: np.ndarray, v: np.ndarray, top: float) -> None:
     rows, columns = np.mgrid[step // 2 : u.shape[0] : step, step // 2 : u.shape[1] : step]
     axes.quiver(
         columns, rows, u[rows, columns], v[rows, columns], angles="xy", scale_units="xy", scale=top / (1.3 * step),
-        color="white", width=0.011, headwidth=3.6, edgecolor="#16212b", linewidth=0.7,
+        color="white", width=0.011, headwidth=3.6, edgecolor=drawing.PANEL, linewidth=0.7,
     )  # fmt: skip

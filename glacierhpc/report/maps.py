@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from glacierhpc.report import drawing
+from glacierhpc.report import drawing, timeline
 from glacierhpc.report.blocks import Block, Note, Picture, plural
-from glacierhpc.report.drawing import BLUE, INK, ORANGE, RED
+from glacierhpc.report.drawing import BLUE, ORANGE, PANEL, RED
 from glacierhpc.report.run_files import NotMade, RunFiles, cube_crs, setting
 
 MAP_SIDE_PX = 700
@@ -43,7 +43,7 @@ def area_map(run: RunFiles) -> list[Block]:
             drawing.colour_bar(figure, shown, axes, label)
         axes.set(xlim=(left, right), ylim=(bottom, top))
         for ring in outlines:
-            axes.plot(*ring.T, color="#16212b", linewidth=2.4, solid_joinstyle="round")
+            axes.plot(*ring.T, color=PANEL, linewidth=2.4, solid_joinstyle="round")
             axes.plot(*ring.T, color="#f0e442", linewidth=1.2, solid_joinstyle="round")
         if crs is not None:
             _graticule(axes, crs, extent)
@@ -56,7 +56,7 @@ def area_map(run: RunFiles) -> list[Block]:
         f"The area, {size_km}, as {label}. Dotted lines: longitude and latitude. "
         f"{said} Hatched grey: no data."
     )
-    return [Picture(source, f"Map of the area, {size_km}, drawn from {name}", caption)]
+    return [Picture(source, f"Map of the area, {size_km}, drawn from {name}", caption, layout="map")]
 
 
 def footprints(run: RunFiles) -> list[Block]:
@@ -64,7 +64,7 @@ def footprints(run: RunFiles) -> list[Block]:
     items = run.json("items.json", keys=("features",))
     with run.understanding("items.json"):
         rings = {str(item["id"]): _rings(item["geometry"]) for item in items["features"]}
-    kept = _kept_scenes(run) if run.has("scenes.parquet") else set(rings)
+    kept = _used_scenes(run) if run.has("scenes.parquet") else set(rings)
     box = setting(run.settings(), "area.bbox_lonlat")
     everything = [ring for group in rings.values() for ring in group]
     if not everything:
@@ -94,11 +94,11 @@ def footprints(run: RunFiles) -> list[Block]:
         "and the area asked for."
     )
     alt = f"Footprints of {len(rings)} scenes in longitude and latitude around the area"
-    return [Picture(drawing.draw(paint, width_in=6.4, height_in=4.4), alt, caption)]
+    return [Picture(drawing.draw(paint, width_in=6.4, height_in=4.4), alt, caption, layout="map")]
 
 
 def _handles(axes: Axes, any_dropped: bool, box: list[float] | None, centre: float) -> None:
-    axes.plot([], [], color=BLUE, linewidth=2, label="footprint, scene kept")
+    axes.plot([], [], color=BLUE, linewidth=2, label="footprint, scene used")
     if any_dropped:
         axes.plot(
             [], [], color=ORANGE, linewidth=2, linestyle="--", label="footprint, scene dropped or failed"
@@ -180,9 +180,9 @@ def _outlines(run: RunFiles, crs: pyproj.CRS | None) -> tuple[list[np.ndarray], 
     return rings, "Yellow: glacier outline."
 
 
-def _kept_scenes(run: RunFiles) -> set[str]:
-    scenes = run.table("scenes.parquet", columns=("scene", "state"))
-    return set(scenes.loc[scenes["state"] == "kept", "scene"].astype(str))
+def _used_scenes(run: RunFiles) -> set[str]:
+    scenes = timeline.fates(run)
+    return set(scenes.loc[scenes["state"] == "used", "scene"].astype(str))
 
 
 def _rings(geometry: dict[str, Any] | None) -> list[np.ndarray]:
@@ -236,14 +236,14 @@ def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
     length = _nice((right - left) * 0.28)
     x, y, thick = left + (right - left) * 0.04, bottom + (top - bottom) * 0.045, (top - bottom) * 0.012
     axes.add_patch(
-        Rectangle((x, y), length, thick, facecolor="white", edgecolor=INK, linewidth=0.8, zorder=5)
+        Rectangle((x, y), length, thick, facecolor="white", edgecolor=PANEL, linewidth=0.8, zorder=5)
     )
     axes.add_patch(
-        Rectangle((x, y), length / 2, thick, facecolor=INK, edgecolor=INK, linewidth=0.8, zorder=6)
+        Rectangle((x, y), length / 2, thick, facecolor=PANEL, edgecolor=PANEL, linewidth=0.8, zorder=6)
     )
     text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     axes.text(
-        x + length / 2, y + 1.8 * thick, text, ha="center", va="bottom", color=INK, zorder=6, **_label()
+        x + length / 2, y + 1.8 * thick, text, ha="center", va="bottom", color=PANEL, zorder=6, **_label()
     )
 
 
@@ -252,9 +252,9 @@ def _north(axes: Axes, crs: pyproj.CRS | None, extent: tuple[float, float, float
     x, y, length = right - (right - left) * 0.06, top - (top - bottom) * 0.16, (top - bottom) * 0.1
     angle = _convergence(crs, (left + right) / 2, (bottom + top) / 2)
     tip = (x + length * math.sin(angle), y + length * math.cos(angle))
-    arrow = {"arrowstyle": "-|>,head_width=0.35,head_length=0.7", "color": INK, "linewidth": 1.6}
+    arrow = {"arrowstyle": "-|>,head_width=0.35,head_length=0.7", "color": PANEL, "linewidth": 1.6}
     axes.annotate("", xy=tip, xytext=(x, y), arrowprops=arrow, zorder=6)
-    axes.text(x, y, "N", ha="center", va="top", color=INK, zorder=6, **_label())
+    axes.text(x, y, "N", ha="center", va="top", color=PANEL, zorder=6, **_label())
 
 
 def _convergence(crs: pyproj.CRS | None, x: float, y: float) -> float:

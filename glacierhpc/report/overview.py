@@ -12,6 +12,7 @@ from typing import Any
 from glacierhpc.report.blocks import Tile, interval, number, plural, signed
 from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, cube_crs, setting
 from glacierhpc.report.skill import model_name, spoken, verdicts
+from glacierhpc.report.timeline import fates
 
 SHOWS = "snow and ice cover (index values), not ice motion"
 
@@ -47,10 +48,10 @@ def tiles(run: RunFiles) -> list[Tile]:
 
 
 def _scenes(run: RunFiles) -> list[Tile]:
-    states = run.table("scenes.parquet", columns=("state",))["state"]
-    kept, dropped, failed = (int((states == name).sum()) for name in ("kept", "dropped", "failed"))
+    states = fates(run)["state"]
+    used, dropped, failed = (int((states == name).sum()) for name in ("used", "dropped", "failed"))
     detail = f"of {plural(len(states), 'scene')} found; {dropped} dropped, {failed} failed"
-    return [Tile("scenes kept", str(kept), detail, "bad" if failed or not kept else "good")]
+    return [Tile("scenes used", str(used), detail, "bad" if failed or not used else "good")]
 
 
 def _alignment(run: RunFiles) -> list[Tile]:

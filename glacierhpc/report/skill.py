@@ -82,6 +82,8 @@ def sentences(run: RunFiles) -> list[Block]:
     metrics = run.json("metrics.json", keys=("models", "skill"))
     model = model_name(run)
     blocks: list[Block] = []
+    if (metrics.get("audit") or {}).get("ok") is False:
+        blocks.append(Note("The split leaks: none of these figures is to be trusted. See the audit.", "bad"))
     for verdict in verdicts(run):
         blocks.append(
             Note(
@@ -126,9 +128,9 @@ def charts(run: RunFiles) -> list[Block]:
     bars = f"Bars: {confidence} interval by block bootstrap{blocks}."
     return [
         Picture(drawing.draw(paint_error, **half), "Mean squared error by lead for model and baselines",
-                f"Error by lead on the held-out part. Lower is better. {bars}", half=True),
+                f"Error by lead on the held-out part. Lower is better. {bars}", layout="half"),
         Picture(drawing.draw(paint_skill, **half), "Skill by lead against each baseline",
-                f"Skill by lead: above zero the model wins, below it the baseline. {bars}", half=True),
+                f"Skill by lead: above zero the model wins, below it the baseline. {bars}", layout="half"),
     ]  # fmt: skip
 
 
@@ -149,9 +151,10 @@ def all_metrics(run: RunFiles) -> list[Block]:
 
 
 def model_name(run: RunFiles) -> str:
-    """Return the trained model's name: the one that is no baseline."""
-    models = run.json("metrics.json", keys=("models",))["models"]
-    return next((str(name) for name in models if name not in BASELINES), "model")
+    """Return the trained model's name: the one stated, else the one that is no baseline."""
+    metrics = run.json("metrics.json", keys=("models",))
+    others = [str(name) for name in metrics["models"] if name not in BASELINES]
+    return str(metrics.get("model") or (others[0] if others else "model"))
 
 
 def spoken(name: str) -> str:

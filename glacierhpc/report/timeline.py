@@ -15,13 +15,13 @@ from glacierhpc.report.drawing import BLUE, ORANGE, RED
 from glacierhpc.report.run_files import RunFiles
 
 # Colour and shape both carry the state: either alone is enough.
-STATES = {"kept": (BLUE, "o"), "dropped": (ORANGE, "X"), "failed": (RED, "^")}
+STATES = {"used": (BLUE, "o"), "dropped": (ORANGE, "X"), "failed": (RED, "^")}
 UNKNOWN_CLOUD = -8.0  # below the axis: no cloud cover is stated
 
 
 def scenes(run: RunFiles) -> list[Block]:
     """Draw every scene found on the time axis, with its cloud cover and what became of it."""
-    found = run.table("scenes.parquet", columns=("scene", "time", "state", "cloud_cover"))
+    found = fates(run)
     if found.empty:
         return [Note("The search found no scenes.", "bad")]
     cover = found["cloud_cover"].astype(float)
@@ -58,6 +58,21 @@ def scenes(run: RunFiles) -> list[Block]:
     )
     alt = f"Scenes over time by cloud cover: {said}"
     return [Picture(drawing.draw(paint, height_in=2.9), alt, caption)]
+
+
+def fates(run: RunFiles) -> pd.DataFrame:
+    """Return the scenes table with ``state`` as far as the steps have come: used, dropped or failed.
+
+    A scene that was read but found too cloudy later is dropped, one that could not be aligned has failed.
+    """
+    found = run.table("scenes.parquet", columns=("scene", "time", "state", "cloud_cover"))
+    state = found["state"].replace({"kept": "used"})
+    for row in _clean_losses(run):
+        if row[0] == "dropped":
+            state[found["scene"] == row[2]] = "dropped"
+    for row in _align_losses(run):
+        state[found["scene"] == row[2]] = "failed"
+    return found.assign(state=state)
 
 
 def quality(run: RunFiles) -> list[Block]:
@@ -150,7 +165,7 @@ def _clean_losses(run: RunFiles) -> list[Row]:
     if not run.has("clean.parquet"):
         return []
     clean = run.table("clean.parquet", columns=("scene", "state", "reason"))
-    lost = clean[~clean["state"].isin(["kept", "done", "ok"])].drop_duplicates(["scene", "state", "reason"])
+    lost = clean[clean["state"] != "done"].drop_duplicates(["scene", "state", "reason"])
     return [(str(r.state), "clean", str(r.scene), "", words(r.reason)) for r in lost.itertuples()]
 
 

@@ -60,10 +60,12 @@ def split(run: RunFiles) -> list[Block]:
         blocks += _calendar(run)
     caption = f"Sequences by split; method “{given['method']}”, gap of {words(given.get('gap_steps'))} steps."
     blocks.append(table(caption, ("split", "sequences"), counts))
-    leaks = audit.get("leaks") or []
+    leaks = [leak if isinstance(leak, dict) else {"leak": words(leak)} for leak in audit.get("leaks") or []]
     if leaks:
         blocks.append(
-            table("Leaks found.", ("leak",), [(words(leak),) for leak in leaks], source="split.json")
+            table(
+                "Leaks found.", tuple(leaks[0]), [tuple(leak.values()) for leak in leaks], source="split.json"
+            )
         )
     return blocks
 
@@ -73,7 +75,9 @@ def _audit(audit: dict[str, Any]) -> Note:
         return Note("The split was not audited for leakage.", "bad")
     checked = audit.get("checked")
     compared = (
-        f" ({checked} comparisons)" if isinstance(checked, int) and not isinstance(checked, bool) else ""
+        f" ({checked:,} target pixels and dates looked at)"
+        if isinstance(checked, int) and not isinstance(checked, bool)
+        else ""
     )
     if audit.get("ok"):
         return Note(
@@ -82,7 +86,7 @@ def _audit(audit: dict[str, Any]) -> Note:
         )
     leaks = audit.get("leaks") or []
     return Note(
-        f"Audit failed{compared}: {plural(len(leaks), 'leak')}. The skill below is not to be trusted.", "bad"
+        f"Audit failed{compared}: {plural(len(leaks), 'leak')}. The skill is not to be trusted.", "bad"
     )
 
 
