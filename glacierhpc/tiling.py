@@ -43,9 +43,9 @@ class TilePlan:
     size: int
     """Edge length of a tile, pixels."""
     overlap: int
-    """Pixels that neighbouring tiles share (more where ``edge="shift"`` moves the last one inwards)."""
+    """Least number of pixels that neighbouring tiles share (``edge="shift"`` may give some more)."""
     edge: str
-    """``"shift"``: the last tile is moved inwards; ``"pad"``: it reaches over the rim."""
+    """``"shift"``: tiles are spread evenly inside the image; ``"pad"``: the last one reaches over the rim."""
     rows: tuple[int, ...]
     """First row of each tile row."""
     cols: tuple[int, ...]
@@ -82,9 +82,9 @@ def plan(shape: tuple[int, int], size: int, *, overlap: int = 0, edge: str = "sh
     size : int
         Edge length of a tile, pixels.
     overlap : int, default 0
-        Pixels shared by neighbouring tiles, 0 <= overlap < size.
+        Least number of pixels shared by neighbouring tiles, 0 <= overlap < size.
     edge : {"shift", "pad"}
-        What happens to a last tile that would reach over the rim: moved inwards, or filled up.
+        Where a last tile would reach over the rim, all move closer together; or it is filled up.
 
     Returns
     -------
@@ -114,10 +114,10 @@ def plan(shape: tuple[int, int], size: int, *, overlap: int = 0, edge: str = "sh
 
 def _first_pixels(length: int, size: int, step: int, edge: str) -> tuple[int, ...]:
     count = max(1, -(-(length - size) // step) + 1)
-    firsts = [index * step for index in range(count)]
-    if edge == "shift":
-        firsts[-1] = length - size
-    return tuple(firsts)
+    if edge == "pad" or count == 1:
+        return tuple(index * step for index in range(count))
+    # spread evenly: moving only the last tile makes two nearly coincide, and their blend steep at the rim
+    return tuple(round(index * (length - size) / (count - 1)) for index in range(count))
 
 
 def cut(array: np.ndarray, plan: TilePlan, *, fill: float | bool = 0) -> np.ndarray:
