@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.archives import archive_folder, archive_server  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -1,8 +1,8 @@
 """One glacier as a flow: where it is, how fast each of its points moves, what its ice carries along.
 
-Nothing here knows terrain, light or pixels of a scene. A glacier has coordinates of its own: ``s``, metres along the
-centre line from the head, and ``n`` across it, -1 and 1 at the margins. Lines of constant ``n`` are its streamlines, so
-travel along them has a closed form and the imposed velocity is exact, not integrated.
+Nothing here knows terrain, light or pixels of a scene. A glacier has coordinates of its own: ``s``, metres
+along the centre line from the head, and ``n`` across it, -1 and 1 at the margins. Lines of constant ``n`` are
+its streamlines, so travel along them has a closed form and the imposed velocity is exact, not integrated.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Curve:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (s, signed distance to the left, index of the nearest sample) of points, each like `x`.
 
-        Points farther than `within_m` get the last sample and a distance beyond it: looking only nearby is ten times
-        faster.
+        Points farther than `within_m` get the last sample and a distance beyond it: looking only nearby is
+        ten times faster.
         """
         _, nearest = cKDTree(self.xy).query(
             np.column_stack([x.ravel(), y.ravel()]), distance_upper_bound=within_m
@@ -156,9 +156,9 @@ def place(glacier: Glacier, x: np.ndarray, y: np.ndarray) -> GlacierField:
 class IceTexture:
     """The brightness pattern that the ice of one glacier carries along.
 
-    Two patterns overlap at any time; each fades in, moves with the ice and fades out over twice `_RENEWAL_YEARS`. A
-    single pattern would be sheared into unresolvable streaks at the margins after a few years, as real crevasses would
-    if they did not close.
+    Two patterns overlap at any time; each fades in, moves with the ice and fades out over twice
+    `_RENEWAL_YEARS`. A single pattern would be sheared into unresolvable streaks at the margins after a few
+    years, as real crevasses would if they did not close.
     """
 
     def __init__(self, field: GlacierField, *, spacing_m: float, seed: int) -> None:
@@ -208,8 +208,8 @@ class IceTexture:
 def debris_cover(field: GlacierField, pattern: np.ndarray) -> np.ndarray:
     """Return the share of rock debris on the ice, (k,): medial and lateral moraines, a covered snout.
 
-    Moraines follow streamlines, so their place does not change although the ice in them moves; `pattern` (k,), carried by
-    the ice, makes them patchy.
+    Moraines follow streamlines, so their place does not change although the ice in them moves; `pattern`
+    (k,), carried by the ice, makes them patchy.
     """
     x = field.s / field.glacier.length_m
     medial = np.exp(-(((field.n - 0.22) / 0.09) ** 2)) * smoothstep(x, 0.25, 0.5)

@@ -69,7 +69,7 @@ def index(
     Parameters
     ----------
     folder : path
-        Searched with its subfolders. ``catalog.json`` and ``items/`` are written into it.
+        Searched with its subfolders. ``catalog.json``, ``collection.json`` and ``items/`` are written into it.
     collection : str
         Id of the collection.
     scale, offset : float, optional
@@ -100,28 +100,44 @@ def index(
     scenes = _group(_images(root), pattern)
     describe = _Describer(collection, scale, offset, nodata, tuple(bands or ()), dict(quality or {}))
     items = [describe.item(name, scene) for name, scene in sorted(scenes.items())]
+    _write_catalogue(root, collection, items)
+    log.info("%d scenes in %s", len(items), root / CATALOGUE)
+    return root / CATALOGUE
+
+
+def _write_catalogue(root: Path, collection: str, items: Sequence[dict[str, Any]]) -> None:
+    """Write ``catalog.json``, ``collection.json`` and ``items/``, with relative links: the folder may move."""
     target = root / "items"
     for item in items:
-        path = target / f"{item['id']}.json"
         for asset in item["assets"].values():
             asset["href"] = os.path.relpath(asset["href"], target)
-        write_json(path, item)
-    links = [{"rel": "root", "href": f"./{CATALOGUE}", "type": "application/json"}] + [
+        write_json(target / f"{item['id']}.json", item)
+    common = {"stac_version": "1.1.0", "id": collection}
+    up = {"rel": "root", "href": f"./{CATALOGUE}", "type": "application/json"}
+    child = {"rel": "child", "href": "./collection.json", "type": "application/json"}
+    links = [
         {"rel": "item", "href": f"./items/{item['id']}.json", "type": "application/geo+json"}
         for item in items
     ]
+    times = sorted(item["properties"]["datetime"] for item in items)
+    extent = {
+        "spatial": {"bbox": [_union([item["bbox"] for item in items])]},
+        "temporal": {"interval": [[times[0], times[-1]]]},
+    }
+    text = f"{len(items)} scenes described from the files of this folder"
     write_json(
-        root / CATALOGUE,
+        root / "collection.json",
         {
-            "type": "Catalog",
-            "id": collection,
-            "stac_version": "1.1.0",
-            "description": f"{len(items)} scenes described from the files of this folder",
-            "links": links,
+            **common,
+            "type": "Collection",
+            "description": text,
+            "license": "other",
+            "extent": extent,
+            "links": [up, *links],
         },
     )
-    log.info("%d scenes in %s", len(items), root / CATALOGUE)
-    return root / CATALOGUE
+    catalogue = {**common, "type": "Catalog", "id": f"{collection}-catalogue", "description": text}
+    write_json(root / CATALOGUE, {**catalogue, "links": [up, child]})
 
 
 def _images(root: Path) -> list[Path]:

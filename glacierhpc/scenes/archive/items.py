@@ -1,4 +1,5 @@
-"""STAC records of the embedded archive, in the shape of Planetary Computer's ``landsat-c2-l2``; writes no pixels."""
+"""STAC records of the embedded archive, in the shape of Planetary Computer's ``landsat-c2-l2``; writes no
+pixels."""
 
 from __future__ import annotations
 

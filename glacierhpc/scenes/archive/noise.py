@@ -18,8 +18,8 @@ def band_noise(
 ) -> np.ndarray:
     """Return a periodic random field with power only between two wavelengths.
 
-    The amplitude spectrum falls as ``k ** -(slope / 2 + 0.5)``; its edges are soft, so that the field is smooth and can be
-    evaluated between its samples by a cubic spline.
+    The amplitude spectrum falls as ``k ** -(slope / 2 + 0.5)``; its edges are soft, so that the field is
+    smooth and can be evaluated between its samples by a cubic spline.
 
     Parameters
     ----------

@@ -125,7 +125,8 @@ def make_plan(p: dict[str, Any], ground: Ground, grids: Sequence[Grid]) -> list[
 
 
 def pointing_errors(count: int, deviation_px: float, *, motion: str, size_px: int, seed: int) -> np.ndarray:
-    """Return (scene, 3, 3) matrices, perfect grid to scene, whose shifts have zero mean (one scene alone keeps its own).
+    """Return (scene, 3, 3) matrices, perfect grid to scene, whose shifts have zero mean (one scene alone
+    keeps its own).
 
     For ``euclidean`` the rotation moves a corner by `deviation_px` / 2 (one standard deviation).
     """
@@ -149,7 +150,8 @@ def pointing_errors(count: int, deviation_px: float, *, motion: str, size_px: in
 
 
 def _wedge(rng: np.random.Generator, extent_m: float) -> Wedge | None:
-    """Return the swath edge of every other scene, so that it cuts between a corner and a tenth of the scene."""
+    """Return the swath edge of every other scene, so that it cuts between a corner and a tenth of the
+    scene."""
     cut, side, reach, angle = rng.random(), rng.random(), rng.uniform(0.36, 0.54), rng.uniform(8.0, 13.0)
     if cut < 0.5:
         return None

@@ -11,7 +11,7 @@ from pyproj import Transformer
 from rasterio.transform import Affine
 from scipy import ndimage
 from shapely import box
-from shapely.geometry import Polygon, mapping
+from shapely.geometry import Polygon
 from shapely.geometry.polygon import orient
 
 from glacierhpc.grid import Grid

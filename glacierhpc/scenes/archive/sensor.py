@@ -1,4 +1,5 @@
-"""From the ground to the pixels of a product: point spread, sampling, noise, fill, digital numbers and QA_PIXEL."""
+"""From the ground to the pixels of a product: point spread, sampling, noise, fill, digital numbers and
+QA_PIXEL."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _DILATION_PX = 3
 
 @dataclass(frozen=True)
 class Wedge:
-    """The slanted edges of a swath: ground outside ``low <= east * cos(a) - north * sin(a) <= high`` is fill."""
+    """The slanted edges of a swath: ground outside ``low <= east * cos(a) - north * sin(a) <= high`` is
+    fill."""
 
     angle: float
     """Radians, how far the edges lean from north."""
@@ -159,7 +161,8 @@ def quality_bits(
     water: np.ndarray,
     fill: np.ndarray,
 ) -> np.ndarray:
-    """Return QA_PIXEL of masks (y, x): bits 0 to 7 and the confidence pairs 8 to 15; fill is 1 and nothing else.
+    """Return QA_PIXEL of masks (y, x): bits 0 to 7 and the confidence pairs 8 to 15; fill is 1 and nothing
+    else.
 
     References
     ----------

@@ -1,9 +1,10 @@
 """Reflectance of the ground under a given sun, snow and cloud; knows no sensor and no file.
 
-Broad-band surface reflectances per material, rounded from published spectra: snow and firn after Dozier (1989),
-doi:10.1016/0034-4257(89)90101-6; ice, debris and rock after Hall et al. (1988), doi:10.1016/0034-4257(88)90055-7, and
-Paul et al. (2016), doi:10.3390/rs8070575; meadow and water after the USGS spectral library (Kokaly et al. 2017,
-doi:10.3133/ds1035). So snow has a normalised difference snow index near 0.83 and rock near -0.25.
+Broad-band surface reflectances per material, rounded from published spectra: snow and firn after Dozier
+(1989), doi:10.1016/0034-4257(89)90101-6; ice, debris and rock after Hall et al. (1988),
+doi:10.1016/0034-4257(88)90055-7, and Paul et al. (2016), doi:10.3390/rs8070575; meadow and water after the
+USGS spectral library (Kokaly et al. 2017, doi:10.3133/ds1035). So snow has a normalised difference snow index
+near 0.83 and rock near -0.25.
 """
 
 from __future__ import annotations
@@ -91,15 +92,17 @@ class Surface:
         for band in self._bands:
             bare = self._bare(band, green)
             bare = np.where(self._glacier, self._bare_ice(band, pattern, debris), bare)
-            white = _of("snow", band) * (1 - 0.6 * melt) + _of("firn", band) * 0.6 * melt
-            white = white * (1 + 0.02 * ground.rock + 0.03 * pattern)
+            age = 0.6 * melt
+            colour = _of("snow", band) + age * (_of("firn", band) - _of("snow", band))
+            white = colour * (1 + 0.02 * ground.rock + 0.03 * pattern)
             value = (bare + snow * (white - bare)) * light
             value += clouds.cirrus * 0.10
             reflectance[band] = value + clouds.cover * (_of("cloud", band) - value)
         return Scene(reflectance, ice_like, ground.water * (1 - snow), clouds)
 
     def snow_share(self, snow_line: float) -> np.ndarray:
-        """Return the share of snow at a snow line; it lies lower on ice and in hollows, and slides off steep slopes."""
+        """Return the share of snow at a snow line; it lies lower on ice and in hollows, and slides off steep
+        slopes."""
         ground = self._ground
         low, high = ground.relief_m
         line = low + snow_line * (high - low)
@@ -132,13 +135,15 @@ class Surface:
         return clean + debris * (stones - clean)
 
     def _light(self, azimuth: float, elevation: float, shadow: np.ndarray) -> np.ndarray:
-        """Return the factor of a slope's light: Lambert's cosine over that of flat ground, plus light from the sky."""
+        """Return the factor of a slope's light: Lambert's cosine over that of flat ground, plus light from
+        the sky."""
         ground = self._ground
         az, el = np.radians(azimuth), np.radians(max(elevation, 8.0))
         facing = np.sin(el) - np.cos(el) * (np.sin(az) * ground.slope_east + np.cos(az) * ground.slope_north)
         facing /= np.sqrt(1 + ground.slope_east**2 + ground.slope_north**2)
         direct = np.clip(facing / np.sin(el), 0.0, None)
-        # Low suns would make slopes that face them twice as bright as real products show: saturate towards 1.5.
+        # Low suns would make slopes that face them twice as bright as real products show: saturate towards
+        # 1.5.
         direct = 1.5 * np.tanh(direct / 1.5) / np.tanh(1 / 1.5)
         return (_DIFFUSE_SHARE + (1 - _DIFFUSE_SHARE) * direct * (1 - 0.85 * shadow)).astype(np.float32)
 

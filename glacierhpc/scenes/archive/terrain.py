@@ -1,6 +1,7 @@
 """The ground of the embedded archive: valleys, ridges, glaciers, meadows and water; no light, no season.
 
-All lengths follow the size of the scene, so that a small archive is a small valley and a large one a large valley.
+All lengths follow the size of the scene, so that a small archive is a small valley and a large one a large
+valley.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ OVERSAMPLING = (
     2  # ground cells per scene pixel: what lies beyond half a scene pixel's frequency is lost in the sensor
 )
 _FOOT_M = 4000.0  # height of the lowest valley floor
-# Centre lines in shares of the scene's width, (0, 0) its centre, north up: from the head through the snout to the rim.
+# Centre lines in shares of the scene's width, (0, 0) its centre, north up: from the head through the snout to
+# the rim.
 _VALLEYS = {
     "Main Glacier": (
         (0.30, 0.44),
@@ -198,7 +200,8 @@ def _elevation(
     extent_m: float,
     spacing_m: float,
 ) -> np.ndarray:
-    """Return heights in metres: the lowest of all valleys' profiles, which meet in sharp crests, roughened by noise."""
+    """Return heights in metres: the lowest of all valleys' profiles, which meet in sharp crests, roughened by
+    noise."""
     relief = float(np.clip(0.26 * extent_m, 700.0, 2400.0))
     shape = (east.shape[0], east.shape[1])
     crests = ridged(rng, shape, spacing_m, longest_m=extent_m / 4)
@@ -224,7 +227,8 @@ def _elevation(
 
 
 def _fall(share: np.ndarray) -> np.ndarray:
-    """Height of a valley floor along its course: steep at the head, gentle at the foot, going on beyond the ends."""
+    """Height of a valley floor along its course: steep at the head, gentle at the foot, going on beyond the
+    ends."""
     inside = np.clip(share, 0.0, 1.0)
     return (1 - inside) ** 1.15 - 1.15 * np.minimum(share, 0.0) - 0.1 * np.maximum(share - 1.0, 0.0)
 

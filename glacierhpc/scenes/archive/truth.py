@@ -39,12 +39,12 @@ class Truth:
     def matrix(self, scene: str, grid: Grid | None = None) -> np.ndarray:
         """Return the (3, 3) matrix of a scene on a grid.
 
-        It maps a pixel (x, y, 1) of the perfect picture to the pixel in which the same ground appears in the scene
-        (OpenCV's convention: reference to moving), pixel centres at integers. `grid` is that of a cube that was read
-        from the scenes' own georeference, so that their pointing error is still in it; the default is the
-        scene's own grid. On another grid of the same zone the same motion has another matrix (unless it is a mere
-        translation); in another zone it is turned by the meridian convergence, here linearised at the centre of
-        `grid`, exact to 0.001 px for errors of a few pixels.
+        It maps a pixel (x, y, 1) of the perfect picture to the pixel in which the same ground appears in the
+        scene (OpenCV's convention: reference to moving), pixel centres at integers. `grid` is that of a cube
+        that was read from the scenes' own georeference, so that their pointing error is still in it; the
+        default is the scene's own grid. On another grid of the same zone the same motion has another matrix
+        (unless it is a mere translation); in another zone it is turned by the meridian convergence, here
+        linearised at the centre of `grid`, exact to 0.001 px for errors of a few pixels.
 
         Raises
         ------
@@ -92,7 +92,8 @@ def read_truth(archive: Path | str) -> Truth:
 
 
 def _linear_map(source: Grid, target: Grid) -> np.ndarray:
-    """Return the (3, 3) affine map from pixels of one grid to pixels of another, tangent at the source's centre."""
+    """Return the (3, 3) affine map from pixels of one grid to pixels of another, tangent at the source's
+    centre."""
     rows, columns = source.shape
     centre = np.array([(columns - 1) / 2, (rows - 1) / 2])
     step = 10.0

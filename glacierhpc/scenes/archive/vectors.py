@@ -112,7 +112,8 @@ def _shifted(geometry: Any, centre: tuple[float, float]) -> Any:
 
 
 def _write(path: Path, frame: gpd.GeoDataFrame, layer: str) -> None:
-    # GeoPackages carry the time of writing unless GDAL is told another: the same seed shall give the same bytes.
+    # GeoPackages carry the time of writing unless GDAL is told another: the same seed shall give the same
+    # bytes.
     before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"})
     try:

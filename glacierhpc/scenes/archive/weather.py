@@ -15,8 +15,8 @@ _YEAR_DAYS = 365.25
 def sun_position(day_of_year: float, latitude: float) -> tuple[float, float]:
     """Return azimuth (clockwise from north) and elevation of the sun at Landsat's overpass, degrees.
 
-    Declination after Cooper (1969), Solar Energy 12(3), doi:10.1016/0038-092X(69)90047-4; a few tenths of a degree
-    from the true sun, which nothing here depends on.
+    Declination after Cooper (1969), Solar Energy 12(3), doi:10.1016/0038-092X(69)90047-4; a few tenths of a
+    degree from the true sun, which nothing here depends on.
     """
     declination = np.radians(23.45 * np.sin(2 * np.pi * (284 + day_of_year) / 365.0))
     hour = np.radians(15.0 * (_OVERPASS_HOUR - 12.0))
@@ -42,13 +42,14 @@ class SnowSeason:
 def snow_season(times: np.ndarray, *, latitude: float, seed: int) -> SnowSeason:
     """Return the snow of every date: a seasonal cycle plus what no calendar knows.
 
-    The snow line is ``cycle(t) + slow(t) + fast(t)``. The cycle is the same every year: lowest in late winter, highest
-    in late summer. `slow` is an autoregressive process of 200 days' memory (standard deviation 0.10 of the relief),
-    sampled daily from the seed: a snowy winter is still felt in the following summer. `fast` has a memory of 12 days
-    (standard deviation 0.035): single snowfalls. So the present cover tells something about the next
-    months that a climatology cannot know, and the season something that persistence cannot: a forecast that
-    joins the two beats both, by an amount that decays over about half a year. This was put in on purpose; the size of that
-    skill is a property of this archive and says nothing about real glaciers.
+    The snow line is ``cycle(t) + slow(t) + fast(t)``. The cycle is the same every year: lowest in late
+    winter, highest in late summer. `slow` is an autoregressive process of 200 days' memory (standard
+    deviation 0.10 of the relief), sampled daily from the seed: a snowy winter is still felt in the following
+    summer. `fast` has a memory of 12 days (standard deviation 0.035): single snowfalls. So the present cover
+    tells something about the next months that a climatology cannot know, and the season something that
+    persistence cannot: a forecast that joins the two beats both, by an amount that decays over about half a
+    year. This was put in on purpose; the size of that skill is a property of this archive and says nothing
+    about real glaciers.
 
     Parameters
     ----------
@@ -94,7 +95,8 @@ def _autoregressive(
 def cloud_shares(times: np.ndarray, *, mean: float, latitude: float, seed: int) -> np.ndarray:
     """Return the share of each scene under cloud, (scene,): clear days, broken days, overcast days.
 
-    Beta distributed around a mean that follows the season (wettest in early summer), as cloud cover is U-shaped.
+    Beta distributed around a mean that follows the season (wettest in early summer), as cloud cover is
+    U-shaped.
     """
     rng = np.random.default_rng([seed, 3])
     if mean <= 0:

@@ -69,11 +69,12 @@ def create(
 ) -> ArchiveSummary:
     """Write a synthetic glacier scene series as COG and STAC, with its truth beside it.
 
-    A valley with three glaciers is photographed on a row of dates. The ground is fixed; the ice carries its texture with a
-    known velocity; sun, snow line, meadows and clouds follow the season (`weather.snow_season` says what is
-    predictable in the snow and why). Every scene is moved by a known pointing error, which its georeference does not know of,
-    as in real series. The same parameters give the same bytes with the same library versions. An existing
-    archive of the same parameters is left as it is; a killed run leaves nothing in `folder`.
+    A valley with three glaciers is photographed on a row of dates. The ground is fixed; the ice carries its
+    texture with a known velocity; sun, snow line, meadows and clouds follow the season (`weather.snow_season`
+    says what is predictable in the snow and why). Every scene is moved by a known pointing error, which its
+    georeference does not know of, as in real series. The same parameters give the same bytes with the same
+    library versions. An existing archive of the same parameters is left as it is; a killed run leaves nothing
+    in `folder`.
 
     Parameters
     ----------
@@ -96,8 +97,9 @@ def create(
     noise : float
         Standard deviation in reflectance.
     misregistration_px : float
-        Standard deviation of the pointing error on each axis. The errors of all scenes have zero mean, so that an
-        average over scenes lies on the perfect grid; a co-registration cannot find more than this from the scenes alone.
+        Standard deviation of the pointing error on each axis. The errors of all scenes have zero mean, so
+        that an average over scenes lies on the perfect grid; a co-registration cannot find more than this
+        from the scenes alone.
     motion : {"translation", "euclidean"}
         Kind of pointing error; ``euclidean`` adds a rotation about the scene's centre.
     utm_zones : {1, 2}
@@ -197,7 +199,8 @@ def _exists(folder: Path, parameters: dict[str, Any]) -> bool:
     other = [key for key in parameters if old.get(key) != parameters[key]]
     if other:
         raise InputError(
-            f"{str(folder)!r} holds an archive with another {', '.join(other)}; remove it or name another folder."
+            f"{str(folder)!r} holds an archive with another {', '.join(other)}; remove it or name another
+            folder."
         )
     return True
 
@@ -327,9 +330,9 @@ def _write_truth(
         "parameters": p,
         "bbox_lonlat": bbox_inside(grids[0]),
         "grids": [grid.to_dict() for grid in grids],
-        "convention": "matrix maps a pixel (x, y, 1) of the perfect grid to the pixel of the scene in which the same "
-        "ground appears; pixel centres at integers; the scene's georeference is that of the perfect grid",
-        "velocity": "vx, vy in metres per year along the axes of the first grid; zero off the ice",
+        "convention": "matrix maps a pixel (x, y, 1) of the perfect grid to the pixel of the scene in which
+        the same " "ground appears; pixel centres at integers; the scene's georeference is that of the perfect
+        grid", "velocity": "vx, vy in metres per year along the axes of the first grid; zero off the ice",
         "relief_m": list(ground.relief_m),
         "glaciers": [field.glacier.name for field in ground.glaciers],
     }

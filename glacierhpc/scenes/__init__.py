@@ -1,0 +1,1 @@
+"""Satellite scenes: searched, signed, read into cubes, masked, combined; nothing here trains or tracks."""
