@@ -259,7 +259,7 @@ def corner_motion(matrix: np.ndarray, other: np.ndarray, shape: tuple[int, ...])
     return float(np.abs(first[:2] / first[2] - second[:2] / second[2]).max())
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _accumulate(reference, grad_x, grad_y, moving, matrix, basis, degree, xs, ys):
     """Sum everything that one iteration needs, in one pass over the reference's rows.
 
@@ -313,7 +313,7 @@ def _accumulate(reference, grad_x, grad_y, moving, matrix, basis, degree, xs, ys
     return hessian, projections, scalars
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _row_products(reference, grad_x, grad_y, moving, products, scalars):
     """Fill the nine products of a row, zero where either image is invalid; add to the scalar sums."""
     n, sum_r, sum_i = np.float32(0), np.float32(0), np.float32(0)
@@ -347,7 +347,7 @@ def _row_products(reference, grad_x, grad_y, moving, products, scalars):
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sample_row(moving, matrix, y, out):
     """Interpolate the moving image linearly along row y of the reference, NaN outside."""
     rows, columns = moving.shape

@@ -13,7 +13,7 @@ from numba import njit
 MIN_WEIGHT = 0.7
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def smooth(image):
     """Smooth with the binomial kernel [1, 4, 6, 4, 1] / 16 in both axes (standard deviation 1 px).
 
@@ -55,7 +55,7 @@ def smooth(image):
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def halve(image):
     """Return the image at half the resolution, smoothed by [1, 3, 3, 1] / 8 in both axes first.
 
@@ -90,7 +90,7 @@ def halve(image):
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def subtract_local_mean(image, radius):
     """Subtract the mean of the pixels with data in a square window: what is left is texture.
 
@@ -131,7 +131,7 @@ def subtract_local_mean(image, radius):
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _add_row(image, y, sign, column_sum, column_count):
     for x in range(image.shape[1]):
         value = image[y, x]
@@ -140,7 +140,7 @@ def _add_row(image, y, sign, column_sum, column_count):
             column_count[x] += sign
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def temporal_median(stack, valid):
     """Median over time of the valid pixels.
 
@@ -175,7 +175,7 @@ def temporal_median(stack, valid):
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _median(values, count):
     if count == 0:
         return np.float32(np.nan)
@@ -188,7 +188,7 @@ def _median(values, count):
     return np.float32(0.5) * (lower + upper)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _select(values, count, k):
     """Return the k-th smallest value; smaller ones end up before it (Hoare's quickselect)."""
     low, high = 0, count - 1

@@ -58,7 +58,7 @@ def fill_gaps(
     return _unpad(values, known, good)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _pad(image, good, values, known, n_empty):
     """Copy the pixels with data inside a rim of zeros; return the flat places of the empty ones."""
     places = np.empty(n_empty, np.int64)
@@ -75,7 +75,7 @@ def _pad(image, good, values, known, n_empty):
     return places
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _unpad(values, known, good):
     filled = np.empty(good.shape, np.float32)
     mask = np.empty(good.shape, np.bool_)
@@ -87,7 +87,7 @@ def _unpad(values, known, good):
     return filled, mask
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _fill(values, known, width, places, max_passes):
     """Fill in place, ring by ring, from work lists: every empty pixel is listed once and computed once.
 
@@ -119,7 +119,7 @@ def _fill(values, known, width, places, max_passes):
         passes += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _grow(order, first, last, waiting, steps):
     """Append the waiting neighbours of ``order[first:last]`` behind it; return the new length."""
     count = last
@@ -133,7 +133,7 @@ def _grow(order, first, last, waiting, steps):
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _weighted_mean(values, known, width, place):
     total, weight = np.float32(0), 0
     one, two, three = np.uint64(1), np.float32(2), np.float32(3)

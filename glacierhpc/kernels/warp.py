@@ -80,7 +80,7 @@ def as_homography(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(matrix)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _warp(image, matrix, half, out):
     weights_x = np.empty(6, np.float32)
     weights_y = np.empty(6, np.float32)
@@ -122,7 +122,7 @@ def _warp(image, matrix, half, out):
             out[y, x] = value
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _linear(image, iu, iv, fu, fv):
     """Bilinear value from those of the four neighbours that have data, NaN below half of the weight."""
     total, share = 0.0, 0.0
@@ -138,7 +138,7 @@ def _linear(image, iu, iv, fu, fv):
     return np.float32(total / share) if share >= 0.5 else np.float32(np.nan)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _weights(fraction, half, weights):
     """Fill the weights of the ``2 * half`` pixels around a position `fraction` past the (half - 1)-th."""
     total = 0.0

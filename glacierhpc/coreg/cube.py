@@ -1,0 +1,326 @@
+"""Alignment of all scenes of a cube against a common reference, and the aligned cube.
+
+One pair is in `pair`. Nothing here holds more than one scene, or one block of all scenes, in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from glacierhpc.coreg.pair import AlignmentResult, align_pair
+from glacierhpc.coreg.residual import local_offsets, stable_residual_px
+from glacierhpc.cube import CHUNK_PX, Variable, create_cube, finish_cube, open_cube, write_time
+from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.grid import Grid
+from glacierhpc.kernels.filters import temporal_median
+from glacierhpc.kernels.warp import KERNELS, warp
+
+logger = logging.getLogger(__name__)
+
+BLOCK_BYTES = 64 * 1024**2  # of the stack that a block of the reference is made from
+MAX_REFERENCE_SCENES = 60  # spread evenly; a median of more changes nothing and costs reading
+IN_FLIGHT = 256  # submitted and not yet collected; a scheduler with all scenes in its queue gains nothing
+
+
+def reference_image(stack: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the masked temporal median of a stack: what the ground looks like without clouds.
+
+    Parameters
+    ----------
+    stack : (time, y, x) float32
+        NaN is invalid.
+    valid : (time, y, x) bool
+
+    Returns
+    -------
+    image : (y, x) float32
+        NaN where no date is valid.
+    valid : (y, x) bool
+    """
+    if stack.ndim != 3 or valid.shape != stack.shape:
+        raise InputError(f"stack {stack.shape} and valid {valid.shape} must be (time, y, x) and equal in shape")
+    image = temporal_median(np.ascontiguousarray(stack, np.float32), np.ascontiguousarray(valid, np.bool_))
+    return image, ~np.isnan(image)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs to know: paths and plain values, never an open file."""
+
+    cube: str
+    band: str
+    reference: str
+    stable: str | None
+    motion: str
+    max_shift_px: float
+    min_correlation: float
+    min_overlap_share: float
+    window_px: int
+
+
+def align_cube(
+    cube: xr.Dataset | Path,
+    store: Path,
+    *,
+    motion: str = "translation",
+    band: str = "nir08",
+    stable: np.ndarray | None = None,
+    max_shift_px: float = 16.0,
+    min_correlation: float = 0.2,
+    min_overlap_share: float = 0.05,
+    kernel: str = "cubic",
+    window_px: int = 48,
+    executor: Executor | None = None,
+) -> pd.DataFrame:
+    """Align every scene of a cube to the temporal median of all and write the aligned cube.
+
+    The matrices are found on one band and applied to all bands, each pixel resampled once. Invented
+    (gap-filled) pixels never take part in finding a matrix and stay marked. A scene that cannot be aligned
+    is a row with a reason and is left out of the aligned cube; where none can, no store is written.
+
+    Parameters
+    ----------
+    cube : Dataset or path
+        ``data`` (time, band, y, x) with NaN where empty, ``valid`` (time, y, x); a Dataset as `open_cube`
+        returns it, because workers open its files themselves.
+    store : path
+        Where the aligned cube goes; replaced if it exists.
+    motion : {"translation", "euclidean", "affine", "homography"}
+    band : str
+        The band that the matrices are found on: one with terrain texture, such as the near infrared.
+    stable : (y, x) bool, optional
+        Ground that does not move; all of it by default.
+    max_shift_px, min_correlation, min_overlap_share
+        As in `align_pair`.
+    kernel : {"cubic", "lanczos", "linear"}
+    window_px : int
+        Windows of the residuals; see `local_offsets`.
+    executor : concurrent.futures.Executor, optional
+        Runs the scenes; here, one after another, by default. Workers must see the same paths.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per scene: scene, time, ok, reason, motion, m00 .. m22 (reference pixel to moving pixel), rho,
+        rho_before, iterations, shift_px, shift_m, shift_row_px, shift_col_px, residual_before_px,
+        residual_px (median length of window offsets on stable ground), valid_share, overlap_share, seconds.
+
+    Raises
+    ------
+    InputError
+        If the band, the motion or the kernel is unknown, or `stable` is not on the cube's grid.
+    """
+    dataset = cube if isinstance(cube, xr.Dataset) else open_cube(cube)
+    source, store = _source(dataset), Path(store)
+    grid = Grid.from_dataset(dataset)
+    bands = [str(name) for name in dataset["band"].values]
+    if band not in bands:
+        raise unknown_name("align.band", band, bands)
+    if kernel not in KERNELS:
+        raise unknown_name("align.kernel", kernel, KERNELS)
+    if stable is not None and stable.shape != grid.shape:
+        raise InputError(f"`stable` has shape {stable.shape}, the cube's grid {grid.shape}; rasterise it on the grid")
+    if stable is not None and not stable.any():
+        raise InputError("`stable` is False everywhere: without stable ground nothing can be aligned to it")
+    store.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{store.name}-", dir=store.parent))
+    try:
+        task = _Task(
+            cube=source,
+            band=band,
+            reference=str(scratch / "reference.npy"),
+            stable=None if stable is None else str(scratch / "stable.npy"),
+            motion=motion,
+            max_shift_px=max_shift_px,
+            min_correlation=min_correlation,
+            min_overlap_share=min_overlap_share,
+            window_px=window_px,
+        )
+        if stable is not None:
+            np.save(scratch / "stable.npy", stable.astype(np.bool_), allow_pickle=False)
+        _write_reference(task, grid.shape, dataset.sizes["time"], bands.index(band), executor)
+        rows = list(_run(executor, _align_scene, ((task, i) for i in range(dataset.sizes["time"]))))
+        table = _table(dataset, rows, grid.resolution_m)
+        _write_aligned(dataset, grid, source, store, table, kernel, executor)
+    finally:
+        shutil.rmtree(scratch)
+    return table
+
+
+def _source(dataset: xr.Dataset) -> str:
+    source = dataset.encoding.get("source")
+    if not source or not Path(source).is_dir():
+        raise InputError(
+            f"this dataset does not come from a folder (source {source!r}); write it and open it with open_cube"
+        )
+    return str(Path(source).resolve())
+
+
+def _run(executor: Executor | None, function: Callable[..., Any], calls: Iterable[tuple]) -> Iterator[Any]:
+    """Yield the results in the order of the calls, with a bounded number in flight."""
+    if executor is None:
+        for arguments in calls:
+            yield function(*arguments)
+        return
+    waiting: list[Future] = []
+    try:
+        for arguments in calls:
+            if len(waiting) >= IN_FLIGHT:
+                yield waiting.pop(0).result()
+            waiting.append(executor.submit(function, *arguments))
+        while waiting:
+            yield waiting.pop(0).result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _write_reference(
+    task: _Task, shape: tuple[int, int], times: int, band: int, executor: Executor | None
+) -> None:
+    """Write the temporal median, block by block, as a plain array file."""
+    scenes = np.unique(np.linspace(0, times - 1, min(times, MAX_REFERENCE_SCENES)).round().astype(int)).tolist()
+    side = CHUNK_PX
+    while len(scenes) * side * side * 5 > BLOCK_BYTES and side > 64:
+        side //= 2
+    blocks = [(y, x) for y in range(0, shape[0], side) for x in range(0, shape[1], side)]
+    calls = ((task.cube, scenes, band, y, x, side) for y, x in blocks)
+    out = np.lib.format.open_memmap(task.reference, mode="w+", dtype=np.float32, shape=shape)
+    for (y, x), block in zip(blocks, _run(executor, _median_block, calls), strict=True):
+        out[y : y + block.shape[0], x : x + block.shape[1]] = block
+    out.flush()
+
+
+def _median_block(cube: str, scenes: list[int], band: int, y: int, x: int, side: int) -> np.ndarray:
+    block = open_cube(cube).isel(y=slice(y, y + side), x=slice(x, x + side))
+    # one date at a time: an index list would decode every chunk between them too
+    stack = np.stack([block["data"][t, band].to_numpy() for t in scenes])
+    valid = np.stack([block["valid"][t].to_numpy() for t in scenes])
+    return reference_image(stack, valid)[0]
+
+
+def _read_scene(task: _Task, index: int) -> tuple[np.ndarray, np.ndarray]:
+    scene = open_cube(task.cube).isel(time=index)
+    return scene["data"].sel(band=task.band).to_numpy().astype(np.float32), scene["valid"].to_numpy()
+
+
+def _align_scene(task: _Task, index: int) -> dict[str, Any]:
+    """Align one scene and measure what is left; the row of the table without the scene's name."""
+    image, valid = _read_scene(task, index)
+    reference = np.load(task.reference, allow_pickle=False)
+    stable = None if task.stable is None else np.load(task.stable, allow_pickle=False)
+    result = align_pair(
+        reference,
+        image,
+        motion=task.motion,
+        moving_valid=valid,
+        stable=stable,
+        max_shift_px=task.max_shift_px,
+        min_correlation=task.min_correlation,
+        min_overlap_share=task.min_overlap_share,
+    )
+    moving = np.where(valid, image, np.float32(np.nan))
+    residuals = _residuals(reference, moving, result, stable, task.window_px)
+    return _row(result, valid_share=float(valid.mean()), **residuals)
+
+
+def _residuals(
+    reference: np.ndarray, moving: np.ndarray, result: AlignmentResult, stable: np.ndarray | None, window_px: int
+) -> dict[str, float]:
+    def residual(image: np.ndarray) -> float:
+        return stable_residual_px(local_offsets(reference, image, window_px=window_px, stable=stable))
+
+    after = residual(warp(moving, result.matrix, kernel="cubic")[0]) if result.ok else float("nan")
+    return {"residual_before_px": residual(moving), "residual_px": after}
+
+
+def _row(result: AlignmentResult, **more: float) -> dict[str, Any]:
+    values = asdict(result)
+    matrix = values.pop("matrix")
+    entries = {f"m{i}{j}": float(matrix[i, j]) for i in range(3) for j in range(3)}
+    return {**values, **entries, **more}
+
+
+_COLUMNS = (
+    "scene time ok reason motion m00 m01 m02 m10 m11 m12 m20 m21 m22 rho_before rho iterations shift_px shift_m "
+    "shift_row_px shift_col_px residual_before_px residual_px valid_share overlap_share seconds"
+).split()
+
+
+def _table(dataset: xr.Dataset, rows: list[dict[str, Any]], resolution_m: float) -> pd.DataFrame:
+    names = dataset["scene"].values if "scene" in dataset.coords else [str(t) for t in dataset["time"].values]
+    table = pd.DataFrame(rows)
+    table.insert(0, "scene", [str(name) for name in names])
+    table.insert(1, "time", dataset["time"].values)
+    table["shift_m"] = table["shift_px"] * resolution_m
+    return table[_COLUMNS]
+
+
+def _write_aligned(
+    dataset: xr.Dataset,
+    grid: Grid,
+    cube: str,
+    store: Path,
+    table: pd.DataFrame,
+    kernel: str,
+    executor: Executor | None,
+) -> None:
+    kept = np.flatnonzero(table["ok"].to_numpy())
+    if kept.size == 0:
+        logger.error("no scene of %s could be aligned: %s is not written", cube, store)
+        shutil.rmtree(store, ignore_errors=True)
+        return
+    per_time = [
+        name for name in dataset.coords if dataset[name].dims == ("time",) and name != "time"
+    ]
+    create_cube(
+        store,
+        grid,
+        times=dataset["time"].values[kept],
+        bands=[str(name) for name in dataset["band"].values],
+        variables={
+            "data": Variable(("time", "band", "y", "x"), "float32", attrs=_plain_attrs(dataset["data"].attrs)),
+            "valid": Variable(("time", "y", "x"), "bool", False, dataset["valid"].attrs),
+            "filled": Variable(("time", "y", "x"), "bool", False),
+        },
+        coords={name: dataset[name].values[kept] for name in per_time},
+        attrs={**dataset.attrs, "alignment": f"resampled once, {kernel} kernel, onto the temporal median"},
+    )
+    matrices = table[[f"m{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float64)
+    calls = (
+        (cube, int(index), str(store.resolve()), position, matrices[index].reshape(3, 3), kernel)
+        for position, index in enumerate(kept)
+    )
+    for _ in _run(executor, _resample_scene, calls):
+        pass
+    finish_cube(store)
+
+
+def _plain_attrs(attrs: Any) -> dict[str, Any]:
+    return {key: value for key, value in attrs.items() if key not in ("grid_mapping", "_FillValue")}
+
+
+def _resample_scene(cube: str, index: int, store: str, position: int, matrix: np.ndarray, kernel: str) -> int:
+    """Resample all bands of one scene and write them; only the task's position comes back."""
+    scene = open_cube(cube).isel(time=index)
+    data = scene["data"].to_numpy()
+    observed, _ = warp(scene["valid"].to_numpy().astype(np.float32), matrix, kernel="linear")
+    out = np.empty(data.shape, np.float32)
+    for band in range(len(data)):
+        out[band], _ = warp(data[band], matrix, kernel=kernel)
+    # a pixel counts as observed only where no invented neighbour carried weight
+    has_value = np.isfinite(out).all(axis=0)
+    valid = has_value & (observed >= 0.999)
+    write_time(store, position, {"data": out, "valid": valid, "filled": has_value & ~valid})
+    return position
