@@ -62,8 +62,8 @@ class Faults:
             )
         if self.delay_s < 0 or (self.bytes_per_s is not None and self.bytes_per_s <= 0):
             raise InputError(
-                f"delay_s {self.delay_s!r} and bytes_per_s {self.bytes_per_s!r} must not be negative or zero;
-                " "leave bytes_per_s out for full speed."
+                f"delay_s {self.delay_s!r} and bytes_per_s {self.bytes_per_s!r} must not be negative or zero; "
+                "leave bytes_per_s out for full speed."
             )
 
     def of(self, path: str, number: int) -> str | None:

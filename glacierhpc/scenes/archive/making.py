@@ -199,8 +199,8 @@ def _exists(folder: Path, parameters: dict[str, Any]) -> bool:
     other = [key for key in parameters if old.get(key) != parameters[key]]
     if other:
         raise InputError(
-            f"{str(folder)!r} holds an archive with another {', '.join(other)}; remove it or name another
-            folder."
+            f"{str(folder)!r} holds an archive with another {', '.join(other)}; remove it or name another "
+            "folder."
         )
     return True
 
@@ -330,9 +330,10 @@ def _write_truth(
         "parameters": p,
         "bbox_lonlat": bbox_inside(grids[0]),
         "grids": [grid.to_dict() for grid in grids],
-        "convention": "matrix maps a pixel (x, y, 1) of the perfect grid to the pixel of the scene in which
-        the same " "ground appears; pixel centres at integers; the scene's georeference is that of the perfect
-        grid", "velocity": "vx, vy in metres per year along the axes of the first grid; zero off the ice",
+        "convention": "matrix maps a pixel (x, y, 1) of the perfect grid to the pixel of the scene in which "
+        "the same ground appears; pixel centres at integers; the scene's georeference is that of the perfect "
+        "grid",
+        "velocity": "vx, vy in metres per year along the axes of the first grid; zero off the ice",
         "relief_m": list(ground.relief_m),
         "glaciers": [field.glacier.name for field in ground.glaciers],
     }
