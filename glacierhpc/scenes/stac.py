@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,8 +19,11 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pystac_client
 import requests
 import urllib3.util.retry
+from pystac.errors import STACError
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import PystacClientWarning
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.files import read_json, write_json
@@ -173,13 +178,15 @@ class ApiCatalogue:
         )
         self._url = url
         with _clear_errors(url):
-            self._client = pystac_client.Client.open(
-                url, stac_io=StacApiIO(max_retries=retry, timeout=timeout_s)
-            )
+            # the timeout goes to both: opening a client overwrites that of its reader
+            reader = StacApiIO(max_retries=retry, timeout=timeout_s)
+            self._client = pystac_client.Client.open(url, stac_io=reader, timeout=timeout_s)
 
     def collections(self) -> list[str]:
         """Return the ids of the API's collections."""
         with _clear_errors(self._url):
+            if not self._client.conforms_to("COLLECTIONS"):
+                return []
             return sorted(collection.id for collection in self._client.get_collections())
 
     def filters(self, criteria: Criteria) -> dict[str, Any]:
@@ -304,32 +311,43 @@ def _items_of(content: Any, path: Path) -> Iterator[dict[str, Any]]:
             yield absolute_hrefs(feature, str(path))
 
 
-class _clear_errors:  # noqa: N801  (reads as a verb where it is used)
+@contextmanager
+def _clear_errors(url: str) -> Iterator[None]:
     """Turn what goes wrong between here and a STAC API into one line."""
+    try:
+        with warnings.catch_warnings():
+            # conformance is looked at here, not by the client
+            warnings.simplefilter("ignore", PystacClientWarning)
+            yield
+    except (APIError, ClientTypeError, STACError, requests.RequestException) as err:
+        raise _explain(err, url) from err
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise InputError(_not_stac(url, err)) from err
 
-    def __init__(self, url: str) -> None:
-        self._url = url
 
-    def __enter__(self) -> None:
-        return None
+def _explain(err: Exception, url: str) -> GlacierError:
+    # pystac-client puts what requests said into an APIError of its own
+    causes = [each for each in (err, err.__cause__, err.__context__) if each is not None]
+    if any(isinstance(each, requests.exceptions.Timeout) for each in causes):
+        return GlacierError(f"{url} did not answer in time; try again, or raise archive.timeout_s")
+    if any(isinstance(each, requests.exceptions.RetryError) for each in causes):
+        return GlacierError(
+            f"{url} kept failing or asking to slow down ({_first_line(err)}); try again later"
+        )
+    if any(isinstance(each, requests.exceptions.ConnectionError) for each in causes):
+        return InputError(
+            f"archive.catalogue {url!r} cannot be reached ({_first_line(err)}); check the address and the network"
+        )
+    if isinstance(err, (ClientTypeError, STACError)):
+        return InputError(_not_stac(url, err))
+    return InputError(f"archive.catalogue {url!r} refused the request: {_first_line(err)}; check the address")
 
-    def __exit__(self, kind: type | None, err: BaseException | None, trace: Any) -> None:
-        if isinstance(err, requests.exceptions.Timeout):
-            raise GlacierError(
-                f"{self._url} did not answer in time; try again, or raise archive.timeout_s"
-            ) from err
-        if isinstance(err, requests.exceptions.ConnectionError):
-            raise InputError(
-                f"archive.catalogue {self._url!r} cannot be reached ({_first_line(err)}); check the address and "
-                "the network"
-            ) from err
-        if isinstance(err, APIError):
-            raise InputError(f"{self._url} refused the request: {_first_line(err)}") from err
-        if isinstance(err, (ValueError, KeyError, TypeError, requests.RequestException)):
-            raise InputError(
-                f"archive.catalogue {self._url!r} does not answer like a STAC API ({_first_line(err)}); write the "
-                "URL of the API's landing page"
-            ) from err
+
+def _not_stac(url: str, err: Exception) -> str:
+    return (
+        f"archive.catalogue {url!r} does not answer like a STAC API ({_first_line(err)}); write the URL of the "
+        "API's landing page"
+    )
 
 
 def _first_line(err: BaseException) -> str:
