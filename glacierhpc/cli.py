@@ -5,11 +5,13 @@ Everything heavy is imported by the command that needs it, so that ``--help`` an
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +59,8 @@ app.add_typer(bench_app, name="bench")
 # click's base exception, by way of a name that typer exports: newer releases of typer carry a click of their own
 UsageProblem: Any = typer.BadParameter.__mro__[2]
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C, without a word to the user
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, or the folder of a run")]
 Overrides = Annotated[
     list[str] | None,
@@ -89,7 +93,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _exit_code(arguments: list[str]) -> int:
     try:
-        return int(app(args=arguments, standalone_mode=False) or 0)
+        code = int(app(args=arguments, standalone_mode=False) or 0)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        return code
     except UsageProblem as err:
         if type(err).__name__ == "NoArgsIsHelpError":
             err.show()
@@ -257,10 +264,27 @@ def archive_create(
 
     with logging_shown():
         archive.create(
-            folder, seed=seed, scenes=scenes, size_px=size_px, utm_zones=utm_zones, cloud_share=cloud_share
+            folder,
+            seed=seed,
+            scenes=scenes,
+            size_px=size_px,
+            utm_zones=utm_zones,
+            cloud_share=cloud_share,
+            progress=_log_progress("scenes written"),
         )
     rows = [["archive", folder], ["scenes", scenes], ["catalogue", folder / "catalog.json"]]
     show({"table": rows, "folder": str(folder), "scenes": scenes}, as_json=as_json)
+
+
+def _log_progress(what: str) -> Callable[[int, int], None]:
+    """Return a callback that moves the bar of the terminal; in a job it says something every tenth of the way."""
+    log = logging.getLogger(__name__)
+
+    def told(done: int, total: int) -> None:
+        if sys.stderr.isatty() or done % max(1, total // 10) == 0 or done == total:
+            log.info("%d of %d %s", done, total, what, extra={"done": done, "total": total})
+
+    return told
 
 
 @archive_app.command("serve")
@@ -272,6 +296,7 @@ def archive_serve(
         float | None, typer.Option(min=0.1, help="demand tokens of this lifetime")
     ] = None,
     delay_s: Annotated[float, typer.Option(min=0, help="wait before every answer, seconds")] = 0.0,
+    bytes_per_s: Annotated[float | None, typer.Option(min=1, help="throttle every answer")] = None,
     fail_rate: Annotated[float, typer.Option(min=0, max=1, help="share of requests that fail")] = 0.0,
     as_json: Json = False,
 ) -> None:
@@ -279,7 +304,13 @@ def archive_serve(
     from glacierhpc.scenes import archive
 
     with archive.serve(
-        folder, host=host, port=port, token_lifetime_s=token_lifetime_s, delay_s=delay_s, fail_rate=fail_rate
+        folder,
+        host=host,
+        port=port,
+        token_lifetime_s=token_lifetime_s,
+        delay_s=delay_s,
+        bytes_per_s=bytes_per_s,
+        fail_rate=fail_rate,
     ) as served:
         addresses = {"catalogue": served.stac_url, "files": served.files_url, "tokens": served.token_url}
         show(
@@ -287,7 +318,8 @@ def archive_serve(
             as_json=as_json,
         )
         sys.stdout.flush()
-        signal.pause()
+        with suppress(KeyboardInterrupt):  # the way to end it
+            signal.pause()
 
 
 @archive_app.command("index")
@@ -297,13 +329,23 @@ def archive_index(
     scale: Annotated[float | None, typer.Option(help="reflectance = number x scale + offset")] = None,
     offset: Annotated[float | None, typer.Option(help="see --scale")] = None,
     nodata: Annotated[float | None, typer.Option(help="number that means no data")] = None,
+    bands: Annotated[str, typer.Option(metavar="A,B,...", help="bands inside one file, in order")] = "",
+    pattern: Annotated[str | None, typer.Option(help="file names, such as {scene}_{date}_{band}")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a STAC catalogue of scenes already on disk."""
     from glacierhpc.scenes.archive.index import index
 
     with logging_shown():
-        catalogue = index(folder, collection=collection, scale=scale, offset=offset, nodata=nodata)
+        catalogue = index(
+            folder,
+            collection=collection,
+            scale=scale,
+            offset=offset,
+            nodata=nodata,
+            bands=[band.strip() for band in bands.split(",") if band.strip()] or None,
+            pattern=pattern,
+        )
     show({"table": [["catalogue", catalogue]], "catalogue": str(catalogue)}, as_json=as_json)
 
 

@@ -187,7 +187,7 @@ class Composite(Section):
         None,
         ge=-1,
         le=1,
-        description="index value from which a pixel is 1, below 0; null = keep the index itself",
+        description="index value from which a pixel is 1, below it 0; null = keep the index",
     )
 
 
