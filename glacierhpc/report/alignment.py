@@ -25,7 +25,7 @@ COLUMNS = (
     "residual_before_px", "residual_px",
 )  # fmt: skip
 CROP_PX = 112  # small enough that a shift of one pixel is seen, large enough to recognise the place
-READ_PX = 1500  # the crop is looked for in the middle of larger cubes
+READ_PX = 1000  # the crop is looked for in the middle of larger cubes
 REFERENCE_SCENES = 9
 
 
@@ -225,10 +225,11 @@ def _reference(run: RunFiles, stack: xr.DataArray) -> np.ndarray:
     """Return the median of a few evenly spread aligned scenes: enough to look at, bounded in memory."""
     count = stack.sizes["time"]
     picked = np.unique(np.linspace(0, count - 1, min(count, REFERENCE_SCENES)).round().astype(int))
-    images = run.pixels("aligned.zarr", stack.isel(time=picked))
-    seen = np.isfinite(images).any(axis=0)
+    images = np.stack([run.pixels("aligned.zarr", stack.isel(time=index)) for index in picked])
     median = np.full(images.shape[1:], np.nan, np.float32)
-    median[seen] = np.nanmedian(images[:, seen], axis=0)
+    for row, line in enumerate(np.moveaxis(images, 1, 0)):  # by rows: nanmedian holds several copies
+        seen = np.isfinite(line).any(axis=0)
+        median[row, seen] = np.nanmedian(line[:, seen], axis=0)
     return median
 
 

@@ -10,17 +10,19 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from glacierhpc.report.drawing import PANEL, data_uri
+from glacierhpc.report.drawing import ORANGE, PANEL, SKY, data_uri
 
 
 def palette(*maps: str) -> np.ndarray:
-    """Return 256 colours, (256, 3) uint8: those of the colour maps used, and the greys of panel and text.
+    """Return 256 colours, (256, 3) uint8: those of the colour maps used, of panel, text and titles.
 
     A palette measured from the frames gives rare colours, such as large errors, to their neighbours.
     """
-    greys = np.linspace(to_rgb(PANEL), (0.95, 0.97, 0.98), 256 - len(maps) * (220 // len(maps)))
-    ramps = [colormaps[name](np.linspace(0, 1, 220 // len(maps)))[:, :3] for name in maps]
-    return np.round(255 * np.concatenate([greys, *ramps])).astype(np.uint8)
+    each = 216 // len(maps)
+    ramps = [colormaps[name](np.linspace(0, 1, each))[:, :3] for name in maps]
+    titles = np.array([to_rgb(ORANGE), to_rgb(SKY)])
+    panel_to_text = np.linspace(to_rgb(PANEL), (0.95, 0.97, 0.98), 254 - len(maps) * each)
+    return np.round(255 * np.concatenate([panel_to_text, titles, *ramps])).astype(np.uint8)
 
 
 def gif(frames: Sequence[np.ndarray], *, seconds: float | Sequence[float], palette: np.ndarray) -> str:

@@ -19,7 +19,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 INK, MUTED, RULE = "#1c2833", "#5a6873", "#ccd4db"
 # Okabe & Ito (2008), "Color Universal Design": told apart by all common forms of colour vision.
@@ -140,6 +140,13 @@ def date_axis(axes: Axes, *, max_ticks: int = 9) -> None:
 def count_axis(axes: Axes) -> None:
     """Label x with whole numbers only: epochs, leads."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def plain_log_axis(axes: Axes) -> None:
+    """Label a logarithmic y with plain numbers at 1, 2 and 5 times the powers of ten."""
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def robust_range(

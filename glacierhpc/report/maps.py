@@ -14,7 +14,8 @@ import pyproj
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon, Rectangle
+from matplotlib.patches import Rectangle
+from matplotlib.path import Path as MplPath
 
 from glacierhpc.report import drawing, timeline
 from glacierhpc.report.blocks import Block, Note, Picture, plural
@@ -70,20 +71,27 @@ def footprints(run: RunFiles) -> list[Block]:
     if not everything:
         return [Note("The search found no scene with a footprint.", "bad")]
     centre = float(box[0] + box[2]) / 2 if box else float(everything[0][:, 0].mean())
+    for ring in everything:
+        ring[:, 0] = _near(ring[:, 0], centre)
+
+    used = [ring for scene in sorted(rings) if scene in kept for ring in rings[scene]]
+    lost = [ring for scene in sorted(rings) if scene not in kept for ring in rings[scene]]
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
-        opacity = max(0.004, min(0.2, 0.4 / len(everything)))
-        for scene, group in sorted(rings.items(), key=lambda pair: pair[0] not in kept):
-            colour, line = (BLUE, "-") if scene in kept else (ORANGE, "--")
+        if used:
+            counts, extent = _coverage(used)
+            shown = axes.imshow(counts, extent=extent, cmap="Blues", vmin=0, vmax=1.6 * np.nanmax(counts))
+            bar = drawing.colour_bar(figure, shown, axes, "used scenes that cover the place")
+            bar.ax.set_ylim(0, np.nanmax(counts))
+        for group, colour, style in ((used, BLUE, "-"), (lost, ORANGE, "--")):
+            opacity = max(0.06, min(0.9, 12 / max(1, len(group))))
             for ring in group:
-                corners = np.column_stack([_near(ring[:, 0], centre), ring[:, 1]])
-                axes.add_patch(Polygon(corners, facecolor=colour, edgecolor="none", alpha=opacity))
-                axes.add_patch(Polygon(corners, fill=False, edgecolor=colour, linestyle=line, linewidth=0.9))
-        _handles(axes, bool(set(rings) - kept), box, centre)
-        axes.autoscale_view()
+                axes.plot(*ring.T, color=colour, linestyle=style, linewidth=0.9, alpha=opacity)
+        _handles(axes, bool(lost), box, centre)
         latitude = float(np.mean([ring[:, 1].mean() for ring in everything]))
         axes.set_aspect(1 / max(0.05, math.cos(math.radians(latitude))), adjustable="datalim")
+        axes.autoscale()
         axes.margins(0.08)
         axes.grid(True)
         axes.set(xlabel="longitude, degrees east", ylabel="latitude, degrees north")
@@ -97,9 +105,24 @@ def footprints(run: RunFiles) -> list[Block]:
     return [Picture(drawing.draw(paint, width_in=6.4, height_in=4.4), alt, caption, layout="map")]
 
 
-def _handles(axes: Axes, any_dropped: bool, box: list[float] | None, centre: float) -> None:
+def _coverage(
+    rings: list[np.ndarray], *, cells: int = 150
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Return how many rings hold each cell, (row, col) float with NaN for none, and its extent."""
+    corners = np.concatenate(rings)
+    (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
+    columns, rows = np.meshgrid(np.linspace(west, east, cells), np.linspace(north, south, cells))
+    places = np.column_stack([columns.ravel(), rows.ravel()])
+    counts = np.zeros(len(places))
+    for ring in rings:
+        counts += MplPath(ring).contains_points(places)
+    image = np.where(counts > 0, counts, np.nan).reshape(cells, cells)
+    return image, (float(west), float(east), float(south), float(north))
+
+
+def _handles(axes: Axes, any_lost: bool, box: list[float] | None, centre: float) -> None:
     axes.plot([], [], color=BLUE, linewidth=2, label="footprint, scene used")
-    if any_dropped:
+    if any_lost:
         axes.plot(
             [], [], color=ORANGE, linewidth=2, linestyle="--", label="footprint, scene dropped or failed"
         )
@@ -108,7 +131,9 @@ def _handles(axes: Axes, any_dropped: bool, box: list[float] | None, centre: flo
         corner = (float(_near(np.array([west]), centre)[0]), south)
         width = (east - west) % 360 or 360
         axes.add_patch(
-            Rectangle(corner, width, north - south, fill=False, edgecolor=RED, linewidth=2.2, label="area")
+            Rectangle(
+                corner, width, north - south, fill=False, edgecolor=RED, linewidth=2.2, label="area", zorder=5
+            )
         )
 
 

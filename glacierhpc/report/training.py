@@ -37,8 +37,10 @@ def history(run: RunFiles) -> list[Block]:
             )
         axes.axvline(rows["epoch"][best], color=drawing.MUTED, linewidth=1, linestyle=":")
         axes.set(xlabel="epoch", ylabel="loss", yscale="log" if positive else "linear")
+        if positive:
+            drawing.plain_log_axis(axes)
         drawing.count_axis(axes)
-        axes.grid(True, axis="y", which="both")
+        axes.grid(True, axis="y")
         figure.legend(loc="outside upper left", ncols=3)
 
     seconds = f", {number(float(rows['seconds'].sum()))} s in all" if "seconds" in rows else ""
