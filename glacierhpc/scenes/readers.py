@@ -167,7 +167,7 @@ def read_stackstac(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
         resampling=Resampling[request.resampling],
         chunksize=max(grid.shape),
         dtype=np.dtype(request.dtype),
-        fill_value=fill,
+        fill_value=np.dtype(request.dtype).type(fill),
         rescale=False,
         xy_coords=False,
         properties=False,
