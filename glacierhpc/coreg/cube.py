@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_BYTES = 64 * 1024**2  # of the stack that a block of the reference is made from
 MAX_REFERENCE_SCENES = 60  # spread evenly; a median of more changes nothing and costs reading
+REFERENCE_PASSES = 2  # the median of scenes that are off is blurred towards each of them; the second is not
 IN_FLIGHT = 256  # submitted and not yet collected; a scheduler with all scenes in its queue gains nothing
 
 
@@ -85,7 +86,7 @@ def align_cube(
 ) -> pd.DataFrame:
     """Align every scene of a cube to the temporal median of all and write the aligned cube.
 
-    The matrices are found on one band and applied to all bands, each pixel resampled once. Invented
+    The median is made twice: of the scenes as they are, then of the aligned ones. The matrices are found on one band and applied to all bands, each pixel resampled once. Invented
     (gap-filled) pixels never take part in finding a matrix and stay marked. A scene that cannot be aligned
     is a row with a reason and is left out of the aligned cube; where none can, no store is written.
 
@@ -149,9 +150,14 @@ def align_cube(
         )
         if stable is not None:
             np.save(scratch / "stable.npy", stable.astype(np.bool_), allow_pickle=False)
-        _write_reference(task, grid.shape, dataset.sizes["time"], bands.index(band), executor)
-        rows = list(_run(executor, _align_scene, ((task, i) for i in range(dataset.sizes["time"]))))
-        table = _table(dataset, rows, grid.resolution_m)
+        matrices = np.broadcast_to(np.eye(3), (dataset.sizes["time"], 3, 3))
+        for _ in range(REFERENCE_PASSES):
+            _write_reference(task, grid.shape, matrices, bands.index(band), executor)
+            rows = list(_run(executor, _align_scene, ((task, i) for i in range(dataset.sizes["time"]))))
+            table = _table(dataset, rows, grid.resolution_m)
+            matrices = table[_MATRIX].to_numpy(np.float64).reshape(-1, 3, 3)
+            if not table["ok"].any():
+                break
         _write_aligned(dataset, grid, source, store, table, kernel, executor)
     finally:
         shutil.rmtree(scratch)
@@ -187,27 +193,59 @@ def _run(executor: Executor | None, function: Callable[..., Any], calls: Iterabl
 
 
 def _write_reference(
-    task: _Task, shape: tuple[int, int], times: int, band: int, executor: Executor | None
+    task: _Task, shape: tuple[int, int], matrices: np.ndarray, band: int, executor: Executor | None
 ) -> None:
-    """Write the temporal median, block by block, as a plain array file."""
-    scenes = np.unique(np.linspace(0, times - 1, min(times, MAX_REFERENCE_SCENES)).round().astype(int)).tolist()
+    """Write the temporal median of the scenes that have a matrix, block by block, as a plain array file."""
+    scenes = np.flatnonzero(np.isfinite(matrices).all(axis=(1, 2)))
+    count = min(len(scenes), MAX_REFERENCE_SCENES)
+    chosen = scenes[np.linspace(0, len(scenes) - 1, count).round().astype(int)]
     side = CHUNK_PX
-    while len(scenes) * side * side * 5 > BLOCK_BYTES and side > 64:
+    while count * side * side * 5 > BLOCK_BYTES and side > 64:
         side //= 2
-    blocks = [(y, x) for y in range(0, shape[0], side) for x in range(0, shape[1], side)]
-    calls = ((task.cube, scenes, band, y, x, side) for y, x in blocks)
+    blocks = [
+        (slice(y, min(y + side, shape[0])), slice(x, min(x + side, shape[1])))
+        for y in range(0, shape[0], side)
+        for x in range(0, shape[1], side)
+    ]
+    calls = ((task.cube, chosen, matrices[chosen], band, y, x) for y, x in blocks)
     out = np.lib.format.open_memmap(task.reference, mode="w+", dtype=np.float32, shape=shape)
-    for (y, x), block in zip(blocks, _run(executor, _median_block, calls), strict=True):
-        out[y : y + block.shape[0], x : x + block.shape[1]] = block
+    for block, values in zip(blocks, _run(executor, _median_block, calls), strict=True):
+        out[block] = values
     out.flush()
 
 
-def _median_block(cube: str, scenes: list[int], band: int, y: int, x: int, side: int) -> np.ndarray:
-    block = open_cube(cube).isel(y=slice(y, y + side), x=slice(x, x + side))
+def _median_block(
+    cube: str, scenes: np.ndarray, matrices: np.ndarray, band: int, y: slice, x: slice
+) -> np.ndarray:
+    """Return the median of one block, every scene resampled through its matrix."""
+    dataset = open_cube(cube)
+    shape = y.stop - y.start, x.stop - x.start
+    stack = np.empty((len(scenes), *shape), np.float32)
     # one date at a time: an index list would decode every chunk between them too
-    stack = np.stack([block["data"][t, band].to_numpy() for t in scenes])
-    valid = np.stack([block["valid"][t].to_numpy() for t in scenes])
-    return reference_image(stack, valid)[0]
+    for i, (scene, matrix) in enumerate(zip(scenes, matrices)):
+        rows, columns = _reach(matrix, y, x, dataset["data"].shape[2:])
+        part = dataset.isel(time=scene, y=rows, x=columns)
+        values, valid = part["data"][band].to_numpy(), part["valid"].to_numpy()
+        there = _offset(-columns.start, -rows.start) @ matrix @ _offset(x.start, y.start)
+        stack[i], _ = warp(values, there, out_shape=shape, valid=valid, kernel="cubic")
+    return reference_image(stack, np.ones(stack.shape, bool))[0]
+
+
+def _reach(matrix: np.ndarray, y: slice, x: slice, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of a scene that a block's pixels are interpolated from."""
+    corners = np.array([(cx, cy, 1.0) for cx in (x.start, x.stop - 1) for cy in (y.start, y.stop - 1)]).T
+    u, v, w = matrix @ corners
+    margin = KERNELS["cubic"] + 1
+    reach = []
+    for places, size in ((v / w, shape[0]), (u / w, shape[1])):
+        first = int(np.clip(np.floor(places.min()) - margin, 0, size - 1))
+        last = int(np.clip(np.ceil(places.max()) + margin + 1, first + 1, size))
+        reach.append(slice(first, last))
+    return reach[0], reach[1]
+
+
+def _offset(x: int, y: int) -> np.ndarray:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def _read_scene(task: _Task, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -248,10 +286,11 @@ def _residuals(
 def _row(result: AlignmentResult, **more: float) -> dict[str, Any]:
     values = asdict(result)
     matrix = values.pop("matrix")
-    entries = {f"m{i}{j}": float(matrix[i, j]) for i in range(3) for j in range(3)}
+    entries = dict(zip(_MATRIX, matrix.ravel().tolist(), strict=True))
     return {**values, **entries, **more}
 
 
+_MATRIX = [f"m{i}{j}" for i in range(3) for j in range(3)]
 _COLUMNS = (
     "scene time ok reason motion m00 m01 m02 m10 m11 m12 m20 m21 m22 rho_before rho iterations shift_px shift_m "
     "shift_row_px shift_col_px residual_before_px residual_px valid_share overlap_share seconds"
@@ -297,9 +336,9 @@ def _write_aligned(
         coords={name: dataset[name].values[kept] for name in per_time},
         attrs={**dataset.attrs, "alignment": f"resampled once, {kernel} kernel, onto the temporal median"},
     )
-    matrices = table[[f"m{i}{j}" for i in range(3) for j in range(3)]].to_numpy(np.float64)
+    matrices = table[_MATRIX].to_numpy(np.float64).reshape(-1, 3, 3)
     calls = (
-        (cube, int(index), str(store.resolve()), position, matrices[index].reshape(3, 3), kernel)
+        (cube, int(index), str(store.resolve()), position, matrices[index], kernel)
         for position, index in enumerate(kept)
     )
     for _ in _run(executor, _resample_scene, calls):

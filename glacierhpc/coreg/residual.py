@@ -10,7 +10,8 @@ import numpy as np
 MAX_WINDOWS = 400  # more do not make a median better, only slower
 MIN_WINDOWS = 4
 MIN_VALID_SHARE = 0.9
-MIN_PEAK = 0.1  # height of the normalised peak; unrelated noise of 48 px stays below 0.1
+WHITENING = 0.7  # power of the magnitude divided out: 1 gives all frequencies one vote, noise too
+MIN_PEAK = 0.45  # of the height that equal phases give; 99 % of unrelated textures stay below 0.4 at 48 px
 
 
 def local_offsets(
@@ -38,7 +39,7 @@ def local_offsets(
 
     References
     ----------
-    Kuglin & Hines (1975); peak by the centroid of 3 x 3, Foroosh et al. (2002), doi:10.1109/83.988953
+    Foroosh, Zerubia & Berthod (2002), IEEE TIP 11(3), doi:10.1109/83.988953
     """
     usable = np.isfinite(first) & np.isfinite(second)
     if stable is not None:
@@ -53,12 +54,12 @@ def local_offsets(
     spectra = [np.fft.rfft2(_centred(values, ok) * taper) for values in (a, b)]
     cross = np.conj(spectra[0]) * spectra[1]
     magnitude = np.abs(cross)
-    keep = magnitude > 1e-6 * magnitude.max(axis=(1, 2), keepdims=True)
-    phase = np.where(keep, cross / np.where(keep, magnitude, 1.0), 0.0) * _low_pass(window_px)
-    surface = np.fft.irfft2(phase, (window_px, window_px))
+    floor = 1e-6 * magnitude.mean(axis=(1, 2), keepdims=True) + 1e-30
+    whitened = cross / np.maximum(magnitude, floor) ** WHITENING * _low_pass(window_px)
+    surface = np.fft.irfft2(whitened, (window_px, window_px))
+    highest = np.fft.irfft2(np.abs(whitened), (window_px, window_px))[:, 0, 0]
     offsets, peaks = _peaks(surface)
-    contrast = magnitude.max(axis=(1, 2)) > 0
-    return offsets[(peaks / _low_pass_peak(window_px) > MIN_PEAK) & contrast]
+    return offsets[peaks > MIN_PEAK * np.maximum(highest, 1e-30)]
 
 
 def stable_residual_px(offsets: np.ndarray) -> float:
@@ -91,10 +92,6 @@ def _low_pass(size: int) -> np.ndarray:
     """Gaussian over frequencies: it widens the peak to a Gaussian of about one pixel, easy to interpolate."""
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
     return np.exp(-2.0 * np.pi**2 * (fx**2 + fy**2))
-
-
-def _low_pass_peak(size: int) -> float:
-    return float(np.fft.irfft2(_low_pass(size), (size, size)).max())
 
 
 def _peaks(surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

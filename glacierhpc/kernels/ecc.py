@@ -26,7 +26,8 @@ _FIELDS = {
 _DEGREE = {"translation": 0, "euclidean": 1, "affine": 1, "homography": 2}
 MOTIONS = tuple(_FIELDS)
 
-MAX_CONDITION = 1e6  # of the scaled Hessian; texture in one direction only is beyond it
+MAX_CONDITION = 1e6  # of the scaled Hessian
+MIN_DIRECTION = 1e-4  # least share of gradient energy across the strongest direction
 MIN_STEP_PX = 1e-3  # a step that moves no corner further than this ends the iteration
 
 
@@ -204,7 +205,8 @@ class _NormalEquations:
         if self.hessian is None or self.on_reference is None or self.on_moving is None:
             return None
         diagonal = np.sqrt(np.diag(self.hessian))
-        if not (diagonal > 0).all():
+        least, most = np.linalg.eigvalsh(self.hessian[:2, :2])  # the two parameters of a shift come first
+        if not least > MIN_DIRECTION * most or not (diagonal > 0).all():
             return None
         scaled = self.hessian / np.outer(diagonal, diagonal)
         if np.linalg.cond(scaled) > MAX_CONDITION:
