@@ -121,7 +121,7 @@ def seal(task: SealTask) -> Receipt:
         valid &= parts.read_valid(folder / band, task.shape)
     quality = np.zeros(task.shape, np.uint16)
     for asset in task.flag_assets:
-        quality |= parts.read_flags(folder / asset)
+        quality |= parts.read_flags(folder / asset, task.shape)
     valid &= (quality & FLAGS["fill"]) == 0
     quality[~valid] = FLAGS["fill"]
     parts.write_sealed(task.folder, task.scene, valid, quality)

@@ -25,8 +25,11 @@ from glacierhpc.scenes.quality import FLAG_ATTRIBUTES
 from glacierhpc.scenes.radiometry import Storage
 
 TEMPLATE = "template.zarr"
-VALID_FILE = "valid.npy"  # one bit per pixel, rows packed
-FLAGS_FILE = "flags.npy"
+# Raw bytes, not .npy: numpy parses that header with ast.literal_eval, which in CPython 3.11 fails now and then
+# when threads do it together ("AST constructor recursion depth mismatch").
+VALID_FILE = "valid.bits"  # one bit per pixel, rows packed
+FLAGS_FILE = "flags.u2"
+FLAGS_DTYPE = "<u2"
 SEALED = "sealed"
 
 
@@ -76,7 +79,7 @@ def write_band(
     with new_piece(path) as piece:
         array = _like_template(folder, "data", piece)
         array[0, position] = values
-        np.save(piece / VALID_FILE, np.packbits(valid))
+        np.packbits(valid).tofile(piece / VALID_FILE)
     return path
 
 
@@ -84,19 +87,19 @@ def write_flags(folder: Path, scene: str, asset: str, flags: np.ndarray) -> Path
     """Write the decoded flags of one scene."""
     path = folder / scene / asset
     with new_piece(path) as piece:
-        np.save(piece / FLAGS_FILE, flags)
+        flags.astype(FLAGS_DTYPE).tofile(piece / FLAGS_FILE)
     return path
 
 
 def read_valid(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Return which pixels of a band's piece have data, (y, x) bool."""
-    bits = np.load(path / VALID_FILE, allow_pickle=False)
+    bits = np.fromfile(path / VALID_FILE, np.uint8)
     return np.unpackbits(bits, count=shape[0] * shape[1]).astype(bool).reshape(shape)
 
 
-def read_flags(path: Path) -> np.ndarray:
+def read_flags(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Return the flags of a piece, (y, x) uint16."""
-    return np.load(path / FLAGS_FILE, allow_pickle=False)
+    return np.fromfile(path / FLAGS_FILE, FLAGS_DTYPE).reshape(shape)
 
 
 def write_sealed(folder: Path, scene: str, valid: np.ndarray, quality: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from glacierhpc.errors import InputError
 from glacierhpc.grid import Grid
 from glacierhpc.rundir import RunDirectory, read_table
 from glacierhpc.scenes import archive
+from glacierhpc.scenes.archive.truth import MATRIX_COLUMNS
 from glacierhpc.workflows.runner import Summary, run_steps
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def _alignment_truth(run: RunDirectory, scenes: Path) -> list[list[Any]]:
     corners = np.array([[0, 0, 1], [columns - 1, 0, 1], [0, rows - 1, 1], [columns - 1, rows - 1, 1]]).T
     errors_px = []
     for row in read_table(run.alignment).query("ok").to_dict("records"):
-        found = np.array([row[name] for name in archive.MATRIX_COLUMNS]).reshape(3, 3)
+        found = np.array([row[name] for name in MATRIX_COLUMNS]).reshape(3, 3)
         off = ((found - truth.matrix(row["scene"], grid)) @ corners)[:2]
         errors_px.append(np.sqrt((off**2).sum(axis=0).mean()))
     return [
