@@ -97,6 +97,13 @@ def show(summary: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _print_table(title: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows, on a terminal folded to its width, elsewhere one line each so that paths stay in one piece."""
+    told = [(str(label), "  ".join(str(value) for value in values)) for label, *values in rows]
+    if not sys.stdout.isatty():
+        width = max((len(label) for label, _ in told), default=0)
+        lines = [title] if title else []
+        print("\n".join([*lines, *(f"{label:<{width}}  {value}" for label, value in told)]))  # noqa: T201
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -104,10 +111,9 @@ def _print_table(title: str, rows: Sequence[Sequence[Any]]) -> None:
     table = Table(title=title or None, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for label, *values in rows:
-        table.add_row(Text(str(label)), Text("  ".join(str(value) for value in values)))
-    # a path in the table must survive a narrow pipe in one piece
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    for label, value in told:
+        table.add_row(Text(label), Text(value))
+    Console().print(table)
 
 
 def show_error(message: str, *, exit_code: int, as_json: bool) -> None:
