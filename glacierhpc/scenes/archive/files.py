@@ -74,12 +74,14 @@ class _Counts:
             self._most = max(self._most, self._now)
             return number
 
-    def end(self, status: int, fault: str | None) -> None:
+    def end(self, status: int) -> None:
         with self._lock:
             self._now = max(self._now - 1, 0)
             self._statuses[status] += 1
-            if fault:
-                self._faults[fault] += 1
+
+    def add_fault(self, kind: str) -> None:
+        with self._lock:
+            self._faults[kind] += 1
 
     def add_bytes(self, count: int) -> None:
         with self._lock:
@@ -207,17 +209,17 @@ class _Handler(BaseHTTPRequestHandler):
         faults = owner.faults
         relative = unquote(url.path).removeprefix(f"/{CONTAINER}/")
         number = owner.counts.begin(relative)
-        status, fault = 0, None
+        status = 0
         try:
             if faults.delay_s:
                 owner.stopping.wait(faults.delay_s)
             answer = self._answer(relative, url.query)
             fault = faults.of(relative, number) if answer.status < 400 else None
-            status = (
-                self._send(answer, with_body) if fault is None else self._go_wrong(fault, answer, with_body)
-            )
+            if fault:
+                owner.counts.add_fault(fault)  # now: an answer that hangs is not over for long
+            status = self._go_wrong(fault, answer, with_body) if fault else self._send(answer, with_body)
         finally:
-            owner.counts.end(status, fault)
+            owner.counts.end(status)
 
     def _answer(self, relative: str, query: str) -> _Answer:
         owner = self.server_owner

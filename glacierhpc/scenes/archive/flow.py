@@ -7,7 +7,7 @@ its streamlines, so travel along them has a closed form and the imposed velocity
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -81,8 +81,9 @@ class Glacier:
     def half_width(self, s: np.ndarray) -> np.ndarray:
         """Half width in metres: a broad accumulation basin, a tongue that narrows to a round snout."""
         x = np.clip(s / self.length_m, 0.0, 1.0)
-        ends = np.sqrt(np.clip(1 - x**7, 0, 1)) * np.sqrt(np.clip(1 - (1 - x) ** 10, 0, 1))
-        return self.half_width_m * (1.0 + 0.7 * (1 - x) ** 2) * ends
+        ends = np.sqrt(np.clip(1 - x**6, 0, 1)) * np.sqrt(np.clip(1 - (1 - x) ** 5, 0, 1))
+        bays = 1.0 + 0.07 * np.sin(17.0 * x + self.half_width_m) + 0.05 * np.sin(37.0 * x + self.length_m)
+        return self.half_width_m * (1.0 + 0.8 * (1 - x) ** 2) * ends * bays
 
     def speed_on_centre_line(self, s: np.ndarray) -> np.ndarray:
         """Speed in m/yr: slow in the basin, fastest near the middle, slow at the snout."""
@@ -131,6 +132,12 @@ class GlacierField:
     vy: np.ndarray
     """(k,) m/yr north."""
 
+    def at_top_speed(self, metres_per_year: float) -> GlacierField:
+        """Return the same field with another speed of its fastest point."""
+        factor = metres_per_year / max(float(np.hypot(self.vx, self.vy).max()), 1e-12)
+        glacier = replace(self.glacier, top_speed_m_per_year=self.glacier.top_speed_m_per_year * factor)
+        return replace(self, glacier=glacier, vx=self.vx * factor, vy=self.vy * factor)
+
 
 def place(glacier: Glacier, x: np.ndarray, y: np.ndarray) -> GlacierField:
     """Lay a glacier over points: its mask, its coordinates there and the velocity of each point.
@@ -165,7 +172,7 @@ class IceTexture:
         self._field, self._spacing, self._seed = field, spacing_m, seed
         glacier = field.glacier
         self._s = np.arange(-0.6 * glacier.length_m, 1.6 * glacier.length_m, 5.0)
-        slowness = 1.0 / glacier.speed_on_centre_line(self._s)
+        slowness = 1.0 / np.maximum(glacier.speed_on_centre_line(self._s), 1e-9)
         self._travel = np.concatenate([[0.0], np.cumsum((slowness[1:] + slowness[:-1]) / 2 * 5.0)])
         self._layers: dict[int, np.ndarray] = {}
 

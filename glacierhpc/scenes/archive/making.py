@@ -166,7 +166,7 @@ def _check(p: dict[str, Any]) -> None:
         "max_speed_m_per_year": (0.0, 20000.0),
         "cloud_share": (0.0, 0.9),
         "noise": (0.0, 1.0),
-        "misregistration_px": (0.0, 10.0),
+        "misregistration_px": (0.0, 5.0),
         "utm_zones": (1, 2),
     }
     for name, (low, high) in limits.items():
@@ -216,9 +216,9 @@ def _write_archive(folder: Path, p: dict[str, Any], progress: Callable[[int, int
     ground = make_ground(
         seed=p["seed"],
         extent_m=extent,
-        # Pointing errors, and the turn of one zone's grid in the other's: under 4 degrees.
-        margin_m=(6 * p["misregistration_px"] + 8) * p["resolution_m"]
-        + (0.05 * extent if len(grids) > 1 else 0.0),
+        # Room for pointing errors and for the turn of one zone's grid in the other's, under 4 degrees; whether they
+        # are asked for or not, so that the ground of a seed stays the same.
+        margin_m=20 * p["resolution_m"] + 0.05 * extent,
         spacing_m=p["resolution_m"] / OVERSAMPLING,
         max_speed_m_per_year=p["max_speed_m_per_year"],
     )

@@ -106,7 +106,6 @@ def write_truth(folder: Path, ground: Ground, surface: Surface, grid: Grid, plac
         "water": ndimage.map_coordinates(ground.water, (row, col), order=1),
     }
     _write_bands(folder / "terrain.tif", terrain, grid, "metre, number, share, share")
-    none = np.zeros(ground.shape, np.float32)
     picture = surface.look(
         0.0,
         snow_line=0.62,
@@ -114,7 +113,7 @@ def write_truth(folder: Path, ground: Ground, surface: Surface, grid: Grid, plac
         green=0.8,
         sun_azimuth=130.0,
         sun_elevation=55.0,
-        clouds=Clouds(none, none, none),
+        clouds=Clouds.none(ground.shape),
     )
     blur = {name: seen(value, row, col) for name, value in picture.reflectance.items()}
     _write_bands(folder / "reference.tif", blur, grid, "reflectance")

@@ -97,7 +97,8 @@ class Surface:
             white = colour * (1 + 0.02 * ground.rock + 0.03 * pattern)
             value = (bare + snow * (white - bare)) * light
             value += clouds.cirrus * 0.10
-            reflectance[band] = value + clouds.cover * (_of("cloud", band) - value)
+            cloud = _of("cloud", band) * clouds.brightness
+            reflectance[band] = value + clouds.cover * (cloud - value)
         return Scene(reflectance, ice_like, ground.water * (1 - snow), clouds)
 
     def snow_share(self, snow_line: float) -> np.ndarray:
@@ -106,7 +107,7 @@ class Surface:
         ground = self._ground
         low, high = ground.relief_m
         line = low + snow_line * (high - low)
-        above = ground.elevation_m + ground.snow_patches + 0.06 * (high - low) * self._glacier - line
+        above = ground.elevation_m + ground.snow_patches + 0.10 * (high - low) * self._glacier - line
         return smoothstep(above / (high - low), -0.045, 0.045)
 
     def debris(self) -> np.ndarray:
@@ -144,7 +145,7 @@ class Surface:
         direct = np.clip(facing / np.sin(el), 0.0, None)
         # Low suns would make slopes that face them twice as bright as real products show: saturate towards
         # 1.5.
-        direct = 1.5 * np.tanh(direct / 1.5) / np.tanh(1 / 1.5)
+        direct = 1.35 * np.tanh(direct / 1.35) / np.tanh(1 / 1.35)
         return (_DIFFUSE_SHARE + (1 - _DIFFUSE_SHARE) * direct * (1 - 0.85 * shadow)).astype(np.float32)
 
 

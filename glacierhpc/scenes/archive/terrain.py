@@ -115,15 +115,13 @@ def make_ground(
     rng = np.random.default_rng([seed, 1])
     curves = _curves(rng, extent_m)
     glaciers = tuple(
-        place(_glacier(name, curve, extent_m, max_speed_m_per_year), east, north)
+        place(_glacier(name, curve, extent_m), east, north).at_top_speed(
+            max_speed_m_per_year * _RELATIVE_SPEED[name]
+        )
         for name, curve in curves.items()
     )
     glaciers = _without_overlap(glaciers)
-    # Half the rows and columns are enough for valleys; the spline between them makes slopes smooth.
-    coarse = _elevation(
-        rng, east[::2, ::2], north[::2, ::2], list(curves.values()), glaciers, extent_m, 2 * spacing_m
-    )
-    elevation = sample(coarse, *np.meshgrid(np.arange(cells) / 2, np.arange(cells) / 2, indexing="ij"))
+    elevation = _fine_elevation(rng, east, north, list(curves.values()), glaciers, extent_m, spacing_m)
     down, right = np.gradient(elevation, spacing_m)
     slope = np.hypot(down, right)
     lowest, highest = float(elevation.min()), float(elevation.max())
@@ -136,7 +134,7 @@ def make_ground(
     curvature = ndimage.gaussian_laplace(elevation, 2.0 * OVERSAMPLING)
     hollow = np.clip(curvature / (curvature.std() + 1e-9), -2, 2)
     patches = (highest - lowest) * (
-        0.045 * patches + 0.04 * hollow - 0.14 * smoothstep(slope, 0.6, 1.4)
+        0.045 * patches + 0.04 * hollow - 0.10 * smoothstep(slope, 0.6, 1.4)
     ).astype(np.float32)
     meadow = smoothstep(0.34 - height + 0.03 * bedding, -0.06, 0.10) * (1 - smoothstep(slope, 0.55, 0.95))
     meadow = meadow * smoothstep(0.5 * patches / patches.std() + bedding, -1.2, 0.8)
@@ -163,17 +161,17 @@ def _curves(rng: np.random.Generator, extent_m: float) -> dict[str, Curve]:
     for name, points in _VALLEYS.items():
         shares = np.array(points)
         shares[1:-2] += rng.uniform(-0.018, 0.018, shares[1:-2].shape)
-        curves[name] = Curve.through(shares * extent_m)
+        curves[name] = Curve.through(shares * extent_m, step_m=extent_m / 1200)
     return curves
 
 
-def _glacier(name: str, curve: Curve, extent_m: float, max_speed: float) -> Glacier:
+def _glacier(name: str, curve: Curve, extent_m: float) -> Glacier:
     return Glacier(
         name=name,
         curve=curve,
         length_m=float(_SHARE_WITH_ICE[name] * curve.s[-1]),
         half_width_m=0.062 * extent_m * _RELATIVE_WIDTH[name],
-        top_speed_m_per_year=max_speed * _RELATIVE_SPEED[name],
+        top_speed_m_per_year=1.0,
     )
 
 
@@ -191,6 +189,37 @@ def _without_overlap(glaciers: tuple[GlacierField, ...]) -> tuple[GlacierField, 
     return tuple(result)
 
 
+def _fine_elevation(
+    rng: np.random.Generator,
+    east: np.ndarray,
+    north: np.ndarray,
+    curves: list[Curve],
+    glaciers: tuple[GlacierField, ...],
+    extent_m: float,
+    spacing_m: float,
+) -> np.ndarray:
+    """Return heights in metres of every cell.
+
+    Valleys need no more than some 400 rows: the distances to their centre lines are what takes time. A spline between
+    those rows makes slopes smooth; in large scenes, noise brings back the detail they cannot hold.
+    """
+    cells = east.shape[0]
+    stride = max(2, round(cells / 400))
+    rows = np.arange(-1, cells + 2 * stride, stride)  # one beyond either rim, so that nothing is extrapolated
+    axis = east[0, 0] + rows * spacing_m
+    coarse_east, coarse_north = np.meshgrid(axis, -axis)
+    coarse = _elevation(rng, coarse_east, coarse_north, curves, glaciers, extent_m, stride * spacing_m)
+    at = (np.arange(cells) + 1) / stride
+    heights = sample(coarse, *np.meshgrid(at, at, indexing="ij"))
+    if stride > 3:
+        shape = (cells, cells)
+        detail = band_noise(rng, shape, spacing_m, shortest_m=4 * spacing_m, longest_m=4 * stride * spacing_m)
+        steep = np.hypot(*np.gradient(heights, spacing_m))
+        off_ice = ~np.logical_or.reduce([field.mask for field in glaciers])
+        heights = heights + 0.35 * stride * spacing_m * np.minimum(steep, 0.8) * detail * off_ice
+    return heights.astype(np.float32)
+
+
 def _elevation(
     rng: np.random.Generator,
     east: np.ndarray,
@@ -202,9 +231,9 @@ def _elevation(
 ) -> np.ndarray:
     """Return heights in metres: the lowest of all valleys' profiles, which meet in sharp crests, roughened by
     noise."""
-    relief = float(np.clip(0.26 * extent_m, 700.0, 2400.0))
+    relief = float(np.clip(0.27 * extent_m, 700.0, 3000.0))
     shape = (east.shape[0], east.shape[1])
-    crests = ridged(rng, shape, spacing_m, longest_m=extent_m / 4)
+    crests = ridged(rng, shape, spacing_m, longest_m=extent_m / 3.2, octaves=6)
     warp = [
         band_noise(rng, shape, spacing_m, shortest_m=extent_m / 12, longest_m=extent_m / 3) for _ in range(2)
     ]
@@ -215,15 +244,15 @@ def _elevation(
         reach = curve.s[-1]
         width = 0.8 * np.maximum(field.glacier.half_width(s), 0.25 * field.glacier.half_width_m)
         away = np.maximum(np.abs(across) - width, 0.0) / (0.11 * extent_m)
-        floor = 0.62 * _fall(s / reach)
-        wall = 0.62 * (1 - np.exp(-(away**1.25))) * (1.0 - 0.35 * np.clip(floor, 0, 1))
+        floor = 0.55 * _fall(s / reach)
+        wall = 0.50 * away**1.1 / (1 + 0.45 * away)
         gullies = _gullies(rng, s, across, extent_m, spacing_m)
-        rough = wall + away / (1 + away) * (0.20 * crests + 0.035 * gullies)
+        rough = wall + away / (0.6 + away) * (0.34 * crests + 0.05 * gullies)
         total = np.minimum(total, floor + rough)
     rolling = band_noise(rng, shape, spacing_m, shortest_m=extent_m / 30, longest_m=extent_m / 6)
     total += 0.004 * rolling
     smooth = ndimage.gaussian_filter(total, 0.7)
-    return (_FOOT_M + relief * (smooth - smooth.min())).astype(np.float32)
+    return (_FOOT_M + relief * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.float32)
 
 
 def _fall(share: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from glacierhpc.scenes.archive.noise import band_noise, smoothstep
 
@@ -67,7 +68,7 @@ def snow_season(times: np.ndarray, *, latitude: float, seed: int) -> SnowSeason:
     phase = year_phase(times, latitude)
     # Skewed: the line climbs over four months of melt and falls faster with the first snow of autumn.
     wave = np.cos(2 * np.pi * (phase - 0.62) + 0.45 * np.sin(2 * np.pi * (phase - 0.62)))
-    line = 0.36 + 0.36 * wave
+    line = 0.39 + 0.33 * wave
     melt = np.clip(0.5 + 0.6 * np.cos(2 * np.pi * (phase - 0.57)) + anomaly, 0.0, 1.0)
     return SnowSeason(line + anomaly, anomaly, melt)
 
@@ -116,6 +117,14 @@ class Clouds:
     """Share of direct light taken away on the ground."""
     cirrus: np.ndarray
     """Opacity of thin high cloud."""
+    brightness: np.ndarray
+    """Factor of the cloud's reflectance: lit tops, darker hollows."""
+
+    @classmethod
+    def none(cls, shape: tuple[int, int]) -> Clouds:
+        """Return a clear sky."""
+        empty = np.zeros(shape, np.float32)
+        return cls(empty, empty, empty, empty)
 
 
 def make_clouds(
@@ -129,25 +138,29 @@ def make_clouds(
     sun_elevation: float,
 ) -> Clouds:
     """Make the clouds of one scene; their shadow lies away from the sun, at ``height / tan(elevation)``."""
-    empty = np.zeros(shape, np.float32)
     if share < 0.005:
-        return Clouds(empty, empty, empty)
-    field = band_noise(rng, shape, spacing_m, shortest_m=extent_m / 45, longest_m=extent_m / 2.2, slope=1.7)
+        return Clouds.none(shape)
+    field = band_noise(rng, shape, spacing_m, shortest_m=3 * spacing_m, longest_m=extent_m / 2.2, slope=2.0)
     edge = float(np.quantile(field, 1.0 - share))
-    cover = smoothstep(field, edge - 0.06, edge + 0.22)
+    cover = smoothstep(field, edge - 0.08, edge + 0.35)
     base_m = (
         rng.uniform(0.03, 0.07) * extent_m
     )  # above ground; in proportion, so that shadows stay in small scenes too
     reach = base_m / np.tan(np.radians(max(sun_elevation, 12.0))) / spacing_m
     rows, columns = reach * np.cos(np.radians(sun_azimuth)), -reach * np.sin(np.radians(sun_azimuth))
     shadow = _moved(cover, round(rows), round(columns))
-    cirrus = empty
+    cirrus = np.zeros(shape, np.float32)
     if rng.random() < 0.2:
         streaks = band_noise(
             rng, shape, spacing_m, shortest_m=extent_m / 12, longest_m=extent_m, stretch=(1, 3.0)
         )
         cirrus = smoothstep(streaks, 0.9, 2.2)
-    return Clouds(cover, shadow * (1 - cover), cirrus * (1 - cover))
+    lit = ndimage.gaussian_filter(field, 2.0)
+    lit = lit - _moved(
+        lit, round(-4 * np.cos(np.radians(sun_azimuth))), round(4 * np.sin(np.radians(sun_azimuth)))
+    )
+    brightness = np.clip(0.88 + 0.10 * np.clip(field - edge, 0, 2) - 0.5 * lit, 0.55, 1.3).astype(np.float32)
+    return Clouds(cover, shadow * (1 - cover), cirrus * (1 - cover), brightness)
 
 
 def _moved(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
