@@ -79,7 +79,7 @@ def dense_flow(
     flow = cv2.calcOpticalFlowFarneback(
         scaled[0],
         scaled[1],
-        None,
+        np.zeros((*first.shape, 2), np.float32),
         0.5,
         levels + 1,  # OpenCV counts the full resolution as a level
         window_px,

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,40 +18,17 @@ import pandas as pd
 import xarray as xr
 
 from glacierhpc.coreg.pair import AlignmentResult, align_pair
+from glacierhpc.coreg.reference import write_reference
 from glacierhpc.coreg.residual import local_offsets, stable_residual_px
-from glacierhpc.cube import CHUNK_PX, Variable, create_cube, finish_cube, open_cube, write_time
+from glacierhpc.coreg.tasks import run_all
+from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.grid import Grid
-from glacierhpc.kernels.filters import temporal_median
 from glacierhpc.kernels.warp import KERNELS, warp
 
 logger = logging.getLogger(__name__)
 
-BLOCK_BYTES = 64 * 1024**2  # of the stack that a block of the reference is made from
-MAX_REFERENCE_SCENES = 60  # spread evenly; a median of more changes nothing and costs reading
 REFERENCE_PASSES = 2  # the median of scenes that are off is blurred towards each of them; the second is not
-IN_FLIGHT = 256  # submitted and not yet collected; a scheduler with all scenes in its queue gains nothing
-
-
-def reference_image(stack: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the masked temporal median of a stack: what the ground looks like without clouds.
-
-    Parameters
-    ----------
-    stack : (time, y, x) float32
-        NaN is invalid.
-    valid : (time, y, x) bool
-
-    Returns
-    -------
-    image : (y, x) float32
-        NaN where no date is valid.
-    valid : (y, x) bool
-    """
-    if stack.ndim != 3 or valid.shape != stack.shape:
-        raise InputError(f"stack {stack.shape} and valid {valid.shape} must be (time, y, x) and equal in shape")
-    image = temporal_median(np.ascontiguousarray(stack, np.float32), np.ascontiguousarray(valid, np.bool_))
-    return image, ~np.isnan(image)
 
 
 @dataclass(frozen=True)
@@ -86,8 +62,9 @@ def align_cube(
 ) -> pd.DataFrame:
     """Align every scene of a cube to the temporal median of all and write the aligned cube.
 
-    The median is made twice: of the scenes as they are, then of the aligned ones. The matrices are found on one band and applied to all bands, each pixel resampled once. Invented
-    (gap-filled) pixels never take part in finding a matrix and stay marked. A scene that cannot be aligned
+    The median is made twice: of the scenes as they are, then of the aligned ones. The matrices are found on
+    one band and applied to all bands, each pixel resampled once. Invented (gap-filled) pixels never take
+    part in finding a matrix and stay marked. A scene that cannot be aligned
     is a row with a reason and is left out of the aligned cube; where none can, no store is written.
 
     Parameters
@@ -131,7 +108,9 @@ def align_cube(
     if kernel not in KERNELS:
         raise unknown_name("align.kernel", kernel, KERNELS)
     if stable is not None and stable.shape != grid.shape:
-        raise InputError(f"`stable` has shape {stable.shape}, the cube's grid {grid.shape}; rasterise it on the grid")
+        raise InputError(
+            f"`stable` has shape {stable.shape}, the cube's grid {grid.shape}; rasterise it on the grid"
+        )
     if stable is not None and not stable.any():
         raise InputError("`stable` is False everywhere: without stable ground nothing can be aligned to it")
     store.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +131,8 @@ def align_cube(
             np.save(scratch / "stable.npy", stable.astype(np.bool_), allow_pickle=False)
         matrices = np.broadcast_to(np.eye(3), (dataset.sizes["time"], 3, 3))
         for _ in range(REFERENCE_PASSES):
-            _write_reference(task, grid.shape, matrices, bands.index(band), executor)
-            rows = list(_run(executor, _align_scene, ((task, i) for i in range(dataset.sizes["time"]))))
+            write_reference(task.reference, source, grid.shape, matrices, bands.index(band), executor)
+            rows = list(run_all(executor, _align_scene, ((task, i) for i in range(dataset.sizes["time"]))))
             table = _table(dataset, rows, grid.resolution_m)
             matrices = table[_MATRIX].to_numpy(np.float64).reshape(-1, 3, 3)
             if not table["ok"].any():
@@ -171,81 +150,6 @@ def _source(dataset: xr.Dataset) -> str:
             f"this dataset does not come from a folder (source {source!r}); write it and open it with open_cube"
         )
     return str(Path(source).resolve())
-
-
-def _run(executor: Executor | None, function: Callable[..., Any], calls: Iterable[tuple]) -> Iterator[Any]:
-    """Yield the results in the order of the calls, with a bounded number in flight."""
-    if executor is None:
-        for arguments in calls:
-            yield function(*arguments)
-        return
-    waiting: list[Future] = []
-    try:
-        for arguments in calls:
-            if len(waiting) >= IN_FLIGHT:
-                yield waiting.pop(0).result()
-            waiting.append(executor.submit(function, *arguments))
-        while waiting:
-            yield waiting.pop(0).result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _write_reference(
-    task: _Task, shape: tuple[int, int], matrices: np.ndarray, band: int, executor: Executor | None
-) -> None:
-    """Write the temporal median of the scenes that have a matrix, block by block, as a plain array file."""
-    scenes = np.flatnonzero(np.isfinite(matrices).all(axis=(1, 2)))
-    count = min(len(scenes), MAX_REFERENCE_SCENES)
-    chosen = scenes[np.linspace(0, len(scenes) - 1, count).round().astype(int)]
-    side = CHUNK_PX
-    while count * side * side * 5 > BLOCK_BYTES and side > 64:
-        side //= 2
-    blocks = [
-        (slice(y, min(y + side, shape[0])), slice(x, min(x + side, shape[1])))
-        for y in range(0, shape[0], side)
-        for x in range(0, shape[1], side)
-    ]
-    calls = ((task.cube, chosen, matrices[chosen], band, y, x) for y, x in blocks)
-    out = np.lib.format.open_memmap(task.reference, mode="w+", dtype=np.float32, shape=shape)
-    for block, values in zip(blocks, _run(executor, _median_block, calls), strict=True):
-        out[block] = values
-    out.flush()
-
-
-def _median_block(
-    cube: str, scenes: np.ndarray, matrices: np.ndarray, band: int, y: slice, x: slice
-) -> np.ndarray:
-    """Return the median of one block, every scene resampled through its matrix."""
-    dataset = open_cube(cube)
-    shape = y.stop - y.start, x.stop - x.start
-    stack = np.empty((len(scenes), *shape), np.float32)
-    # one date at a time: an index list would decode every chunk between them too
-    for i, (scene, matrix) in enumerate(zip(scenes, matrices)):
-        rows, columns = _reach(matrix, y, x, dataset["data"].shape[2:])
-        part = dataset.isel(time=scene, y=rows, x=columns)
-        values, valid = part["data"][band].to_numpy(), part["valid"].to_numpy()
-        there = _offset(-columns.start, -rows.start) @ matrix @ _offset(x.start, y.start)
-        stack[i], _ = warp(values, there, out_shape=shape, valid=valid, kernel="cubic")
-    return reference_image(stack, np.ones(stack.shape, bool))[0]
-
-
-def _reach(matrix: np.ndarray, y: slice, x: slice, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return the rows and columns of a scene that a block's pixels are interpolated from."""
-    corners = np.array([(cx, cy, 1.0) for cx in (x.start, x.stop - 1) for cy in (y.start, y.stop - 1)]).T
-    u, v, w = matrix @ corners
-    margin = KERNELS["cubic"] + 1
-    reach = []
-    for places, size in ((v / w, shape[0]), (u / w, shape[1])):
-        first = int(np.clip(np.floor(places.min()) - margin, 0, size - 1))
-        last = int(np.clip(np.ceil(places.max()) + margin + 1, first + 1, size))
-        reach.append(slice(first, last))
-    return reach[0], reach[1]
-
-
-def _offset(x: int, y: int) -> np.ndarray:
-    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def _read_scene(task: _Task, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -274,7 +178,11 @@ def _align_scene(task: _Task, index: int) -> dict[str, Any]:
 
 
 def _residuals(
-    reference: np.ndarray, moving: np.ndarray, result: AlignmentResult, stable: np.ndarray | None, window_px: int
+    reference: np.ndarray,
+    moving: np.ndarray,
+    result: AlignmentResult,
+    stable: np.ndarray | None,
+    window_px: int,
 ) -> dict[str, float]:
     def residual(image: np.ndarray) -> float:
         return stable_residual_px(local_offsets(reference, image, window_px=window_px, stable=stable))
@@ -291,10 +199,11 @@ def _row(result: AlignmentResult, **more: float) -> dict[str, Any]:
 
 
 _MATRIX = [f"m{i}{j}" for i in range(3) for j in range(3)]
-_COLUMNS = (
-    "scene time ok reason motion m00 m01 m02 m10 m11 m12 m20 m21 m22 rho_before rho iterations shift_px shift_m "
-    "shift_row_px shift_col_px residual_before_px residual_px valid_share overlap_share seconds"
-).split()
+_COLUMNS = [
+    *("scene", "time", "ok", "reason", "motion", *_MATRIX, "rho_before", "rho", "iterations"),
+    *("shift_px", "shift_m", "shift_row_px", "shift_col_px", "residual_before_px", "residual_px"),
+    *("valid_share", "overlap_share", "seconds"),
+]
 
 
 def _table(dataset: xr.Dataset, rows: list[dict[str, Any]], resolution_m: float) -> pd.DataFrame:
@@ -320,20 +229,20 @@ def _write_aligned(
         logger.error("no scene of %s could be aligned: %s is not written", cube, store)
         shutil.rmtree(store, ignore_errors=True)
         return
-    per_time = [
-        name for name in dataset.coords if dataset[name].dims == ("time",) and name != "time"
-    ]
+    per_time = [name for name in dataset.coords if dataset[name].dims == ("time",) and name != "time"]
     create_cube(
         store,
         grid,
         times=dataset["time"].values[kept],
         bands=[str(name) for name in dataset["band"].values],
         variables={
-            "data": Variable(("time", "band", "y", "x"), "float32", attrs=_plain_attrs(dataset["data"].attrs)),
+            "data": Variable(
+                ("time", "band", "y", "x"), "float32", attrs=_plain_attrs(dataset["data"].attrs)
+            ),
             "valid": Variable(("time", "y", "x"), "bool", False, dataset["valid"].attrs),
             "filled": Variable(("time", "y", "x"), "bool", False),
         },
-        coords={name: dataset[name].values[kept] for name in per_time},
+        coords={str(name): dataset[name].values[kept] for name in per_time},
         attrs={**dataset.attrs, "alignment": f"resampled once, {kernel} kernel, onto the temporal median"},
     )
     matrices = table[_MATRIX].to_numpy(np.float64).reshape(-1, 3, 3)
@@ -341,7 +250,7 @@ def _write_aligned(
         (cube, int(index), str(store.resolve()), position, matrices[index], kernel)
         for position, index in enumerate(kept)
     )
-    for _ in _run(executor, _resample_scene, calls):
+    for _ in run_all(executor, _resample_scene, calls):
         pass
     finish_cube(store)
 

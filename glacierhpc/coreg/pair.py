@@ -106,7 +106,10 @@ def align_pair(
     else:
         options = SearchOptions(motion, max_shift_px, max_iterations, epsilon, min_overlap_share)
         found = _result(
-            trial, search(_masked(reference, _both(reference_valid, stable)), _masked(moving, moving_valid), options)
+            trial,
+            search(
+                _masked(reference, _both(reference_valid, stable)), _masked(moving, moving_valid), options
+            ),
         )
         if found.ok:
             found = _judge(found, trial.shape, max_shift_px, min_correlation, min_overlap_share)

@@ -38,9 +38,7 @@ def coarse_shift(
     Padfield (2012), IEEE TIP 21(5), doi:10.1109/TIP.2011.2181402
     """
     reach = int(np.ceil(min(max_shift_px, max(*reference.shape, *moving.shape))))
-    shape = tuple(
-        _fast_length(max(reference.shape[axis], moving.shape[axis]) + reach) for axis in (0, 1)
-    )
+    shape = tuple(_fast_length(max(reference.shape[axis], moving.shape[axis]) + reach) for axis in (0, 1))
     ref, ref_ok = _zero_filled(reference)
     mov, mov_ok = _zero_filled(moving)
     f_ref, f_ref_ok, f_ref2 = (np.fft.rfft2(a, shape) for a in (ref, ref_ok, ref * ref))

@@ -91,7 +91,9 @@ def test_pixel_count_and_correlation_are_those_of_the_common_pixels():
 )
 def test_images_that_determine_nothing_say_so(status, reference, moving):
     noise = np.random.default_rng(0).normal(size=(60, 60)).astype(np.float32)
-    images = [noise if value is None else np.full((60, 60), value, np.float32) for value in (reference, moving)]
+    images = [
+        noise if value is None else np.full((60, 60), value, np.float32) for value in (reference, moving)
+    ]
     found = ecc(*images, np.eye(3), motion="affine")
     assert found.status == status
     assert np.isfinite(found.matrix).all()

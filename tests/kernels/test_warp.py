@@ -86,7 +86,9 @@ def test_values_behind_the_mask_never_matter(dx, dy, kernel):
 @pytest.mark.parametrize("kernel", ["linear", "cubic", "lanczos"])
 def test_a_constant_stays_constant_beside_masks_and_borders(kernel):
     valid = np.random.default_rng(5).random((50, 50)) > 0.2
-    warped, ok = warp(np.full((50, 50), 7, np.float32), rotation(5, (0.3, 0.4), (50, 50)), valid=valid, kernel=kernel)
+    warped, ok = warp(
+        np.full((50, 50), 7, np.float32), rotation(5, (0.3, 0.4), (50, 50)), valid=valid, kernel=kernel
+    )
     np.testing.assert_allclose(warped[ok], 7, rtol=1e-5)
 
 
