@@ -5,6 +5,7 @@ Everything heavy is imported by the command that needs it, so that ``--help`` an
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -88,6 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     _running.as_json, _running.log = "--json" in arguments, None
     signal.signal(signal.SIGTERM, _interrupt)
+    logging.raiseExceptions = (
+        False  # a log line that cannot be written (full disk) is no reason for a traceback
+    )
     sys.exit(_exit_code(arguments))
 
 
@@ -109,9 +113,17 @@ def _exit_code(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _failed("the disk or quota is full; free space, then the same command goes on", 1)
+        return _unexpected(err)
     except Exception as err:  # noqa: BLE001 - the last door: the traceback goes to a file, one line to the user
-        log = keep_traceback(_running.log)
-        return _failed(f"unexpected {type(err).__name__}: {err} (details in {log})", 1)
+        return _unexpected(err)
+
+
+def _unexpected(err: Exception) -> int:
+    log = keep_traceback(_running.log)
+    return _failed(f"unexpected {type(err).__name__}: {err} (details in {log})", 1)
 
 
 def _failed(message: str, exit_code: int) -> int:
@@ -349,9 +361,13 @@ def archive_index(
     show({"table": [["catalogue", catalogue]], "catalogue": str(catalogue)}, as_json=as_json)
 
 
-@bench_app.command("acquire", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@bench_app.command(
+    "acquire",
+    add_help_option=False,  # --help is that of the benchmark
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def bench_acquire(context: typer.Context) -> None:
-    """Measure how fast scenes are read; options go to benchmarks/acquire.py (try --help)."""
+    """Measure how fast scenes are read; options go to benchmarks/acquire.py."""
     _benchmark("acquire", context.args)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import tempfile
 import traceback
@@ -124,15 +125,17 @@ def show_error(message: str, *, exit_code: int, as_json: bool) -> None:
         print(json.dumps(answer, ensure_ascii=False))  # noqa: T201
 
 
-def keep_traceback(log: Path | None) -> Path:
+def keep_traceback(log: Path | None) -> Path | str:
     """Write the traceback of the exception being handled to the run's log, else to a temporary file."""
     text = traceback.format_exc()
-    if log is None or not log.parent.is_dir():
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="glacierhpc-", suffix=".log", delete=False, encoding="utf-8"
-        ) as temporary:
-            temporary.write(text)
-        return Path(temporary.name)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(text)
-    return log
+    try:
+        if log is not None and log.parent.is_dir():
+            with log.open("a", encoding="utf-8") as file:
+                file.write(text)
+            return log
+        descriptor, name = tempfile.mkstemp(prefix="glacierhpc-", suffix=".log", text=True)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        return Path(name)
+    except OSError as err:
+        return f"no file: {err}"

@@ -191,7 +191,7 @@ class RunDirectory:
         except GlacierError:
             if error is None:
                 raise
-            logger.exception("the state of the step could not be written to %s", path)
+            logger.warning("the state of the step could not be written to %s", path)
 
     def step_record(self, name: str) -> dict[str, Any]:
         """Return what is recorded about a step, empty if it never ran."""

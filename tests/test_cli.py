@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,31 @@ def test_broken_files_are_listed_and_the_others_kept(
         "acquire.tolerate_failed_scenes=2", "--json",
     )  # fmt: skip
     assert tolerated.code == 0 and len(tolerated.json["steps"]["acquire"]["failed"]) == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 8 MB, which only root may do."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a full disk needs the right to mount a small one: run the tests as root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_loses_nothing(glacier: Callable[..., Answer], config: Path, small_disk: Path) -> None:
+    run = f"run_dir={small_disk / 'run'}"
+    assert glacier("search", config, run).code == 0
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space left"):
+        ballast.write_bytes(bytes(16 * 1024**2))
+    full = glacier("acquire", config, run)
+    assert full.code == 1 and "full" in full.err.strip().splitlines()[-1], full.err
+    assert not (small_disk / "run" / "cube.zarr").exists()
+    ballast.unlink()
+    assert glacier("acquire", config, run).code == 0
 
 
 # --- what ends a command
