@@ -36,8 +36,6 @@ class AssetTask:
     storage: Storage
     signer: SignerSpec
     policy: RetryPolicy
-    position: int = 0
-    """Of a band, in the cube."""
     radiometry: Radiometry | None = None
     """Of a band."""
     kind: str = ""
@@ -98,9 +96,9 @@ def _write(task: AssetTask, image: np.ndarray) -> tuple[Path, float, float]:
     if task.radiometry is not None:
         valid = has_data(image, task.request.nodata)
         values = to_storage(image, valid, task.radiometry, task.storage)
-        share = float(valid.mean())
+        share = _share(valid)
         return (
-            parts.write_band(task.folder, task.scene, task.asset, task.position, values, valid),
+            parts.write_band(task.folder, task.scene, task.asset, values, valid),
             share,
             share,
         )
@@ -146,4 +144,9 @@ def has_data(image: np.ndarray, nodata: float | None) -> np.ndarray:
 
 
 def _shares(flags: np.ndarray) -> tuple[float, float]:
-    return float(clean_mask(flags, ()).mean()), float(clean_mask(flags, NOT_CLEAR).mean())
+    return _share(clean_mask(flags, ())), _share(clean_mask(flags, NOT_CLEAR))
+
+
+def _share(where: np.ndarray) -> float:
+    # three times as fast as the mean of booleans
+    return np.count_nonzero(where) / where.size

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from glacierhpc.cube import Variable, create_cube, finish_cube
 from glacierhpc.errors import GlacierError
@@ -23,6 +22,7 @@ from glacierhpc.files import atomic_path
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.quality import FLAG_ATTRIBUTES
 from glacierhpc.scenes.radiometry import Storage
+from glacierhpc.scenes.shards import ShardLayout, shard_key, write_shards
 
 TEMPLATE = "template.zarr"
 # Raw bytes, not .npy: numpy parses that header with ast.literal_eval, which in CPython 3.11 fails now and then
@@ -71,14 +71,11 @@ def new_piece(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_band(
-    folder: Path, scene: str, asset: str, position: int, values: np.ndarray, valid: np.ndarray
-) -> Path:
+def write_band(folder: Path, scene: str, asset: str, values: np.ndarray, valid: np.ndarray) -> Path:
     """Write one band of one scene as it will lie in the cube, and which of its pixels have data."""
     path = folder / scene / asset
     with new_piece(path) as piece:
-        array = _like_template(folder, "data", piece)
-        array[0, position] = values
+        write_shards(piece, "data", _layout(folder, "data"), values)
         np.packbits(valid).tofile(piece / VALID_FILE)
     return path
 
@@ -106,8 +103,7 @@ def write_sealed(folder: Path, scene: str, valid: np.ndarray, quality: np.ndarra
     """Write what only the scene as a whole can say: where it is valid, and its quality."""
     with new_piece(folder / scene / SEALED) as piece:
         for name, values in (("valid", valid), ("quality", quality)):
-            (piece / name).mkdir()
-            _like_template(folder, name, piece / name)[0] = values
+            write_shards(piece, name, _layout(folder, name), values)
 
 
 def remove_leftovers(folder: Path, cube: Path) -> None:
@@ -120,12 +116,11 @@ def remove_leftovers(folder: Path, cube: Path) -> None:
 def checksum(path: Path) -> tuple[str, int]:
     """Return the SHA-256 of a piece's files (names in order, then contents) and their size in bytes."""
     digest, size = hashlib.sha256(), 0
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            content = file.read_bytes()
-            digest.update(str(file.relative_to(path)).encode() + b"\0")
-            digest.update(content)
-            size += len(content)
+    for name in sorted(os.listdir(path)):
+        content = (path / name).read_bytes()
+        digest.update(name.encode() + b"\0")
+        digest.update(content)
+        size += len(content)
     return digest.hexdigest(), size
 
 
@@ -161,21 +156,19 @@ def assemble_cube(
             attrs=attrs,
         )
         for index, scene in enumerate(scenes):
-            for band in bands:
-                _link_shards(folder / scene / band, temporary / "data", index)
+            for position, band in enumerate(bands):
+                _link_shards(folder / scene / band, temporary / "data", (index, position))
             for name in ("valid", "quality"):
-                _link_shards(folder / scene / SEALED / name, temporary / name, index)
+                _link_shards(folder / scene / SEALED, temporary / name, (index,))
         finish_cube(temporary)
 
 
-def _link_shards(piece: Path, array: Path, index: int) -> None:
-    """Give the shards of a one-date piece (``c/0/...``) their place on the time axis (``c/<index>/...``)."""
-    source = piece / "c" / "0"
-    for file in source.rglob("*"):
-        if file.is_file():
-            target = array / "c" / str(index) / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(file, target)
+def _link_shards(piece: Path, array: Path, leading: tuple[int, ...]) -> None:
+    """Give the shards of a piece their place in the array of the same name."""
+    for file in sorted(piece.glob(f"{array.name}.*")):
+        target = array / shard_key(file.name, leading)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(file, target)
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
@@ -193,6 +186,5 @@ def disk_error(err: OSError, path: Path) -> GlacierError:
     )
 
 
-def _like_template(folder: Path, name: str, piece: Path) -> zarr.Array:
-    shutil.copyfile(folder / TEMPLATE / name / "zarr.json", piece / "zarr.json")
-    return zarr.open_array(piece, mode="r+")
+def _layout(folder: Path, name: str) -> ShardLayout:
+    return ShardLayout.read(folder / TEMPLATE / name / "zarr.json")

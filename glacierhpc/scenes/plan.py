@@ -214,10 +214,7 @@ class _Planner:
         )
 
     def _tasks(self, item: Item, key: str, known: dict[str, Radiometry]) -> list[AssetTask]:
-        band_tasks = [
-            self._band_task(item, key, band, position, known[band])
-            for position, band in enumerate(self.bands)
-        ]
+        band_tasks = [self._band_task(item, key, band, known[band]) for band in self.bands]
         quality, saturation = quality_asset(item), saturation_asset(item)
         flag_tasks = []
         if quality:
@@ -230,7 +227,7 @@ class _Planner:
             band_tasks.append(self._task(key, SATURATION, request, bits=bits))
         return flag_tasks + band_tasks
 
-    def _band_task(self, item: Item, key: str, band: str, position: int, meaning: Radiometry) -> AssetTask:
+    def _band_task(self, item: Item, key: str, band: str, meaning: Radiometry) -> AssetTask:
         asset = find_band(item, band)
         dtype, nodata = meaning.dtype, meaning.nodata
         if nodata is None and np.dtype(dtype).kind in "iu":
@@ -244,7 +241,7 @@ class _Planner:
             nodata=nodata,
             resampling=self.resampling,
         )
-        return self._task(key, band, request, position=position, radiometry=meaning)
+        return self._task(key, band, request, radiometry=meaning)
 
     def _request(self, item: Item, asset_key: str, href: str, **options: Any) -> ReadRequest:
         settings = {"resampling": "nearest", **options}

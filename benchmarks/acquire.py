@@ -1,0 +1,279 @@
+"""How fast scenes are read: local COGs against plain rasterio, remote windows against stackstac and odc-stac.
+
+Run it on an idle machine::
+
+    python benchmarks/acquire.py
+    python benchmarks/acquire.py --json --repeats 3
+
+Every measurement runs in a process of its own, because GDAL remembers remote files for the life of a process; imports
+are not counted. The remote archive is `archive serve` on this machine with a delay before each answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.windows import Window
+from rich.console import Console
+from rich.table import Table
+
+from glacierhpc.grid import Grid
+from glacierhpc.scenes.acquire import acquire, plan_acquisition
+from glacierhpc.scenes.archive.index import index
+from glacierhpc.scenes.readers import RetryPolicy, read_with_retries
+from glacierhpc.scenes.signing import NoSigner
+from glacierhpc.scenes.stac import read_items, search_scenes, write_items
+
+CRS = "EPSG:32643"
+LEFT, TOP, PIXEL_M = 600015.0, 3600015.0, 30.0
+BANDS = ("B3", "B5", "B6")
+NAMES = ("green", "nir08", "swir16")
+REMOTE_WINDOW_PX = 512
+
+
+def write_scenes(folder: Path, *, scenes: int, size_px: int) -> None:
+    """Write COGs with a texture that compresses like reflectance does, and their catalogue."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size_px, :size_px]
+    relief = 9000 * (2 + np.sin(x / 97) * np.cos(y / 61))
+    for scene in range(scenes):
+        for band, name in enumerate(BANDS):
+            values = relief * (1 + 0.1 * band) + rng.normal(0, 60, relief.shape) + scene * 20
+            stem = f"LC08_L2SP_147038_{20150101 + scene}_20200908_02_T1_SR_{name}"
+            with rasterio.open(
+                folder / f"{stem}.TIF",
+                "w",
+                driver="COG",
+                width=size_px,
+                height=size_px,
+                count=1,
+                dtype="uint16",
+                crs=CRS,
+                transform=Affine(PIXEL_M, 0, LEFT, 0, -PIXEL_M, TOP),
+                nodata=0,
+                compress="DEFLATE",
+                predictor="YES",
+                blocksize=512,
+                overviews="AUTO",
+            ) as target:
+                target.write(values.astype(np.uint16), 1)
+    index(folder, collection="bench")
+
+
+def grid_of(size_px: int, *, offset_px: int = 0) -> Grid:
+    """Return the grid of the scenes, or a window of it."""
+    left, top = LEFT + offset_px * PIXEL_M, TOP - offset_px * PIXEL_M
+    return Grid(CRS, (PIXEL_M, 0.0, left, 0.0, -PIXEL_M, top), (size_px, size_px))
+
+
+def hrefs(items: list[dict[str, Any]]) -> list[str]:
+    """Return the files of all scenes and bands."""
+    return [item["assets"][f"SR_{band}"]["href"] for item in items for band in BANDS]
+
+
+def plain(items: list[dict[str, Any]], grid: Grid, threads: int, offset_px: int) -> None:
+    """Read with rasterio and nothing else."""
+    window = Window(offset_px, offset_px, grid.shape[1], grid.shape[0])
+
+    def read(href: str) -> None:
+        with rasterio.open(href) as source:
+            source.read(1, window=window)
+
+    with ThreadPoolExecutor(threads) as pool, rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        list(pool.map(read, hrefs(items)))
+
+
+def ours_reading(items: list[dict[str, Any]], grid: Grid, threads: int, offset_px: int) -> None:
+    """Read as `acquire` reads, without writing."""
+    tasks = [task for scene in plan_acquisition(items, grid, bands=NAMES).scenes for task in scene.tasks]
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda task: read_with_retries(task.request, NoSigner(), RetryPolicy())[1], tasks):
+            pass
+
+
+def ours(items: list[dict[str, Any]], grid: Grid, threads: int, offset_px: int) -> None:
+    """Acquire: read, mask, compress, write, checksum, journal, assemble the cube."""
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
+    acquire(
+        items,
+        grid,
+        folder / "cube.zarr",
+        bands=NAMES,
+        manifest=folder / "manifest.parquet",
+        scenes_table=folder / "scenes.parquet",
+        read_threads=threads,
+    )
+
+
+def stackstac_default(items: list[dict[str, Any]], grid: Grid, threads: int, offset_px: int) -> None:
+    """Run stackstac as its documentation does: as many threads as cores."""
+    import stackstac
+
+    left, bottom, right, top = grid.bounds
+    epsg = int(CRS.split(":")[1])
+    old = [{**item, "properties": {**item["properties"], "proj:epsg": epsg}} for item in items]
+    stack = stackstac.stack(
+        old,
+        assets=[f"SR_{band}" for band in BANDS],
+        epsg=epsg,
+        resolution=PIXEL_M,
+        bounds=(left, bottom, right, top),
+        snap_bounds=False,
+        dtype=np.dtype("uint16"),
+        fill_value=np.uint16(0),
+        rescale=False,
+        chunksize=grid.shape[0],
+    )
+    stack.compute()
+
+
+def odc_default(items: list[dict[str, Any]], grid: Grid, threads: int, offset_px: int) -> None:
+    """Run odc-stac with whole-image chunks on Dask's default threads, as many as cores."""
+    import odc.stac
+    import pystac
+
+    opened = [pystac.Item.from_dict(item) for item in items]
+    whole = {"x": grid.shape[1], "y": grid.shape[0]}
+    odc.stac.load(opened, bands=[f"SR_{b}" for b in BANDS], geobox=grid.geobox, chunks=whole).compute()
+
+
+METHODS: dict[str, Callable[[list[dict[str, Any]], Grid, int, int], None]] = {
+    "plain rasterio": plain,
+    "ours, reading": ours_reading,
+    "ours, in all": ours,
+    "stackstac, default threads": stackstac_default,
+    "odc-stac, default threads": odc_default,
+}
+
+
+def measure(method: str, items_file: Path, size_px: int, offset_px: int, threads: int) -> float:
+    """Run one method in this process; return seconds."""
+    items, grid = read_items(items_file), grid_of(size_px, offset_px=offset_px)
+    started = time.perf_counter()
+    METHODS[method](items, grid, threads, offset_px)
+    return time.perf_counter() - started
+
+
+def in_fresh_process(repeats: int, *arguments: Any) -> float:
+    """Return the median of some measurements, each in a process of its own."""
+    line = [sys.executable, str(Path(__file__).resolve()), "--measure", *map(str, arguments)]
+    seconds = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as scratch:  # removing what was written is not measured
+            done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=scratch)
+        if done.returncode:
+            raise SystemExit(f"{arguments[0]} failed:\n{done.stderr[-2000:]}")
+        seconds.append(float(done.stdout.strip().splitlines()[-1]))
+    return statistics.median(seconds)
+
+
+def local(*, scenes: int, size_px: int, threads: int, repeats: int) -> dict[str, float]:
+    """Measure local COGs, seconds by method."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_scenes(Path(folder), scenes=scenes, size_px=size_px)
+        found = items_of(str(Path(folder)), Path(folder) / "items.json")
+        names = ("plain rasterio", "ours, reading", "ours, in all")
+        return {name: in_fresh_process(repeats, name, found, size_px, 0, threads) for name in names}
+
+
+def remote(*, scenes: int, delay_s: float, threads: int, repeats: int) -> dict[str, float]:
+    """Measure windows of remote COGs, seconds by method."""
+    from glacierhpc.scenes.archive import serve
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_scenes(Path(folder), scenes=scenes, size_px=4 * REMOTE_WINDOW_PX)
+        with serve(folder, delay_s=delay_s) as served:
+            found = items_of(served.stac_url, Path(folder) / "items.json")
+            common = (found, REMOTE_WINDOW_PX, REMOTE_WINDOW_PX)
+            return {
+                "one after another": in_fresh_process(1, "plain rasterio", *common, 1),
+                "stackstac, default threads": in_fresh_process(
+                    repeats, "stackstac, default threads", *common, 0
+                ),
+                "odc-stac, default threads": in_fresh_process(
+                    repeats, "odc-stac, default threads", *common, 0
+                ),
+                "plain rasterio, same threads": in_fresh_process(repeats, "plain rasterio", *common, threads),
+                "ours, reading": in_fresh_process(repeats, "ours, reading", *common, threads),
+                "ours, in all": in_fresh_process(repeats, "ours, in all", *common, threads),
+            }
+
+
+def items_of(catalogue: str, path: Path) -> Path:
+    """Search the catalogue and freeze what it has."""
+    box = grid_of(512).bounds_lonlat()
+    result = search_scenes(
+        catalogue, collections=["bench"], bbox_lonlat=box, start="2010-01-01", end="2030-01-01"
+    )
+    write_items(path, result)
+    return path
+
+
+def main() -> None:
+    """Measure everything and print a table, or one JSON object with ``--json``."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--scenes", type=int, default=24, help="scenes of three bands each")
+    parser.add_argument("--size-px", type=int, default=2048, help="of the local scenes")
+    parser.add_argument("--local-threads", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--remote-threads", type=int, default=32)
+    parser.add_argument("--delay-s", type=float, default=0.05, help="before each answer of the server")
+    parser.add_argument("--repeats", type=int, default=3, help="the median counts")
+    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.measure:
+        warnings.simplefilter("ignore")
+        method, items_file, size_px, offset_px, threads = asked.measure
+        print(measure(method, Path(items_file), int(size_px), int(offset_px), int(threads)))
+        return
+    results = {
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "local": {
+            "what": f"{asked.scenes} scenes x 3 bands x {asked.size_px}^2, {asked.local_threads} threads",
+            "seconds": local(
+                scenes=asked.scenes,
+                size_px=asked.size_px,
+                threads=asked.local_threads,
+                repeats=asked.repeats,
+            ),
+        },
+        "remote": {
+            "what": f"{3 * asked.scenes} windows of 512^2, {1e3 * asked.delay_s:.0f} ms delay, "
+            f"{asked.remote_threads} threads",
+            "seconds": remote(
+                scenes=asked.scenes,
+                delay_s=asked.delay_s,
+                threads=asked.remote_threads,
+                repeats=asked.repeats,
+            ),
+        },
+    }
+    if asked.json:
+        print(json.dumps(results))
+        return
+    for name, base in (("local", "plain rasterio"), ("remote", "ours, in all")):
+        part: Any = results[name]
+        table = Table("method", "seconds", f"times {base!r}", title=part["what"])
+        for method, seconds in part["seconds"].items():
+            table.add_row(method, f"{seconds:.2f}", f"{seconds / part['seconds'][base]:.2f}")
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
