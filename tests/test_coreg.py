@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from glacierhpc.coreg import align_cube, align_pair, local_offsets, reference_image, stable_residual_px
+from glacierhpc.coreg.residual import fitting_window_px
 from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import InputError
 from glacierhpc.grid import Grid
@@ -191,6 +192,14 @@ def test_local_offsets_measure_what_is_left():
     assert np.isnan(stable_residual_px(local_offsets(first, np.full_like(first, np.nan))))
 
 
+def test_windows_shrink_where_stable_ground_is_scarce():
+    usable = np.zeros((300, 300), bool)
+    usable[:, :50] = True
+    assert fitting_window_px(usable) == 32
+    assert fitting_window_px(np.ones((300, 300), bool)) == 48
+    assert fitting_window_px(np.zeros((300, 300), bool)) == 24
+
+
 def test_reference_image_is_the_masked_median():
     stack = np.array([[[1, 5]], [[2, 6]], [[90, 7]]], np.float32)
     valid = np.array([[[True, False]], [[True, False]], [[False, False]]])
@@ -294,6 +303,7 @@ def test_a_cube_that_cannot_be_aligned_leaves_no_store(cube, tmp_path):
     ("options", "message"),
     [
         ({"band": "nir"}, "did you mean 'nir08'"),
+        ({"motion": "rigid"}, "'rigid' is not known"),
         ({"kernel": "sinc"}, "'sinc' is not known"),
         ({"stable": np.ones((3, 3), bool)}, "rasterise it"),
         ({"stable": np.zeros((200, 220), bool)}, "False everywhere"),

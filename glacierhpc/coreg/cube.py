@@ -19,11 +19,12 @@ import xarray as xr
 
 from glacierhpc.coreg.pair import AlignmentResult, align_pair
 from glacierhpc.coreg.reference import write_reference
-from glacierhpc.coreg.residual import local_offsets, stable_residual_px
+from glacierhpc.coreg.residual import fitting_window_px, local_offsets, stable_residual_px
 from glacierhpc.coreg.tasks import run_all
 from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.grid import Grid
+from glacierhpc.kernels.ecc import MOTIONS
 from glacierhpc.kernels.warp import KERNELS, warp
 
 logger = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ def align_cube(
 
     The median is made twice: of the scenes as they are, then of the aligned ones. The matrices are found on
     one band and applied to all bands, each pixel resampled once. Invented (gap-filled) pixels never take
-    part in finding a matrix and stay marked. A scene that cannot be aligned
-    is a row with a reason and is left out of the aligned cube; where none can, no store is written.
+    part in finding a matrix and stay marked. A scene that cannot be aligned is a row with a reason and is
+    left out of the aligned cube; where none can, no store is written.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def align_cube(
         As in `align_pair`.
     kernel : {"cubic", "lanczos", "linear"}
     window_px : int
-        Windows of the residuals; see `local_offsets`.
+        Windows of the residuals, see `local_offsets`; down to half of it where stable ground is scarce.
     executor : concurrent.futures.Executor, optional
         Runs the scenes; here, one after another, by default. Workers must see the same paths.
 
@@ -105,6 +106,8 @@ def align_cube(
     bands = [str(name) for name in dataset["band"].values]
     if band not in bands:
         raise unknown_name("align.band", band, bands)
+    if motion not in MOTIONS:
+        raise unknown_name("align.motion", motion, MOTIONS)
     if kernel not in KERNELS:
         raise unknown_name("align.kernel", kernel, KERNELS)
     if stable is not None and stable.shape != grid.shape:
@@ -184,6 +187,9 @@ def _residuals(
     stable: np.ndarray | None,
     window_px: int,
 ) -> dict[str, float]:
+    usable = np.isfinite(reference) & np.isfinite(moving)
+    window_px = fitting_window_px(usable if stable is None else usable & stable, window_px)
+
     def residual(image: np.ndarray) -> float:
         return stable_residual_px(local_offsets(reference, image, window_px=window_px, stable=stable))
 
