@@ -108,7 +108,7 @@ class Surface:
         low, high = ground.relief_m
         line = low + snow_line * (high - low)
         above = ground.elevation_m + ground.snow_patches + 0.10 * (high - low) * self._glacier - line
-        return smoothstep(above / (high - low), -0.045, 0.045)
+        return smoothstep(above / (high - low), -0.045, 0.045) * (1 - ground.bare * ~self._glacier)
 
     def debris(self) -> np.ndarray:
         """Return the share of debris on the ice at the start, (y, x)."""
@@ -127,7 +127,7 @@ class Surface:
         ground = self._ground
         stone = _of("rock", band) + ground.strata * (_of("slate", band) - _of("rock", band))
         plants = _of("straw", band) + green * (_of("meadow", band) - _of("straw", band))
-        value = (stone + ground.meadow * (plants - stone)) * (1 + 0.16 * ground.rock)
+        value = (stone + ground.meadow * (plants - stone)) * (1 + 0.22 * ground.rock)
         return value + ground.water * (_of("water", band) - value)
 
     def _bare_ice(self, band: str, pattern: np.ndarray, debris: np.ndarray) -> np.ndarray:

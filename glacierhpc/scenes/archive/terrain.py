@@ -75,6 +75,8 @@ class Ground:
     """Share of open water."""
     snow_patches: np.ndarray
     """What makes snow lie longer here than the height alone, metres of height."""
+    bare: np.ndarray
+    """Share where no snow stays: cliffs, and dark blocks that melt free."""
     glaciers: tuple[GlacierField, ...]
 
     @property
@@ -131,11 +133,9 @@ def make_ground(
     rock = band_noise(rng, shape, spacing_m, shortest_m=2.2 * px, longest_m=40 * px, slope=0.6)
     bedding = band_noise(rng, shape, spacing_m, shortest_m=8 * px, longest_m=extent_m / 2, slope=1.5)
     patches = band_noise(rng, shape, spacing_m, shortest_m=4 * px, longest_m=extent_m / 5, slope=1.2)
-    curvature = ndimage.gaussian_laplace(elevation, 2.0 * OVERSAMPLING)
-    hollow = np.clip(curvature / (curvature.std() + 1e-9), -2, 2)
-    patches = (highest - lowest) * (
-        0.045 * patches + 0.04 * hollow - 0.10 * smoothstep(slope, 0.6, 1.4)
-    ).astype(np.float32)
+    # From a pattern of its own, not from the shape of the ground: snow that followed hollows and shade that follows
+    # slopes would look alike but shifted, and any alignment between seasons would follow that shift.
+    patches = (highest - lowest) * (0.06 * patches - 0.08 * smoothstep(slope, 0.6, 1.4)).astype(np.float32)
     meadow = smoothstep(0.34 - height + 0.03 * bedding, -0.06, 0.10) * (1 - smoothstep(slope, 0.55, 0.95))
     meadow = meadow * smoothstep(0.5 * patches / patches.std() + bedding, -1.2, 0.8)
     return Ground(
@@ -152,6 +152,9 @@ def make_ground(
         meadow=meadow.astype(np.float32),
         water=_water(next(iter(curves.values())), glaciers[0], east, north, extent_m),
         snow_patches=patches,
+        bare=np.maximum(0.9 * smoothstep(slope, 0.95, 1.45), 0.55 * smoothstep(-rock, 0.7, 1.9)).astype(
+            np.float32
+        ),
         glaciers=glaciers,
     )
 
@@ -211,12 +214,16 @@ def _fine_elevation(
     coarse = _elevation(rng, coarse_east, coarse_north, curves, glaciers, extent_m, stride * spacing_m)
     at = (np.arange(cells) + 1) / stride
     heights = sample(coarse, *np.meshgrid(at, at, indexing="ij"))
-    if stride > 3:
-        shape = (cells, cells)
-        detail = band_noise(rng, shape, spacing_m, shortest_m=4 * spacing_m, longest_m=4 * stride * spacing_m)
-        steep = np.hypot(*np.gradient(heights, spacing_m))
-        off_ice = ~np.logical_or.reduce([field.mask for field in glaciers])
-        heights = heights + 0.35 * stride * spacing_m * np.minimum(steep, 0.8) * detail * off_ice
+    # Crags down to the size of a pixel: they are what stays the same under snow and under every sun.
+    shape = (cells, cells)
+    px = OVERSAMPLING * spacing_m
+    crags = band_noise(
+        rng, shape, spacing_m, shortest_m=2.5 * px, longest_m=max(8, 2 * stride) * px, slope=1.0
+    )
+    steep = np.minimum(np.hypot(*np.gradient(heights, spacing_m)), 0.7)
+    ice = np.logical_or.reduce([field.mask for field in glaciers]).astype(np.float32)
+    off_ice = 1 - ndimage.gaussian_filter(ndimage.grey_dilation(ice, 3), OVERSAMPLING)
+    heights = heights + 0.22 * px * (0.25 + steep) * crags * off_ice
     return heights.astype(np.float32)
 
 
