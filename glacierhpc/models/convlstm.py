@@ -73,7 +73,7 @@ class ConvLSTM(nn.Module):
         *,
         bands: int = 1,
         steps_out: int = 4,
-        hidden: Sequence[int] = (24,),
+        hidden: Sequence[int] = (16,),
         kernel: int = 3,
         reduction: int = 2,
         attention: int = 8,

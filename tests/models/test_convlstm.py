@@ -121,3 +121,18 @@ def test_dates_must_fit():
     images, valid = inputs()
     with pytest.raises(InputError, match="give \\(2, 8\\)"):
         build_model("convlstm")(images, valid, dates=torch.zeros(2, 4))
+
+
+def test_what_is_recalled_lies_between_the_valid_inputs():
+    images, valid = inputs(seed=6)
+    images += 5  # far from the mean, which invalid inputs would pull towards
+    model = stirred(steps_out=2)
+    with torch.no_grad():
+        model.decode.weight.zero_()
+        model.decode.bias[model.bands * model.reduction**2 :] = 20.0  # gate fully open, no change
+    forecast = model(images, valid, dates=torch.linspace(10, 11.25, 6).expand(2, -1))
+    mask = valid.unsqueeze(2)
+    low, high = (torch.where(mask, images, fill) for fill in (torch.inf, -torch.inf))
+    known = mask.any(dim=1, keepdim=True).expand_as(forecast)
+    assert (forecast >= low.amin(dim=1, keepdim=True) - 1e-4)[known].all()
+    assert (forecast <= high.amax(dim=1, keepdim=True) + 1e-4)[known].all()
