@@ -8,7 +8,8 @@ import pytest
 
 from glacierhpc.errors import InputError
 from glacierhpc.kernels.coarse import coarse_shift
-from glacierhpc.kernels.ecc import MOTIONS, ecc
+from glacierhpc.kernels.ecc import MOTIONS, _basis, _NormalEquations, _Scale, ecc, gradients
+from glacierhpc.kernels.ecc_sums import accumulate
 from glacierhpc.kernels.filters import smooth
 from tests.pairs import corner_rms, make_pair, rotation
 
@@ -124,3 +125,35 @@ def test_coarse_start_finds_whole_pixels_among_masks_and_unequal_shapes(shift):
 def rng_blob(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     return (y - 60) ** 2 + (x - 70) ** 2 < 40**2
+
+
+def test_one_pass_sums_what_plain_arrays_give():
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[:30, :40].astype(float)
+    reference = (rng.normal(size=(30, 40)) + 0.8 * x - 0.5 * y).astype(
+        np.float32
+    )  # mean gradients are not zero
+    moving = (rng.normal(size=(30, 40)) + 0.8 * x).astype(np.float32)
+    moving[10:15, 5:20] = np.nan
+    gx, gy = gradients(reference)
+    scale = _Scale.of(reference.shape)
+    xs, ys = scale.axes(reference.shape)
+    ok = np.isfinite(gx) & np.isfinite(gy)
+    target = np.where(ok, reference, np.float32(np.nan))
+    sums = accumulate(target, gx, gy, moving, np.eye(3), _basis("homography"), 2, xs, ys)
+    normal = _NormalEquations.of(sums, 10)
+
+    sampled = moving.copy()
+    sampled[9, 5:20], sampled[10:15, 4] = np.nan, np.nan  # their interpolation touches the gap
+    sampled[9, 4] = np.nan
+    common = ok & np.isfinite(sampled)
+    u, v = (axis[common] for axis in np.meshgrid(xs, ys))
+    a, b = gx[common], gy[common]
+    steepest = np.stack([a, b, a * u, a * v, b * u, b * v, -u * (a * u + b * v), -v * (a * u + b * v)])
+    steepest = steepest.astype(np.float64) - steepest.mean(axis=1, keepdims=True)
+    zero_mean = [image[common] - image[common].mean(dtype=np.float64) for image in (reference, moving)]
+    assert normal.pixels == common.sum()
+    np.testing.assert_allclose(normal.hessian, steepest @ steepest.T, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(normal.on_reference, steepest @ zero_mean[0], rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(normal.on_moving, steepest @ zero_mean[1], rtol=1e-3, atol=0.1)
+    assert normal.rho == pytest.approx(np.corrcoef(*zero_mean)[0, 1], abs=1e-5)

@@ -113,3 +113,12 @@ def test_wrong_arguments_are_refused(arguments, message):
     given = {"image": np.ones((5, 5), np.float32), "matrix": np.eye(3), **arguments}
     with pytest.raises(InputError, match=message):
         warp(given.pop("image"), given.pop("matrix"), **given)
+
+
+def test_a_pixel_needs_half_of_its_linear_weight():
+    image = np.full((6, 6), np.nan, np.float32)
+    image[:, :3] = 2
+    for shift_x, expected in ((0.4, True), (0.6, False)):
+        warped, valid = warp(image, np.array([[1, 0, shift_x], [0, 1, 0]]), kernel="linear")
+        assert valid[3, 2] == expected
+        assert not expected or warped[3, 2] == 2
