@@ -17,8 +17,8 @@ from matplotlib.patches import Circle
 from glacierhpc.report import animation, drawing
 from glacierhpc.report.blocks import Block, Note, Picture, number, plural, table, words
 from glacierhpc.report.drawing import BLUE, ORANGE
-from glacierhpc.report.run_files import RunFiles, setting
-from glacierhpc.report.timeline import day
+from glacierhpc.report.losses import day
+from glacierhpc.report.run_files import RunFiles, median, setting
 
 COLUMNS = (
     "scene", "time", "ok", "reason", "shift_px", "shift_m", "shift_row_px", "shift_col_px",
@@ -34,7 +34,7 @@ def shifts(run: RunFiles) -> list[Block]:
     rows = _aligned(run)
     if rows.empty:
         return [Note("No scene could be aligned; the table below says why.", "bad")]
-    metres = float((rows["shift_m"] / rows["shift_px"].where(rows["shift_px"] > 0)).median())
+    metres = median(rows["shift_m"] / rows["shift_px"].where(rows["shift_px"] > 0))
 
     def over_time(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -60,7 +60,7 @@ def shifts(run: RunFiles) -> list[Block]:
         axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
         axes.set(xlabel="shift to the right, px", ylabel="shift downwards, px")
 
-    middle = float(rows["shift_px"].median())
+    middle = median(rows["shift_px"])
     how_far = (
         f"median {number(middle)} px ({number(middle * metres)} m)"
         if np.isfinite(metres)
@@ -97,7 +97,7 @@ def residuals(run: RunFiles) -> list[Block]:
             label="before alignment",
         )
         axes.scatter(rows["time"], after, s=26, c=BLUE, marker="o", linewidths=0, label="after alignment")
-        axes.axhline(after.median(), color=BLUE, linewidth=1, linestyle="--", label="median after")
+        axes.axhline(median(after), color=BLUE, linewidth=1, linestyle="--", label="median after")
         axes.set(ylabel="misfit on stable ground, px", ylim=(0, None))
         axes.grid(True, axis="y")
         drawing.date_axis(axes)
@@ -105,8 +105,8 @@ def residuals(run: RunFiles) -> list[Block]:
 
     worse = int((after > before).sum())
     caption = (
-        f"Misfit to the reference on ground outside the glaciers: median {number(before.median(), 2)} px before, "
-        f"{number(after.median(), 2)} px after alignment. "
+        f"Misfit to the reference on ground outside the glaciers: median {number(median(before), 2)} px before, "
+        f"{number(median(after), 2)} px after alignment. "
         + (
             f"{plural(worse, 'scene')} fit worse than before."
             if worse

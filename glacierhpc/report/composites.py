@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from glacierhpc.report import drawing
 from glacierhpc.report.blocks import Block, Note, Picture, plural
 from glacierhpc.report.drawing import BLUE
+from glacierhpc.report.losses import day
 from glacierhpc.report.run_files import RunFiles
-from glacierhpc.report.timeline import day
 
 MOST_THUMBNAILS = 24
 PER_ROW = 6
@@ -90,7 +90,7 @@ def looks(run: RunFiles) -> list[Block]:
             figure.legend(loc="outside upper left")
 
     caption = (
-        f"How often the ground was seen in each window. {plural(len(empty), 'window')} without any view; "
+        f"How often the ground was seen in each window. {len(empty)} of {len(seen)} windows have no view at all; "
         f"on average {100 * float(np.mean(share)):.0f} % of the area is seen at least once."
     )
     return [Picture(drawing.draw(paint, height_in=2.3), "Mean number of looks per composite window", caption)]

@@ -106,6 +106,12 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
+def panels(count: int) -> tuple[float, float]:
+    """Return the width of each of `count` images side by side and that of their figure with labels, inches."""
+    panel_in = min(2.9, (FULL_IN - 1.2) / count)
+    return panel_in, panel_in * count + 1.2
+
+
 def raster(axes: Axes, image: np.ndarray, **options: Any) -> AxesImage:
     """Draw an image, (y, x) or (y, x, 3), without ticks; pixels without data are hatched grey."""
     no_data(axes)

@@ -31,12 +31,10 @@ def fields(run: RunFiles) -> list[Block]:
     leads = np.unique(np.linspace(0, count - 1, min(count, MOST_LEADS)).round().astype(int))
     speeds = [np.hypot(read[f"u_{kind}"], read[f"v_{kind}"]) for kind in ("target", "prediction")]
     top = max(0.1, drawing.robust_range(speeds, high=98)[1])
-    columns = max(len(leads), 3)
+    panel_in, width = drawing.panels(len(leads))
 
     def paint(figure: Figure) -> None:
-        grid = figure.subplots(2, columns, squeeze=False)
-        for axes in grid[:, len(leads) :].flat:
-            axes.set_axis_off()
+        grid = figure.subplots(2, len(leads), squeeze=False)
         for row, kind in enumerate(("target", "prediction")):
             for column, lead in enumerate(leads):
                 axes = grid[row, column]
@@ -50,13 +48,13 @@ def fields(run: RunFiles) -> list[Block]:
         )
 
     aspect = speeds[0].shape[1] / speeds[0].shape[2]
-    height = 2 * drawing.FULL_IN / columns * aspect * 0.9 + 0.5
+    height = 2 * panel_in * aspect + 0.5
     caption = (
         f"Dense flow between successive images: {SHOWS}. Colour: length, px per step; arrows: direction. "
         "A retreating snow line shows as motion although nothing moved."
     )
     alt = "Apparent motion fields of observed and predicted images"
-    return [Picture(drawing.draw(paint, height_in=height), alt, caption)]
+    return [Picture(drawing.draw(paint, width_in=width, height_in=height), alt, caption)]
 
 
 def control(run: RunFiles) -> list[Block]:

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from glacierhpc.report import animation, drawing
-from glacierhpc.report.blocks import Block, Note, Picture, plural
+from glacierhpc.report.blocks import Block, Note, Picture, plural, signed
+from glacierhpc.report.losses import day
 from glacierhpc.report.run_files import RunFiles
-from glacierhpc.report.timeline import day
 
 SIDE_PX = 320
 MOST_LEADS = 6
@@ -119,31 +119,29 @@ def _inputs(shown: Sequence) -> Picture:
     count = len(shown.inputs)
 
     def paint(figure: Figure) -> None:
-        grid = figure.subplots(1, max(count, 4), squeeze=False)[0]
-        for axes in grid[count:]:
-            axes.set_axis_off()
-        for axes, image, date in zip(grid, shown.inputs, shown.input_days, strict=False):
+        grid = figure.subplots(1, count, squeeze=False)[0]
+        for axes, image, date in zip(grid, shown.inputs, shown.input_days, strict=True):
             mappable = drawing.raster(axes, image, cmap="cividis", vmin=shown.low, vmax=shown.high)
             axes.set_title(date)
         drawing.colour_bar(figure, mappable, list(grid), shown.band, fraction=0.02)
 
-    width = drawing.FULL_IN / max(count, 4)
-    height = width * _aspect(shown) * 0.9 + 0.3
+    panel_in, width = drawing.panels(count)
+    height = panel_in * _aspect(shown) + 0.3
     caption = f"What the model was given: the last {plural(count, 'composite')} before the forecast."
     return Picture(
-        drawing.draw(paint, height_in=height), f"{count} input composites of {shown.band}", caption
+        drawing.draw(paint, width_in=width, height_in=height),
+        f"{count} input composites of {shown.band}",
+        caption,
     )
 
 
 def _leads(shown: Sequence, leads: np.ndarray) -> Picture:
     images = (shown.targets, shown.predictions, shown.errors)
     names = ("observed", "predicted", "error")
-    columns = max(len(leads), 4)
+    panel_in, width = drawing.panels(len(leads))
 
     def paint(figure: Figure) -> None:
-        grid = figure.subplots(3, columns, squeeze=False)
-        for axes in grid[:, len(leads) :].flat:
-            axes.set_axis_off()
+        grid = figure.subplots(3, len(leads), squeeze=False)
         for column, lead in enumerate(leads):
             for row, stack in enumerate(images):
                 _panel(grid[row, column], stack[lead], shown, error=row == 2)
@@ -159,14 +157,14 @@ def _leads(shown: Sequence, leads: np.ndarray) -> Picture:
             figure, grid[2, 0].images[0], list(grid[2]), label, fraction=0.02
         ).ax.yaxis.label.set_fontsize(7)
 
-    height = 3 * drawing.FULL_IN / columns * _aspect(shown) * 0.9 + 0.6
+    height = 3 * panel_in * _aspect(shown) + 0.8
     caption = (
         f"Observed and predicted {shown.band} by lead, and the error (blue: predicted too high, red: too low). "
         "Below each error map: root of the mean squared error and mean error over pixels with an observation. "
         "Hatched grey: no observation."
     )
     return Picture(
-        drawing.draw(paint, height_in=height),
+        drawing.draw(paint, width_in=width, height_in=height),
         f"Observed, predicted and error maps for {len(leads)} leads",
         caption,
     )
@@ -207,7 +205,7 @@ def _error_words(error: np.ndarray) -> str:
     known = error[np.isfinite(error)].astype(float)
     if known.size == 0:
         return "no observation"
-    return f"rmse {np.sqrt((known**2).mean()):.3f}, mean {known.mean():+.3f}"
+    return f"rmse {np.sqrt((known**2).mean()):.3f}, mean {signed(float(known.mean()), 3)}"
 
 
 def _aspect(shown: Sequence) -> float:

@@ -6,6 +6,7 @@ No web tiles; the choice of scenes and their dates is the timeline's.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.path import Path as MplPath
 
-from glacierhpc.report import drawing, timeline
+from glacierhpc.report import drawing, losses
 from glacierhpc.report.blocks import Block, Note, Picture, plural
 from glacierhpc.report.drawing import BLUE, ORANGE, PANEL, RED
 from glacierhpc.report.run_files import NotMade, RunFiles, cube_crs, setting
 
 MAP_SIDE_PX = 700
+BARE_CANDIDATES = 20  # as many scenes are looked at for one without snow
 # Short-wave infrared, near infrared, green as red, green, blue: snow and ice turn cyan, rock brown.
 FALSE_COLOUR = (("swir16", "swir22"), ("nir08", "nir"), ("green", "red"))
 
@@ -147,7 +149,7 @@ def _base_image(run: RunFiles) -> tuple[str, xr.Dataset, np.ndarray, str, bool]:
             next((band for band in choice if band in cube["band"].values), None) for choice in FALSE_COLOUR
         ]
         if None not in bands and cube.sizes["time"]:
-            best = _clearest(cube)
+            best = _barest(run, name, cube, bands)
             stack = run.pixels(name, cube["data"].isel(time=best).sel(band=bands), max_side_px=MAP_SIDE_PX)
             day = np.datetime_as_string(cube["time"].values[best], unit="D")
             image = _false_colour(stack)
@@ -155,20 +157,29 @@ def _base_image(run: RunFiles) -> tuple[str, xr.Dataset, np.ndarray, str, bool]:
     if not run.has("composite.zarr"):
         raise NotMade("clean.zarr")
     cube = run.cube("composite.zarr", variables=("data", "looks"))
-    looks = cube["looks"].mean(("y", "x")).values
+    with run.understanding("composite.zarr"):
+        looks = cube["looks"].mean(("y", "x")).values
     best = int(np.argmax(looks))
     image = run.pixels("composite.zarr", cube["data"].isel(time=best, band=0), max_side_px=MAP_SIDE_PX)
     day = np.datetime_as_string(cube["time"].values[best], unit="D")
     return "composite.zarr", cube, image, f"{cube['band'].values[0]} of the composite around {day}", True
 
 
-def _clearest(cube: xr.Dataset) -> int:
-    shares = (
-        cube["valid_share"].values.astype(float) if "valid_share" in cube else np.ones(cube.sizes["time"])
+def _barest(run: RunFiles, name: str, cube: xr.Dataset, bands: Sequence[Any]) -> int:
+    """Return the scene with least snow among the clearest: there the glacier stands out from the ground."""
+    clouds = (
+        cube["cloud_cover"].values.astype(float) if "cloud_cover" in cube else np.zeros(cube.sizes["time"])
     )
-    clouds = cube["cloud_cover"].values.astype(float) if "cloud_cover" in cube else np.zeros(len(shares))
-    score = np.nan_to_num(shares) - np.nan_to_num(clouds, nan=50.0) / 100
-    return int(np.argmax(score))
+    clearest = np.argsort(np.nan_to_num(clouds, nan=50.0), kind="stable")[:BARE_CANDIDATES]
+    swir_and_green = cube["data"].sel(band=[bands[0], bands[2]])
+    shares, bareness = [], []
+    for index in clearest:
+        swir, green = run.pixels(name, swir_and_green.isel(time=index), max_side_px=64)
+        known = np.isfinite(swir) & np.isfinite(green)
+        shares.append(known.mean())
+        bareness.append(float((swir - green)[known].mean()) if known.any() else -np.inf)
+    seen = np.array(shares) >= 0.95 * max(shares)
+    return int(clearest[np.argmax(np.where(seen, bareness, -np.inf))])
 
 
 def _false_colour(stack: np.ndarray) -> np.ndarray:
@@ -206,7 +217,7 @@ def _outlines(run: RunFiles, crs: pyproj.CRS | None) -> tuple[list[np.ndarray], 
 
 
 def _used_scenes(run: RunFiles) -> set[str]:
-    scenes = timeline.fates(run)
+    scenes = losses.fates(run)
     return set(scenes.loc[scenes["state"] == "used", "scene"].astype(str))
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from glacierhpc.report.blocks import Tile, interval, number, plural, signed
-from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, cube_crs, setting
+from glacierhpc.report.losses import fates
+from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, cube_crs, median, setting
 from glacierhpc.report.skill import model_name, spoken, verdicts
-from glacierhpc.report.timeline import fates
 
 SHOWS = "snow and ice cover (index values), not ice motion"
 
@@ -60,13 +60,15 @@ def _alignment(run: RunFiles) -> list[Tile]:
     good = rows[rows["ok"].astype(bool)]
     if good.empty:
         return [Tile("alignment", "none", f"of {plural(len(rows), 'scene')} could be aligned", "bad")]
-    before, after = float(good["residual_before_px"].median()), float(good["residual_px"].median())
+    before, after = median(good["residual_before_px"]), median(good["residual_px"])
     shift = Tile(
         "median shift corrected",
-        f"{number(float(good['shift_px'].median()))} px",
-        f"{number(float(good['shift_m'].median()))} m; {len(good)} of {plural(len(rows), 'scene')} aligned",
+        f"{number(median(good['shift_px']))} px",
+        f"{number(median(good['shift_m']))} m; {len(good)} of {plural(len(rows), 'scene')} aligned",
     )
-    tone = "plain" if math.isnan(after) else "good" if after <= before else "bad"
+    if math.isnan(after):
+        return [shift, Tile("misfit on stable ground", "unknown", "was not measured")]
+    tone = "bad" if after > before else "good"
     misfit = Tile(
         "misfit on stable ground",
         f"{number(after, 2)} px",

@@ -20,6 +20,7 @@ from glacierhpc.report import (
     composites,
     flow,
     forecast,
+    losses,
     maps,
     overview,
     record,
@@ -46,7 +47,7 @@ class Section:
 
 SECTIONS = (
     Section("area", "Area", "", (maps.area_map, maps.footprints)),
-    Section("scenes", "Scenes", "", (timeline.scenes, timeline.losses, timeline.quality)),
+    Section("scenes", "Scenes", "", (timeline.scenes, losses.losses, timeline.quality)),
     Section(
         "alignment",
         "Alignment",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import glacierhpc
 from glacierhpc.report.blocks import Block, Listing, number, table, words
@@ -23,18 +24,26 @@ METHODS = (
 
 def steps(run: RunFiles) -> list[Block]:
     """List the steps of the run with their state and duration."""
-    rows = []
     with run.understanding("steps"):
         names = sorted(path.name for path in (run.path / "steps").glob("*.json"))
-    for name in names:
-        step = run.step(name)
-        rows.append((str(step.get("started", "–")), name.removesuffix(".json"), words(step.get("state")),
-                     _seconds(step.get("seconds")), words(step.get("error"))))  # fmt: skip
-    rows.sort()
-    cells = [(step, state, started, seconds, error) for started, step, state, seconds, error in rows]
-    return [
-        table("The steps of this run.", ("step", "state", "started", "seconds", "error"), cells, folded=False)
+    found = [(name.removesuffix(".json"), run.step(name)) for name in names]
+    found.sort(key=lambda pair: str(pair[1].get("started", "")))
+    cells = [
+        (name, words(step.get("state")), _seconds(step.get("seconds")), _told(step)) for name, step in found
     ]
+    caption = "The steps of this run, in the order of their start."
+    return [table(caption, ("step", "state", "seconds", "result"), cells, folded=False)]
+
+
+def _told(step: dict[str, Any]) -> str:
+    """Return a step's error, or the table it ended with on one line."""
+    if step.get("error"):
+        return str(step["error"])
+    rows = step.get("table") or []
+    return (
+        "; ".join(f"{row[0]} {words(row[1])}" for row in rows if isinstance(row, list) and len(row) == 2)
+        or "–"
+    )
 
 
 def configuration(run: RunFiles) -> list[Block]:

@@ -165,6 +165,12 @@ def utc(times: Any) -> pd.Series:
     return pd.to_datetime(pd.Series(times), utc=True, format="mixed").dt.tz_localize(None)
 
 
+def median(values: pd.Series) -> float:
+    """Return the median of the values that are known; NaN, without a warning, where none is."""
+    known = values.astype(float).dropna()
+    return float(known.median()) if len(known) else float("nan")
+
+
 def cube_crs(cube: xr.Dataset) -> pyproj.CRS | None:
     """Return the CRS that a cube's ``spatial_ref`` states, if it does."""
     text = cube["spatial_ref"].attrs.get("crs_wkt") if "spatial_ref" in cube.coords else None

@@ -146,7 +146,7 @@ def all_metrics(run: RunFiles) -> list[Block]:
             rows.append([spoken(name), *(_cell(score) for score in cells)])
     test = metrics.get("split", "test")
     count = words(metrics.get("n_sequences"))
-    caption = f"Every metric over all leads on the {test} split ({count} sequences), with its interval."
+    caption = f"Every metric over all leads on the {test} split ({count} sequences); below each its interval."
     return [table(caption, ["method", *(_METRIC_WORDS.get(name, name) for name in present)], rows)]
 
 
@@ -243,7 +243,7 @@ def _cell(score: Score | None) -> str:
         return "–"
     low, high = score.interval
     return (
-        f"{number(score.all)} ({number(low)} to {number(high)})" if math.isfinite(low) else number(score.all)
+        f"{number(score.all)}\n{number(low)} to {number(high)}" if math.isfinite(low) else number(score.all)
     )
 
 

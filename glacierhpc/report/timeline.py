@@ -1,17 +1,16 @@
-"""Which scenes there were, which were used, and why the others were not.
+"""Every scene on the time axis: what became of it, its clouds, and how much of the area it shows.
 
-The alignment's own verdicts are told with the alignment; here they only appear in the list of losses.
+Why scenes were lost is listed by losses.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from glacierhpc.report import drawing
-from glacierhpc.report.blocks import Block, Note, Picture, plural, table, words
+from glacierhpc.report.blocks import Block, Note, Picture, plural
 from glacierhpc.report.drawing import BLUE, ORANGE, RED
+from glacierhpc.report.losses import fates
 from glacierhpc.report.run_files import RunFiles
 
 # Colour and shape both carry the state: either alone is enough.
@@ -60,21 +59,6 @@ def scenes(run: RunFiles) -> list[Block]:
     return [Picture(drawing.draw(paint, height_in=2.9), alt, caption)]
 
 
-def fates(run: RunFiles) -> pd.DataFrame:
-    """Return the scenes table with ``state`` as far as the steps have come: used, dropped or failed.
-
-    A scene that was read but found too cloudy later is dropped, one that could not be aligned has failed.
-    """
-    found = run.table("scenes.parquet", columns=("scene", "time", "state", "cloud_cover"))
-    state = found["state"].replace({"kept": "used"})
-    for row in _clean_losses(run):
-        if row[0] == "dropped":
-            state[found["scene"] == row[2]] = "dropped"
-    for row in _align_losses(run):
-        state[found["scene"] == row[2]] = "failed"
-    return found.assign(state=state)
-
-
 def quality(run: RunFiles) -> list[Block]:
     """Draw how much of the area each scene covers, and how much of it is clear."""
     found = run.table("scenes.parquet", columns=("scene", "time", "state", "valid_share"))
@@ -114,69 +98,3 @@ def quality(run: RunFiles) -> list[Block]:
         "without clouds and shadows. A long line is a cloudy scene."
     )
     return [Picture(drawing.draw(paint, height_in=2.6), "Valid and clear share per scene over time", caption)]
-
-
-def losses(run: RunFiles) -> list[Block]:
-    """List every scene or image that is not used, by step, failures first, each with its reason."""
-    rows = (
-        _search_losses(run)
-        + _scene_losses(run)
-        + _asset_losses(run)
-        + _clean_losses(run)
-        + _align_losses(run)
-    )
-    if not rows:
-        return [Note("Nothing was dropped and nothing failed.", "good")]
-    rows.sort(key=lambda row: (row[0] != "failed", _ORDER.index(row[1]), row[2]))
-    caption = "What is not used, and why. Failures come first; what was dropped fell to a stated limit."
-    columns = ("state", "step", "scene", "date", "reason")
-    return [table(caption, columns, rows, source="scenes.parquet, manifest.parquet and alignment.parquet")]
-
-
-_ORDER = ("search", "acquire", "clean", "align")
-Row = tuple[str, str, str, str, str]
-
-
-def _search_losses(run: RunFiles) -> list[Row]:
-    if not run.has("items.json"):
-        return []
-    dropped = run.json("items.json").get("search", {}).get("dropped", [])
-    with run.understanding("items.json"):
-        return [("dropped", "search", str(row["scene"]), "", words(row.get("reason"))) for row in dropped]
-
-
-def _scene_losses(run: RunFiles) -> list[Row]:
-    if not run.has("scenes.parquet"):
-        return []
-    found = run.table("scenes.parquet", columns=("scene", "time", "state", "reason"))
-    lost = found[found["state"] != "kept"]
-    return [(r.state, "acquire", r.scene, day(r.time), words(r.reason)) for r in lost.itertuples()]
-
-
-def _asset_losses(run: RunFiles) -> list[Row]:
-    if not run.has("manifest.parquet"):
-        return []
-    manifest = run.table("manifest.parquet", columns=("scene", "asset", "state", "reason"))
-    lost = manifest[manifest["state"] == "failed"]
-    return [("failed", "acquire", f"{r.scene}, {r.asset}", "", words(r.reason)) for r in lost.itertuples()]
-
-
-def _clean_losses(run: RunFiles) -> list[Row]:
-    if not run.has("clean.parquet"):
-        return []
-    clean = run.table("clean.parquet", columns=("scene", "state", "reason"))
-    lost = clean[clean["state"] != "done"].drop_duplicates(["scene", "state", "reason"])
-    return [(str(r.state), "clean", str(r.scene), "", words(r.reason)) for r in lost.itertuples()]
-
-
-def _align_losses(run: RunFiles) -> list[Row]:
-    if not run.has("alignment.parquet"):
-        return []
-    rows = run.table("alignment.parquet", columns=("scene", "time", "ok", "reason"))
-    lost = rows[~rows["ok"].astype(bool)]
-    return [("failed", "align", r.scene, day(r.time), words(r.reason)) for r in lost.itertuples()]
-
-
-def day(time: object) -> str:
-    """Return a time as its date."""
-    return "–" if pd.isna(time) else np.datetime_as_string(np.datetime64(pd.Timestamp(time)), unit="D")

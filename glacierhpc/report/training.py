@@ -25,7 +25,8 @@ def history(run: RunFiles) -> list[Block]:
         return [Note("The training history holds no losses.", "bad")]
     watched = next((name for name in losses if name.startswith("val")), losses[0])
     best = int(rows[watched].idxmin()) if rows[watched].notna().any() else 0
-    positive = bool((rows[losses].min() > 0).all()) and len(rows) > 1
+    least, most = rows[losses].min().min(), rows[losses].max().max()
+    logarithmic = bool(0 < least < most / 10)
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -36,8 +37,8 @@ def history(run: RunFiles) -> list[Block]:
                 rows["epoch"], rows[name], style, color=colour, marker="o", markersize=3, label=_words(name)
             )
         axes.axvline(rows["epoch"][best], color=drawing.MUTED, linewidth=1, linestyle=":")
-        axes.set(xlabel="epoch", ylabel="loss", yscale="log" if positive else "linear")
-        if positive:
+        axes.set(xlabel="epoch", ylabel="loss", yscale="log" if logarithmic else "linear")
+        if logarithmic:
             drawing.plain_log_axis(axes)
         drawing.count_axis(axes)
         axes.grid(True, axis="y")

@@ -19,6 +19,7 @@ from glacierhpc.report import (
     composites,
     flow,
     forecast,
+    losses,
     maps,
     overview,
     record,
@@ -30,7 +31,7 @@ from glacierhpc.report.run_files import RunFiles
 
 
 def test_losses_are_listed_failures_first_with_their_step_and_reason(finished_run: Path) -> None:
-    (table,) = timeline.losses(RunFiles(finished_run))
+    (table,) = losses.losses(RunFiles(finished_run))
     assert isinstance(table, Table)
     states = [row[0] for row in table.rows]
     assert states == sorted(states, key=lambda state: state != "failed")
@@ -45,10 +46,48 @@ def test_a_scene_lost_later_is_not_shown_as_used(copied_run: Path) -> None:
     )
     clean.to_parquet(copied_run / "clean.parquet")
     run = RunFiles(copied_run)
-    fates = timeline.fates(run).set_index("scene")["state"]
+    fates = losses.fates(run).set_index("scene")["state"]
     assert fates[kept[0]] == "dropped"
     assert (fates == "failed").sum() == 2  # one not read, one not aligned
     assert any(tile.value == str((fates == "used").sum()) for tile in overview.tiles(run))
+
+
+def test_many_losses_are_also_counted_by_reason(copied_run: Path) -> None:
+    scenes = pd.read_parquet(copied_run / "scenes.parquet")
+    shares = [f"only {index}.{index} % of the area is valid (limit 30 %)" for index in range(len(scenes))]
+    scenes.assign(state="dropped", reason=shares).to_parquet(copied_run / "scenes.parquet")
+    by_reason, listed = losses.losses(RunFiles(copied_run))
+    assert isinstance(by_reason, Table)
+    assert isinstance(listed, Table)
+    assert (
+        "dropped",
+        "acquire",
+        str(len(scenes)),
+        "only … % of the area is valid (limit … %)",
+    ) in by_reason.rows
+    assert listed.folded
+    assert not by_reason.folded
+
+
+def test_map_shows_the_scene_with_least_snow(copied_run: Path) -> None:
+    def snow_everywhere_but_in_one(cube: xr.Dataset) -> xr.Dataset:
+        bare = np.arange(cube.sizes["time"]) == 4
+        swir = xr.where(xr.DataArray(bare, dims="time"), 0.4, 0.02)
+        data = xr.where(cube.band == "swir16", swir * xr.ones_like(cube.data.isel(band=0)), cube.data)
+        return cube.assign(data=data.transpose("time", "band", "y", "x").astype("float32"))
+
+    rewrite(copied_run / "aligned.zarr", snow_everywhere_but_in_one)
+    (picture,) = maps.area_map(RunFiles(copied_run))
+    day = np.datetime_as_string(xr.open_zarr(copied_run / "aligned.zarr").time.values[4], unit="D")
+    assert isinstance(picture, Picture)
+    assert f"false colour (swir16, nir08, green) of {day}" in picture.caption
+
+
+def test_residuals_that_were_not_measured_are_said_to_be_unknown(copied_run: Path) -> None:
+    rows = pd.read_parquet(copied_run / "alignment.parquet")
+    rows.assign(residual_px=np.nan, residual_before_px=np.nan).to_parquet(copied_run / "alignment.parquet")
+    tiles = {tile.label: tile for tile in overview.tiles(RunFiles(copied_run))}
+    assert tiles["misfit on stable ground"].value == "unknown"
 
 
 def test_no_scene_found(copied_run: Path) -> None:
@@ -78,7 +117,7 @@ def test_composites_without_any_view(copied_run: Path) -> None:
     (thumbnails,), (looks,) = composites.thumbnails(run), composites.looks(run)
     assert isinstance(thumbnails, Picture)
     assert isinstance(looks, Picture)
-    assert "12 windows without any view" in looks.caption
+    assert "12 of 12 windows have no view at all" in looks.caption
 
 
 def test_map_falls_back_to_the_composite_and_says_so(copied_run: Path) -> None:
@@ -197,7 +236,7 @@ def test_failed_step_is_listed_with_its_error(copied_run: Path) -> None:
     (table,) = record.steps(RunFiles(copied_run))
     assert isinstance(table, Table)
     assert table.rows[-1][1] == "failed"
-    assert table.rows[-1][4] == "GlacierError: disk full"
+    assert table.rows[-1][3] == "GlacierError: disk full"
 
 
 def rewrite(path: Path, change) -> None:  # type: ignore[no-untyped-def]

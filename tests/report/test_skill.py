@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from glacierhpc.report import skill
+from glacierhpc.report import skill, write_report
 from glacierhpc.report.blocks import Note, Table
 from glacierhpc.report.run_files import Damaged, RunFiles
 
@@ -87,6 +87,13 @@ def test_a_leaking_split_is_said_before_any_skill(tmp_path: Path) -> None:
     )
     assert notes(run)[0].text.startswith("The split leaks")
     assert notes(run)[0].tone == "bad"
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_names_from_a_file_cannot_become_markup(tmp_path: Path) -> None:
+    name = "<script>alert(1)</script>"
+    run_with(tmp_path, {"persistence": score([0.9], 0.1)}, {name: score([0.1], 0.01)})
+    assert "<script" not in write_report(tmp_path).read_text()
 
 
 def test_missing_figures_decide_nothing_and_are_drawn_as_gaps(tmp_path: Path) -> None:
