@@ -108,8 +108,8 @@ def data_uri(content: bytes, media_type: str) -> str:
 
 def panels(count: int) -> tuple[float, float]:
     """Return the width of each of `count` images side by side and that of their figure with labels, inches."""
-    panel_in = min(2.9, (FULL_IN - 1.2) / count)
-    return panel_in, panel_in * count + 1.2
+    panel_in = min(2.9, (FULL_IN - 1.3) / count)
+    return panel_in, panel_in * count + 1.3
 
 
 def raster(axes: Axes, image: np.ndarray, **options: Any) -> AxesImage:

@@ -34,6 +34,7 @@ def fields(run: RunFiles) -> list[Block]:
     panel_in, width = drawing.panels(len(leads))
 
     def paint(figure: Figure) -> None:
+        figure.set_layout_engine("compressed")  # images keep their shape: draw them together
         grid = figure.subplots(2, len(leads), squeeze=False)
         for row, kind in enumerate(("target", "prediction")):
             for column, lead in enumerate(leads):

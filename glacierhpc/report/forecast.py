@@ -119,6 +119,7 @@ def _inputs(shown: Sequence) -> Picture:
     count = len(shown.inputs)
 
     def paint(figure: Figure) -> None:
+        figure.set_layout_engine("compressed")  # images keep their shape: draw them together
         grid = figure.subplots(1, count, squeeze=False)[0]
         for axes, image, date in zip(grid, shown.inputs, shown.input_days, strict=True):
             mappable = drawing.raster(axes, image, cmap="cividis", vmin=shown.low, vmax=shown.high)
@@ -141,6 +142,7 @@ def _leads(shown: Sequence, leads: np.ndarray) -> Picture:
     panel_in, width = drawing.panels(len(leads))
 
     def paint(figure: Figure) -> None:
+        figure.set_layout_engine("compressed")  # images keep their shape: draw them together
         grid = figure.subplots(3, len(leads), squeeze=False)
         for column, lead in enumerate(leads):
             for row, stack in enumerate(images):

@@ -23,6 +23,7 @@ def history(run: RunFiles) -> list[Block]:
     losses = [name for name in rows.columns if "loss" in name and pd.api.types.is_numeric_dtype(rows[name])]
     if rows.empty or not losses:
         return [Note("The training history holds no losses.", "bad")]
+    rows["epoch"] += 1 - min(1, rows["epoch"].min())  # the file may count from 0, readers do not
     watched = next((name for name in losses if name.startswith("val")), losses[0])
     best = int(rows[watched].idxmin()) if rows[watched].notna().any() else 0
     least, most = rows[losses].min().min(), rows[losses].max().max()
@@ -61,7 +62,7 @@ def split(run: RunFiles) -> list[Block]:
         blocks: list[Block] = [_audit(audit)]
     if run.has("sequences.parquet"):
         blocks += _calendar(run)
-    caption = f"Sequences by split; method “{given['method']}”, gap of {words(given.get('gap_steps'))} steps."
+    caption = f"Sequences by split; method “{given['method']}”, gap of {_steps(given.get('gap_steps'))}."
     blocks.append(table(caption, ("split", "sequences"), counts))
     leaks = [leak if isinstance(leak, dict) else {"leak": words(leak)} for leak in audit.get("leaks") or []]
     if leaks:
@@ -130,6 +131,10 @@ def _dates(run: RunFiles) -> pd.DataFrame:
                 raise ValueError(f"columns missing: {name}_date")
             rows[name] = utc(rows[source])
     return rows
+
+
+def _steps(gap: object) -> str:
+    return plural(gap, "step") if isinstance(gap, int) else "no stated number of steps"
 
 
 def _words(name: str) -> str:

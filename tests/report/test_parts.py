@@ -214,7 +214,13 @@ def test_best_epoch_is_that_of_the_validation_loss(copied_run: Path) -> None:
     history.to_csv(copied_run / "history.csv", index=False)
     (picture,) = training.history(RunFiles(copied_run))
     assert isinstance(picture, Picture)
-    assert "smallest validation loss 1.50 in epoch 1" in picture.caption
+    assert "smallest validation loss 1.50 in epoch 2" in picture.caption
+
+
+def test_history_without_an_epoch_is_said(copied_run: Path) -> None:
+    (copied_run / "history.csv").write_text("epoch,train_loss,valid_loss\n")
+    (note,) = training.history(RunFiles(copied_run))
+    assert isinstance(note, Note)
 
 
 def test_citation_names_the_data_that_were_used(finished_run: Path) -> None:
