@@ -5,6 +5,7 @@ A piece appears by a rename, complete or not at all; which pieces are needed is 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -176,6 +177,17 @@ def _link_or_copy(file: Path, target: Path) -> None:
         os.link(file, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(file, target)
+
+
+@contextmanager
+def clear_disk_errors(place: Path) -> Iterator[None]:
+    """Turn a full disk, a used-up quota or a limit on file sizes into one clear error."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise disk_error(err, place) from err
+        raise
 
 
 def disk_error(err: OSError, path: Path) -> GlacierError:

@@ -16,7 +16,11 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.errors
-from odc.loader import RasterLoadParams, RasterSource, RioDriver
+from odc.geo.converters import rio_geobox
+from odc.geo.geobox import GeoBox
+from odc.geo.overlap import compute_reproject_roi
+from odc.loader import RasterLoadParams, RasterSource, RioReader
+from odc.loader._rio import LocalContext, _do_read
 from rasterio.enums import Resampling
 
 from glacierhpc.errors import InputError, missing_package, unknown_name
@@ -80,7 +84,6 @@ def gdal_options(policy: RetryPolicy, *, again: bool = False) -> dict[str, Any]:
         "GDAL_HTTP_MULTIRANGE": "SERIAL",  # the parallel form has no retry
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
         "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-        "CPL_VSIL_CURL_USE_HEAD": "NO",  # one round trip less per file; the size comes with the first range
         "VSI_CACHE": "TRUE",
         "VSI_CACHE_SIZE": "5000000",
         "GDAL_NUM_THREADS": "1",
@@ -111,11 +114,11 @@ def read_with_retries(
         try:
             with rasterio.Env(**gdal_options(policy, again=attempt > 1)):
                 return read(replace(request, href=signed), policy), attempt
-        except (rasterio.errors.RasterioError, OSError, RuntimeError) as err:
+        except (*_READ_ERRORS, OSError, RuntimeError) as err:
             text = _innermost(err)
             if signer.expired(signed) or "403" in text or "401" in text:
                 signer.renew(signed)
-            if attempt == policy.max_attempts or not _may_pass(request.href, text):
+            if attempt == policy.max_attempts or not _may_pass(request.href, text, attempt):
                 raise ReadFailed(_explain(request, text), attempt) from err
             log.info("try %d of %s failed (%s)", attempt, redact(request.href), redact(text))
         sleep(_pause_s(policy, attempt))
@@ -135,11 +138,40 @@ def read_odc(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
     )
     fill = request.nodata if request.nodata is not None else _no_value(request.dtype)
     image = np.full(grid.shape, fill, request.dtype)
-    driver = RioDriver()
-    context = driver.new_load(grid.geobox)
-    reader = driver.open(RasterSource(request.href, band=request.band_index), context.local_ctx(dict))
-    reader.read(settings, grid.geobox, dst=image)
+    source = RasterSource(request.href, band=request.band_index)
+    CheckedReader(source, LocalContext()).read(settings, grid.geobox, dst=image)
     return image
+
+
+class CheckedReader(RioReader):
+    """odc-stac's reader on a file that has been looked at first.
+
+    A connection that breaks inside the header leaves a file without its place on Earth, which GDAL only warns of;
+    odc-stac then finds no overlap and returns nodata. Met with `archive serve` cutting answers short.
+    """
+
+    def read(
+        self,
+        cfg: RasterLoadParams,
+        dst_geobox: GeoBox,
+        *,
+        dst: np.ndarray | None = None,
+        selection: Any = None,
+    ) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Read onto a grid; raise `OSError` where the file does not say where it lies."""
+        with rasterio.open(self._src.uri, sharing=False) as source:
+            refuse_without_place(source)
+            if self._src.band > source.count:
+                raise OSError(f"band index {self._src.band} of a file of {source.count}")
+            # the tolerance in pixels below which a shift is no reason to resample: odc-stac's own two values
+            overlap = compute_reproject_roi(rio_geobox(source), dst_geobox, ttol=0.9 if cfg.nearest else 0.05)
+            return _do_read(rasterio.band(source, self._src.band), cfg, dst_geobox, overlap, dst=dst)
+
+
+def refuse_without_place(source: rasterio.DatasetReader) -> None:
+    """Raise OSError for a file without CRS or transform."""
+    if source.crs is None or source.transform.is_identity:
+        raise OSError("the header was cut short or has no CRS and transform")
 
 
 def read_stackstac(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
@@ -175,6 +207,8 @@ def read_stackstac(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
         gdal_env=DEFAULT_GDAL_ENV.updated(always=gdal_options(policy)),
         errors_as_nodata=(),
     )
+    with rasterio.open(request.href) as source:
+        refuse_without_place(source)
     return np.asarray(stack.data[0, 0].compute(scheduler="synchronous"))
 
 
@@ -236,14 +270,21 @@ def _innermost(err: BaseException) -> str:
     return str(err)
 
 
+# a file that opens without its place is a warning by default, an error under -W error
+_READ_ERRORS = (rasterio.errors.RasterioError, rasterio.errors.NotGeoreferencedWarning)
 _PERMANENT = re.compile(
-    r"HTTP response code: (400|404|405|410|416)|No such file|Permission denied|band index"
+    r"HTTP response code: (400|404|405|410|416)|No such file|does not exist|Permission denied|band index"
 )
 
 
-def _may_pass(href: str, text: str) -> bool:
-    """Servers recover from anything but a missing file; a local file never changes its mind."""
-    return href.startswith(("http://", "https://", "s3://", "/vsi")) and not _PERMANENT.search(text)
+def _may_pass(href: str, text: str, attempt: int) -> bool:
+    """Servers recover from anything but a missing file; a local file never changes its mind.
+
+    A missing file is asked for once more, past GDAL's memory of it, which may be older than the file.
+    """
+    if not href.startswith(("http://", "https://", "s3://", "/vsi")):
+        return False
+    return attempt == 1 or not _PERMANENT.search(text)
 
 
 _REASONS: Mapping[str, str] = {
@@ -255,7 +296,9 @@ _REASONS: Mapping[str, str] = {
     r"not recognized as being in a supported file format|not a TIFF|not recognized": (
         "what came is not an image (an error page, or a damaged file)"
     ),
-    r"Read failed|TIFFRead|Decod|decod|Zip|expected|truncat|Got \d+ bytes": "the file is damaged or was cut short",
+    r"Read failed|no geotransform|cut short|TIFFRead|[Dd]ecod|Zip|expected|truncat|Got \d+ bytes": (
+        "the file is damaged or was cut short"
+    ),
     r"Could not resolve|Connection refused|Couldn't connect|curl": "no connection to the server",
 }
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
+from affine import Affine
 
 from glacierhpc.cube import open_cube
 from glacierhpc.errors import GlacierError, InputError
@@ -242,6 +244,17 @@ def test_what_is_not_an_image_is_said_plainly(three, tmp_path, content, reason):
     if content is not None:
         path.write_bytes(content)
     assert reason in run(three, tmp_path).failed["A"]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("loader", ["odc", "stackstac"])
+def test_a_file_without_its_place_is_an_error_not_nodata(three, tmp_path, loader):
+    path = Path(three[1]["assets"]["green"]["href"])
+    with rasterio.open(path) as source:
+        values, profile = source.read(), {**source.profile, "crs": None, "transform": Affine.identity()}
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(values)
+    assert "damaged or was cut short" in run(three, tmp_path, loader=loader).failed["A"]
 
 
 def test_nothing_left_is_one_clear_error(three, tmp_path):
