@@ -35,6 +35,9 @@ def make_cluster(
 ) -> AbstractContextManager[Executor | None]:
     """Start the workers of one step and stop them at its end.
 
+    Workers are new processes that import the caller's main module: a script of one's own keeps its work
+    under ``if __name__ == "__main__":``.
+
     Parameters
     ----------
     kind : {"local", "serial"}
@@ -80,7 +83,8 @@ def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | No
             threads_per_worker=cores,
             memory_limit=f"{memory_gb}GB" if memory_gb else "auto",
             host="127.0.0.1",
-            dashboard_address=None,
+            # a free port of the loopback only: the dashboard has no password
+            dashboard_address="127.0.0.1:0",
             local_directory=folder,
             silence_logs=logging.ERROR,
         ) as cluster,
