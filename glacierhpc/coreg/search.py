@@ -114,15 +114,20 @@ def _look_again(
 
 
 def _fine_look(reference: np.ndarray, moving: np.ndarray, coarse: Search, options: SearchOptions) -> Search:
-    """Refine on the finest structure where both images have it; the coarse correlation stays the verdict's."""
+    """Refine on the finest structure where both images have it; the coarse correlation stays the verdict's.
+
+    Pairs that show the same all over are left alone: there is nothing to be deceived by, and the coarse look
+    averages more of the noise away.
+    """
     pair = _textures(reference, moving, FINE_MEAN_RADIUS_PX)
-    if isinstance(pair, str):
+    if isinstance(pair, str) or coarse.rho > SAME_RHO:
         return coarse
     fine = _finest(pair, coarse.matrix, options)
     if fine.reason or fine.rho < MIN_FINE_RHO:
         return coarse
     fine = _look_again(reference, moving, pair, fine, options, FINE_MEAN_RADIUS_PX)
-    if corner_motion(fine.matrix, coarse.matrix, reference.shape) > MAX_FINE_SHIFT_PX:
+    apart_px = corner_motion(fine.matrix, coarse.matrix, reference.shape)
+    if apart_px > MAX_FINE_SHIFT_PX:
         return coarse
     return replace(coarse, matrix=fine.matrix, iterations=coarse.iterations + fine.iterations)
 
