@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	&& echo "$$p" && break; done)
 
 # Where torch comes from: empty is the usual index. A machine without an NVIDIA GPU saves 2 GB with
-#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#   make demo TORCH_INDEX=<the address of the CPU builds, from PyTorch's installation page>
 TORCH_INDEX ?=
 INSTALL = $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt
 

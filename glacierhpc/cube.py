@@ -168,9 +168,8 @@ def write_time(path: Path | str, index: int, arrays: Mapping[str, np.ndarray]) -
         Position on the time axis.
     arrays : mapping of variable name to (band, y, x) or (y, x)
     """
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
     for name, values in arrays.items():
-        array = group[name]
+        array = zarr.open_array(Path(path) / name, mode="r+")
         if values.shape != array.shape[1:]:
             raise ValueError(f"{name} of one date has shape {array.shape[1:]}, not {values.shape}")
         array[index] = values

@@ -6,7 +6,6 @@ Nothing here reads pixels. Tokens never leave this module except inside the URL 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 import time
@@ -94,9 +93,16 @@ def make_signer(spec: SignerSpec) -> Signer:
     if spec.kind == "none":
         return NoSigner()
     if spec.kind == "planetary-computer":
-        # the same two variables that the planetary-computer package reads
-        url = os.environ.get("PC_SDK_SAS_URL", "https://planetarycomputer.microsoft.com/api/sas/v1/token")
-        return TokenSigner(url.rstrip("/"), timeout_s=spec.timeout_s, azure_only=True)
+        from planetary_computer.settings import Settings  # its import takes a second
+
+        # the package knows the endpoint and the user's key, from variables or from its settings file
+        settings = Settings()
+        return TokenSigner(
+            settings.sas_url.rstrip("/"),
+            timeout_s=spec.timeout_s,
+            azure_only=True,
+            subscription_key=settings.subscription_key,
+        )
     return TokenSigner(str(spec.token_url), timeout_s=spec.timeout_s, azure_only=False)
 
 
@@ -130,12 +136,21 @@ class _Token:
 class TokenSigner:
     """Tokens per storage account and container, as Planetary Computer hands them out.
 
-    The planetary-computer package has no lock (every thread asks at once), no timeout, and never re-signs a
-    URL that already carries a token, so long runs die when it expires; this is the same protocol without these.
+    The planetary-computer package asks without a lock (every thread at once) and without a timeout, and never
+    re-signs a URL that already carries a token, so long runs die when it expires; this is the same protocol
+    without these.
     """
 
-    def __init__(self, token_url: str, *, timeout_s: float = 30.0, azure_only: bool = True) -> None:
+    def __init__(
+        self,
+        token_url: str,
+        *,
+        timeout_s: float = 30.0,
+        azure_only: bool = True,
+        subscription_key: str | None = None,
+    ) -> None:
         self._token_url = token_url
+        self._headers = {"Ocp-Apim-Subscription-Key": subscription_key} if subscription_key else {}
         self._timeout_s = timeout_s
         self._azure_only = azure_only
         self._tokens: dict[tuple[str, str], _Token] = {}
@@ -187,10 +202,8 @@ class TokenSigner:
 
     def _fetch(self, place: tuple[str, str], token: _Token) -> None:
         url = f"{self._token_url}/{place[0]}/{place[1]}"
-        key = os.environ.get("PC_SDK_SUBSCRIPTION_KEY") if self._azure_only else None
-        headers = {"Ocp-Apim-Subscription-Key": key} if key else {}
         try:
-            response = self._session.get(url, headers=headers, timeout=self._timeout_s)
+            response = self._session.get(url, headers=self._headers, timeout=self._timeout_s)
             response.raise_for_status()
             answer = response.json()
             query, expires_at = str(answer["token"]).lstrip("?"), _parse_time(answer["msft:expiry"])

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from glacierhpc.config import Config
+from glacierhpc.config import Config, config_hash
 from glacierhpc.coreg import align_cube
 from glacierhpc.cube import open_cube
 from glacierhpc.errors import GlacierError, InputError
@@ -37,6 +37,7 @@ def search(config: Config, run: RunDirectory) -> Summary:
     """Find the scenes and freeze them, unsigned, in ``items.json``."""
     result = _search(config)
     write_items(run.items, result)
+    run.provenance(input_ids=[item["id"] for item in result.items])
     return {"table": _search_table(result.items, result.report), **result.report}
 
 
@@ -51,6 +52,7 @@ def acquire(config: Config, run: RunDirectory) -> Summary:
             manifest=run.manifest,
             scenes_table=run.scenes,
             executor=executor,
+            progress=_progress("acquire"),
             **_reading(config),
         )
     failed = summary.failed
@@ -219,8 +221,20 @@ def _reading(config: Config) -> dict[str, Any]:
         "backoff_s": acquisition.backoff_s,
         "timeout_s": archive.timeout_s,
         "signing": archive.signing,
+        "catalogue": archive.catalogue,
+        "attrs": {"config_hash": config_hash(config)},
         "in_flight": 2 * acquisition.read_threads,
     }
+
+
+def _progress(step: str) -> Callable[[int, int], None]:
+    """Return what a long step calls with what is done and what there is to do: a log record that moves the bar."""
+
+    def show(done: int, total: int) -> None:
+        if done == total or done % max(1, total // 20) == 0:
+            log.info("%s: %d of %d", step, done, total, extra={"done": done, "total": total})
+
+    return show
 
 
 def _workers(config: Config, *, reading: bool = False) -> AbstractContextManager[Executor | None]:
@@ -229,8 +243,7 @@ def _workers(config: Config, *, reading: bool = False) -> AbstractContextManager
     cores = (
         math.ceil(config.acquire.read_threads / cluster.workers) if reading else cluster.threads_per_worker
     )
-    memory_gb = cluster.memory_gb / cluster.workers if cluster.memory_gb else None
-    return make_cluster(cluster.kind, workers=cluster.workers, cores=cores, memory_gb=memory_gb)
+    return make_cluster(cluster.kind, workers=cluster.workers, cores=cores, memory_gb=cluster.memory_gb)
 
 
 def _stable_ground(config: Config, grid: Grid) -> np.ndarray | None:

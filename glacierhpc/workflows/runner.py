@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from glacierhpc.config import Config, config_hash, config_to_yaml
 from glacierhpc.errors import InputError, missing_package, unknown_name
+from glacierhpc.hpc.slurm import job_surroundings
 from glacierhpc.rundir import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def _dry_run(name: str, config: Config) -> Summary:
 @contextmanager
 def _claimed(config: Config) -> Iterator[RunDirectory]:
     with RunDirectory.open(config.run_path, config_to_yaml(config), config_hash(config)) as run:
-        run.provenance(seeds={"train": config.train.seed})
+        run.provenance(seeds={"train": config.train.seed}, **job_surroundings())
         yield run
 
 
@@ -155,4 +156,5 @@ def _log_file(path: Path) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk has already been said, by whom it stopped
+            handler.close()
