@@ -102,10 +102,14 @@ def test_tokens_are_renewed_before_they_expire_and_on_refusal(office):
     assert signer.sign(BLOB) == third and len(office.asked) == 3
 
 
-def test_the_subscription_key_goes_along(office, monkeypatch):
+def test_the_packages_endpoint_and_key_are_used(office, monkeypatch):
     monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "k")
-    TokenSigner("https://pc/token").sign(BLOB)
-    assert office.asked[0][1] == {"Ocp-Apim-Subscription-Key": "k"}
+    monkeypatch.setenv("PC_SDK_SAS_URL", "https://pc/token")
+    make_signer.cache_clear()
+    make_signer(signer_spec("planetary-computer")).sign(BLOB)
+    make_signer.cache_clear()
+    url, headers = office.asked[0]
+    assert url.startswith("https://pc/token/") and headers == {"Ocp-Apim-Subscription-Key": "k"}
     TokenSigner("https://mine/token", azure_only=False).sign("http://host/c/a.tif")
     assert office.asked[1] == ("https://mine/token/host/c", {})
 
