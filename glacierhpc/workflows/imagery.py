@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from glacierhpc.config import Config, config_hash
 from glacierhpc.coreg import align_cube
@@ -128,8 +129,8 @@ def align(config: Config, run: RunDirectory) -> Summary:
             ["scenes left out", len(rows) - len(good)],
             ["shift, median", f"{good.shift_px.median():.2f} px = {good.shift_m.median():.1f} m"],
             ["shift, largest", f"{good.shift_px.max():.2f} px"],
-            ["residual on stable ground, before", f"{good.residual_before_px.median():.3f} px"],
-            ["residual on stable ground, after", f"{good.residual_px.median():.3f} px"],
+            ["residual on stable ground, before", _median_px(good.residual_before_px)],
+            ["residual on stable ground, after", _median_px(good.residual_px)],
         ]
     }
 
@@ -225,6 +226,11 @@ def _reading(config: Config) -> dict[str, Any]:
         "attrs": {"config_hash": config_hash(config)},
         "in_flight": 2 * acquisition.read_threads,
     }
+
+
+def _median_px(values: pd.Series) -> str:
+    measured = values.dropna()
+    return "not measured: too little stable ground" if measured.empty else f"{measured.median():.3f} px"
 
 
 def _progress(step: str) -> Callable[[int, int], None]:
