@@ -146,6 +146,7 @@ def composite(config: Config, run: RunDirectory) -> Summary:
             statistic=config.composite.statistic,
             min_looks=config.composite.min_looks,
             threshold=config.composite.threshold,
+            use_filled=config.composite.use_filled,
             start=config.period.start,
             end=config.period.end,
             executor=executor,
