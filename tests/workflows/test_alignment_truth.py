@@ -15,7 +15,7 @@ from glacierhpc.grid import Grid
 from glacierhpc.mapping.outlines import glacier_mask
 from glacierhpc.scenes import archive
 from glacierhpc.scenes.acquire import acquire
-from glacierhpc.scenes.archive.truth import MATRIX_COLUMNS, Truth
+from glacierhpc.scenes.archive.truth import Truth, corner_offsets
 from glacierhpc.scenes.clean import clean_cube
 from glacierhpc.scenes.stac import search_scenes
 
@@ -40,19 +40,6 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, Tru
     stable = ~glacier_mask(folder / "archive" / "outlines.gpkg", grid)
     table = align_cube(cube, folder / "aligned.zarr", band="nir08", stable=stable, max_shift_px=8)
     return table.assign(cloud_cover=cube.cloud_cover.values), truth, grid
-
-
-def corner_offsets(table: pd.DataFrame, truth: Truth, grid: Grid) -> np.ndarray:
-    """Return estimated minus true position of the grid's corners, (scene, axis, corner) px.
-
-    A median of scenes lies nowhere in particular: one offset, common to all scenes, is not determined.
-    """
-    rows, columns = grid.shape
-    corners = np.array([[0, 0, 1], [columns - 1, 0, 1], [0, rows - 1, 1], [columns - 1, rows - 1, 1]]).T
-    found = table[list(MATRIX_COLUMNS)].to_numpy().reshape(-1, 3, 3)
-    known = np.array([truth.matrix(scene, grid) for scene in table.scene])
-    offsets = ((found - known) @ corners)[:, :2]
-    return offsets - np.median(offsets, axis=0)
 
 
 def test_every_scene_under_30_percent_cloud_is_within_a_twentieth_pixel(aligned) -> None:

@@ -65,6 +65,28 @@ class Truth:
         return np.linalg.inv(to_own) @ matrix @ to_own
 
 
+def corner_offsets(table: pd.DataFrame, truth: Truth, grid: Grid) -> np.ndarray:
+    """Return estimated minus true places of a grid's corners, (scene, axis, corner), pixels; axis 0 is x.
+
+    A reference made of the scenes lies nowhere in particular: one offset, common to all scenes, no
+    co-registration can know. Its median over the scenes is taken out.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of ``alignment.parquet``: scene, m00 .. m22.
+    grid : Grid
+        Of the cube that was aligned.
+    """
+    rows, columns = grid.shape
+    corners = np.array([[0, 0, 1], [columns - 1, 0, 1], [0, rows - 1, 1], [columns - 1, rows - 1, 1]]).T
+    found = table[list(MATRIX_COLUMNS)].to_numpy(float).reshape(-1, 3, 3)
+    known = np.array([truth.matrix(scene, grid) for scene in table["scene"]])
+    places = [matrices @ corners for matrices in (found, known)]
+    offsets = np.subtract(*(place[:, :2] / place[:, 2:] for place in places))
+    return np.asarray(offsets - np.median(offsets, axis=0))
+
+
 def read_truth(archive: Path | str) -> Truth:
     """Read the truth of an archive that `create` made.
 
