@@ -325,12 +325,12 @@ def archive_serve(
         fail_rate=fail_rate,
     ) as served:
         addresses = {"catalogue": served.stac_url, "files": served.files_url, "tokens": served.token_url}
-        show(
-            {"table": [[key, value] for key, value in addresses.items() if value], **addresses},
-            as_json=as_json,
-        )
-        sys.stdout.flush()
-        with suppress(KeyboardInterrupt):  # the way to end it
+        with suppress(KeyboardInterrupt):  # the way to end it, at once if need be
+            show(
+                {"table": [[key, value] for key, value in addresses.items() if value], **addresses},
+                as_json=as_json,
+            )
+            sys.stdout.flush()
             signal.pause()
 
 
@@ -343,6 +343,12 @@ def archive_index(
     nodata: Annotated[float | None, typer.Option(help="number that means no data")] = None,
     bands: Annotated[str, typer.Option(metavar="A,B,...", help="bands inside one file, in order")] = "",
     pattern: Annotated[str | None, typer.Option(help="file names, such as {scene}_{date}_{band}")] = None,
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KIND", help="a band that is a quality raster: cloud_mask, flags, qa_pixel or scl"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a STAC catalogue of scenes already on disk."""
@@ -357,8 +363,22 @@ def archive_index(
             nodata=nodata,
             bands=[band.strip() for band in bands.split(",") if band.strip()] or None,
             pattern=pattern,
+            quality=_pairs("--quality", quality or []),
         )
     show({"table": [["catalogue", catalogue]], "catalogue": str(catalogue)}, as_json=as_json)
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    """Return the NAME=VALUE of a repeated option."""
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise InputError(
+                f"{option} {text!r} is not NAME=KIND; write for instance {option} clm=cloud_mask"
+            )
+        pairs[name] = value
+    return pairs
 
 
 @bench_app.command(

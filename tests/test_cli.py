@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from glacierhpc import cli, workflows
 from glacierhpc.errors import GlacierError
+from tests.scenes.rasters import numbers, write_raster
 
 ROOT = Path(__file__).resolve().parents[1]
 BBOX = [77.6375, 32.1, 77.6625, 32.12]
@@ -130,6 +132,26 @@ def test_the_steps_are_those_of_the_configuration() -> None:
     assert tuple(cli.STEPS) == STEPS
 
 
+def test_own_files_become_a_catalogue(glacier: Callable[..., Answer], tmp_path: Path) -> None:
+    for day in ("20150711", "20150727"):
+        for name, values in (
+            ("img", np.stack([numbers(0), numbers(1)])),
+            ("clm", np.zeros((40, 50), np.uint8)),
+        ):
+            write_raster(tmp_path / "in" / f"site7_{name}_{day}.tif", values)
+    told = glacier(
+        "archive", "index", tmp_path / "in", "--collection", "own", "--scale", "1e-4", "--json",
+        "--pattern", r"(?P<scene>site7)(?:_img|_(?P<band>clm))_(?P<date>\d{8})",
+        "--bands", "green, swir16", "--quality", "clm=cloud_mask", "--quality", "qa=flags",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    items = sorted((Path(told.json["catalogue"]).parent / "items").glob("*.json"))
+    assert [path.stem for path in items] == ["site7_20150711", "site7_20150727"]
+    item = json.loads(items[0].read_text())
+    assert item["collection"] == "own" and set(item["assets"]) == {"cloud_mask", "image"}
+    assert [band["name"] for band in item["assets"]["image"]["bands"]] == ["green", "swir16"]
+
+
 def test_version_template_and_check(glacier: Callable[..., Answer], tmp_path: Path, config: Path) -> None:
     assert glacier("--version").out.startswith("glacierhpc 0.")
     (tmp_path / "template.yaml").write_text(glacier("config", "template").out)
@@ -191,6 +213,8 @@ def test_wrong_configurations(
         (["run", "."], "no config.yaml"),
         (["archive", "create", "x", "--scenes", "0"], "--scenes"),
         (["archive", "index", "none"], "none"),
+        (["archive", "index", ".", "--quality", "clm"], "--quality 'clm' is not NAME=KIND"),
+        (["archive", "index", ".", "--quality", "clm=clouds"], "did you mean 'cloud_mask'"),
         (["archive", "serve", "none"], "none"),
         (["demo", "thesis"], "thesis"),
     ],

@@ -173,7 +173,15 @@ def check_align_band(acquire: Acquire, align: Align) -> Iterator[Fault]:
 
 
 def check_index_bands(acquire: Acquire, composite: Composite) -> Iterator[Fault]:
-    """Check that the bands of the index are read."""
+    """Check that the bands of the index, or the band that stands for one, are read."""
+    if composite.index not in INDEX_BANDS:
+        if composite.index not in acquire.bands:
+            yield Fault(
+                ("composite", "index"),
+                f"band {composite.index!r} is not read; add it to acquire.bands, or choose one of: "
+                f"{', '.join((*INDEX_BANDS, *acquire.bands))}",
+            )
+        return
     read = {*acquire.bands, *(("nir08",) if "nir" in acquire.bands else ())}
     missing = [band for band in INDEX_BANDS[composite.index] if band not in read]
     if missing:

@@ -25,6 +25,9 @@ INDEX_BANDS: dict[str, tuple[str, ...]] = {
 }
 """The bands each index is made of; ``nir`` may stand for ``nir08``."""
 
+Index = Literal["ndsi", "ndwi", "ndvi", "albedo", Band]
+"""What a composite shows: an index, or the reflectance of one band under its common name."""
+
 MODELS = ("convlstm",)
 """Models that can be trained by name; a dotted path to a class of one's own is accepted too."""
 
@@ -177,7 +180,9 @@ class Align(Section):
 class Composite(Section):
     """One image of an index per window of months."""
 
-    index: Literal["ndsi", "ndwi", "ndvi", "albedo"] = Field("ndsi", description="ndsi, ndwi, ndvi or albedo")
+    index: Index = Field(
+        "ndsi", description="ndsi, ndwi, ndvi, albedo, or one of acquire.bands for its reflectance"
+    )
     window_months: Literal[1, 2, 3, 4, 6, 12] = Field(
         3, description="length of a window, months; counted from January: 1, 2, 3, 4, 6 or 12"
     )
@@ -187,7 +192,10 @@ class Composite(Section):
         None,
         ge=-1,
         le=1,
-        description="index value from which a pixel is 1, below it 0; null = keep the index",
+        description="value under which a pixel becomes 0, the others keep theirs; null = keep all",
+    )
+    use_filled: bool = Field(
+        False, description="also use pixels made up by gap filling, where a window has measured ones too"
     )
 
 

@@ -141,7 +141,7 @@ def find_band(item: Item, band: str) -> BandAsset:
     )
 
 
-_QUALITY_KINDS = {
+QUALITY_KINDS = {
     "qa_pixel": "landsat-qa",
     "scl": "sentinel2-scl",
     "cloud_mask": "cloud-mask",
@@ -153,7 +153,7 @@ def quality_asset(item: Item) -> QualityAsset | None:
     """Return the raster that says which pixels are cloud, shadow, snow or fill, or None."""
     found = []
     for key, asset in item["assets"].items():
-        kind = _QUALITY_KINDS.get(key.lower())
+        kind = QUALITY_KINDS.get(key.lower())
         if kind:
             found.append((_is_jpeg2000(asset), key, QualityAsset(key, asset["href"], kind)))
     return min(found, key=lambda entry: entry[:2])[2] if found else None

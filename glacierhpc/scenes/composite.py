@@ -105,8 +105,7 @@ def composite_cube(
 ) -> pd.DataFrame:
     """Write one index image per date window.
 
-    The index is computed for each date and then combined; thresholded index images show snow and ice cover,
-    not ice motion.
+    The index is computed for each date and then combined; a change of an index is not ice motion.
 
     Parameters
     ----------
@@ -116,9 +115,9 @@ def composite_cube(
         ``data`` (time, band, y, x) float32, NaN where there were fewer than `min_looks`; ``looks`` int16;
         ``valid`` bool; time is the middle of the window, ``window_start`` and ``window_end`` (not included).
     index : str
-        A name of `indices.INDICES`.
+        A name of `indices.INDICES`, or of a band for its reflectance.
     threshold : float, optional
-        Turns the combined index into 1 (at or above) and 0.
+        Values of the combined index under it become 0; the others keep theirs.
     use_filled : bool
         Also use pixels that gap filling made up; they do not count as looks.
     executor : Executor, optional
@@ -139,7 +138,7 @@ def composite_cube(
         "index": index,
         "statistic": statistic,
         "min_looks": min_looks,
-        "shows": "snow and ice cover (index values), not ice motion",
+        "shows": f"{find_index(index).long_name}, not ice motion",
     }
     _create(store, cube, windows, index, {**attrs, **({} if threshold is None else {"threshold": threshold})})
     members = [np.flatnonzero((cube.time.values >= w.start) & (cube.time.values < w.end)) for w in windows]
@@ -216,7 +215,7 @@ def _write_window(
     valid = looks >= max(1, min_looks)
     values[~valid] = np.nan
     if threshold is not None:
-        values = np.where(valid, values >= threshold, np.nan).astype(np.float32)
+        values[values < threshold] = 0.0  # NaN is under nothing
     write_time(store, position, {"data": values[None], "looks": looks, "valid": valid})
     return {
         "scenes": len(dates),

@@ -1,4 +1,4 @@
-"""Spectral indices and albedo, as functions of named bands in reflectance.
+"""Spectral indices, albedo and plain bands, as functions of named bands in reflectance.
 
 Digital numbers give other values: the offset of an archive does not cancel in a ratio.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
 from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.scenes.collections import COMMON_NAMES
 
 Bands = Mapping[str, np.ndarray]
 
@@ -86,10 +88,18 @@ INDICES: dict[str, Index] = {
 
 
 def find_index(name: str) -> Index:
-    """Return an index by name, or raise InputError with the names there are."""
-    if name not in INDICES:
-        raise unknown_name("index (composite.index)", name, INDICES)
-    return INDICES[name]
+    """Return an index by name; the common name of a band gives that band's reflectance unchanged.
+
+    Raises
+    ------
+    InputError
+        If it is neither; lists the names there are.
+    """
+    if name in INDICES:
+        return INDICES[name]
+    if name in COMMON_NAMES:
+        return Index(itemgetter(name), (name,), f"surface reflectance, {name}")
+    raise unknown_name("index (composite.index)", name, (*INDICES, *COMMON_NAMES))
 
 
 def check_bands(name: str, available: Mapping[str, object] | list[str]) -> tuple[str, ...]:
@@ -102,7 +112,7 @@ def check_bands(name: str, available: Mapping[str, object] | list[str]) -> tuple
     """
     found = []
     for band in find_index(name).bands:
-        alternatives = (band, "nir") if band == "nir08" else (band,)
+        alternatives = (band, "nir") if band == "nir08" and name in INDICES else (band,)
         present = [each for each in alternatives if each in available]
         if not present:
             raise InputError(

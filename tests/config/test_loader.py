@@ -72,6 +72,12 @@ def test_the_paper_preset_is_the_published_method() -> None:
         "mean",
         None,
     )
+    assert config.composite.use_filled
+
+
+def test_a_single_band_can_stand_for_an_index(good: Path) -> None:
+    config = load_config(good, ["acquire.bands=[green]", "align.band=green", "composite.index=green"])
+    assert config.composite.index == "green" and not config.composite.use_filled
 
 
 def test_the_template_has_every_key_with_its_default(tmp_path: Path, good: Path) -> None:
@@ -147,6 +153,8 @@ clean: 3
         (["align.band=red", "acquire.bands=[green, swir16]"], "'red' is not read"),
         (["acquire.bands=[green, nir08]"], "lacks swir16"),
         (["composite.index=nds"], "did you mean 'ndsi'?"),
+        (["composite.index=blue"], "band 'blue' is not read; add it to acquire.bands"),
+        (["composite.index=nir"], "choose one of: ndsi, ndwi, ndvi, albedo, green, red, nir08, swir16"),
         (["composite.window_months=5"], "window_months"),
         (["sequences.size_px=1000"], "does not fit into the area"),
         (["split.test_share=0.9"], "nothing to train on"),

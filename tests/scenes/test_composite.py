@@ -104,14 +104,25 @@ def test_every_window_is_there_and_an_empty_one_is_a_gap(cube, tmp_path):
 
 
 def test_threshold_looks_and_filled_pixels(cube, tmp_path):
+    composite_cube(cube, tmp_path / "a.zarr", **options(min_looks=2, statistic="mean"))
     composite_cube(cube, tmp_path / "c.zarr", **options(threshold=0.3, min_looks=2, statistic="mean"))
-    found = open_cube(tmp_path / "c.zarr")
-    assert set(np.unique(found.data.values[np.isfinite(found.data.values)])) <= {0.0, 1.0}
+    whole, found = (open_cube(tmp_path / name) for name in ("a.zarr", "c.zarr"))
+    low = whole.data.values < 0.3
+    assert low.any() and (whole.data.values >= 0.3).any()
+    np.testing.assert_array_equal(found.data.values, np.where(low, np.float32(0), whole.data.values))
     assert not found.valid[0, 0].any() and not found.valid[2].any()
     composite_cube(cube, tmp_path / "f.zarr", **options(use_filled=True, min_looks=1))
     filled = open_cube(tmp_path / "f.zarr")
     assert (filled.looks == found.looks).all()
     assert not filled.valid[2, 0].any(), "a window seen in no date stays a gap"
+
+
+def test_one_band_is_composited_as_it_is(cube, tmp_path):
+    composite_cube(cube, tmp_path / "c.zarr", **options(index="green"))
+    found, source = open_cube(tmp_path / "c.zarr"), open_cube(cube)
+    np.testing.assert_array_equal(found.data[2, 0, 1:], source.data.sel(band="green")[3, 1:])
+    assert list(found.band.values) == ["green"] and found.data.attrs["long_name"].endswith("green")
+    assert found.attrs["shows"] == "surface reflectance, green, not ice motion"
 
 
 def test_blocks_give_the_same_as_one_pass(cube, tmp_path, monkeypatch):

@@ -58,3 +58,13 @@ def test_near_infrared_may_be_the_broad_band():
         check_bands("ndsi", ["green", "red"])
     with pytest.raises(InputError, match="'snow' is not known.*ndsi, ndvi"):
         find_index("snow")
+
+
+def test_a_band_stands_for_itself_and_for_no_other():
+    found = find_index("green")
+    green = np.array([0.3, np.nan], np.float32)
+    assert found.compute({"green": green}) is green and found.bands == ("green",)
+    assert found.long_name == "surface reflectance, green"
+    assert check_bands("nir08", ["red", "nir08"]) == ("nir08",)
+    with pytest.raises(InputError, match="add 'nir08' to acquire.bands"):
+        check_bands("nir08", ["red", "nir"])

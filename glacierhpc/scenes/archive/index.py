@@ -18,9 +18,9 @@ import rasterio
 import rasterio.errors
 from rasterio.warp import transform_bounds
 
-from glacierhpc.errors import InputError
+from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.files import write_json
-from glacierhpc.scenes.collections import COMMON_NAMES, band_assets, quality_asset
+from glacierhpc.scenes.collections import COMMON_NAMES, QUALITY_KINDS, band_assets, quality_asset
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,12 @@ def index(
     Raises
     ------
     InputError
-        If there is no image, or one has no date, no place on Earth, or no names for its bands.
+        If there is no image, or one has no date, no place on Earth, or no names for its bands; if a kind of
+        quality raster is not known.
     """
+    for kind in (quality or {}).values():
+        if kind not in QUALITY_KINDS:
+            raise unknown_name("kind of quality raster", kind, QUALITY_KINDS)
     root = Path(folder).resolve()
     scenes = _group(_images(root), pattern)
     describe = _Describer(collection, scale, offset, nodata, tuple(bands or ()), dict(quality or {}))

@@ -183,6 +183,8 @@ def test_what_cannot_be_indexed_says_why(tmp_path):
     (tmp_path / "undated.tif").write_bytes(b"<html>")
     with pytest.raises(InputError, match="undated.tif cannot be read as an image"):
         index(tmp_path)
+    with pytest.raises(InputError, match="'cloudmask' is not known; did you mean 'cloud_mask'"):
+        index(tmp_path, quality={"clm": "cloudmask"})
     assert not (tmp_path / "catalog.json").exists()
 
 
