@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+from numba import njit, uint64
 
 from glacierhpc.errors import InputError
 
@@ -98,7 +98,8 @@ def gather(
     validity = np.empty((len(plan), plan.steps, plan.size, plan.size), np.bool_)
     mask = np.empty(0, np.bool_) if valid is None else np.ascontiguousarray(valid, np.bool_)
     # flat bytes: loops over one-dimensional arrays of plain numbers are the ones LLVM vectorises
-    _gather(
+    copy = _gather_band if bands == 1 else _gather_bands
+    copy(
         cube.reshape(-1),
         np.array(cube.shape, np.int64),
         mask.reshape(-1).view(np.uint8),
@@ -110,46 +111,51 @@ def gather(
     return out, validity
 
 
+# Rows are short (50 px), so what a row costs besides its pixels decides: flat places instead of slices, unsigned so
+# that no index is tested for a sign, and no calls per row. Each of the three took a third to a half of the time.
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gather(cube, cube_shape, mask, starts, out_shape, out, validity):
+def _gather_band(cube, cube_shape, mask, starts, out_shape, out, validity):
+    """Copy boxes of a cube with one band: one pass over every row."""
+    rows, columns = cube_shape[2], cube_shape[3]
+    steps, size = out_shape[1], out_shape[3]
+    for n in range(starts.shape[0]):
+        for s in range(steps):
+            for y in range(size):
+                row = (starts[n, 0] + s) * rows + starts[n, 1] + y
+                source = uint64(row * columns + starts[n, 2])
+                target = uint64(((n * steps + s) * size + y) * size)
+                for x in range(size):
+                    value = cube[source + uint64(x)]
+                    ok = value == value
+                    if mask.size > 0:
+                        ok &= mask[source + uint64(x)] != 0
+                    validity[target + uint64(x)] = ok
+                    out[target + uint64(x)] = value if ok else np.float32(0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _gather_bands(cube, cube_shape, mask, starts, out_shape, out, validity):
+    """Copy boxes of a cube with several bands, whose validity is known only when all of them have been seen."""
     bands, rows, columns = cube_shape[1], cube_shape[2], cube_shape[3]
     steps, size = out_shape[1], out_shape[3]
     for n in range(starts.shape[0]):
         for s in range(steps):
-            t, row0, column = starts[n, 0] + s, starts[n, 1], starts[n, 2]
             for y in range(size):
-                seen = ((n * steps + s) * size + y) * size
-                _copy_mask(mask, (t * rows + row0 + y) * columns + column, validity, seen, size)
+                t, row = starts[n, 0] + s, starts[n, 1] + y
+                place = uint64((t * rows + row) * columns + starts[n, 2])
+                seen = uint64(((n * steps + s) * size + y) * size)
+                for x in range(size):
+                    validity[seen + uint64(x)] = mask[place + uint64(x)] if mask.size > 0 else np.uint8(1)
                 for b in range(bands):
-                    source = ((t * bands + b) * rows + row0 + y) * columns + column
-                    _exclude_nan(cube, source, validity, seen, size)
+                    source = uint64(((t * bands + b) * rows + row) * columns + starts[n, 2])
+                    for x in range(size):
+                        value = cube[source + uint64(x)]
+                        validity[seen + uint64(x)] &= np.uint8(value == value)
                 for b in range(bands):
-                    source = ((t * bands + b) * rows + row0 + y) * columns + column
-                    target = (((n * steps + s) * bands + b) * size + y) * size
-                    _copy_valid(cube, source, validity, seen, out, target, size)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _copy_mask(mask, source, validity, seen, size):
-    if mask.size == 0:
-        validity[seen : seen + size] = 1
-    else:
-        validity[seen : seen + size] = mask[source : source + size]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _exclude_nan(cube, source, validity, seen, size):
-    values, ok = cube[source : source + size], validity[seen : seen + size]
-    for x in range(size):
-        ok[x] = ok[x] & np.uint8(values[x] == values[x])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _copy_valid(cube, source, validity, seen, out, target, size):
-    values, ok, copied = (
-        cube[source : source + size],
-        validity[seen : seen + size],
-        out[target : target + size],
-    )
-    for x in range(size):
-        copied[x] = values[x] if ok[x] != 0 else np.float32(0)
+                    source = uint64(((t * bands + b) * rows + row) * columns + starts[n, 2])
+                    target = uint64((((n * steps + s) * bands + b) * size + y) * size)
+                    for x in range(size):
+                        ok = validity[seen + uint64(x)] != 0
+                        out[target + uint64(x)] = cube[source + uint64(x)] if ok else np.float32(0)
