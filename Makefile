@@ -37,8 +37,11 @@ check: $(VENV)/.installed-dev  ## Check style, types and the directions of impor
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: $(VENV)/.installed-demo  ## Measure how fast scenes are read
-	$(BIN)/glacierhpc bench acquire
+BENCHMARKS = acquire align gaps patch memory
+
+bench: $(VENV)/.installed-demo  ## Measure speed and memory, and write the README's table
+	for name in $(BENCHMARKS); do $(BIN)/glacierhpc bench $$name --output build/bench/$$name.json || exit 1; done
+	$(BIN)/python benchmarks/readme.py
 
 jobs: $(VENV)/.installed-core  ## Write the job scripts in jobs/ again, from their one renderer
 	$(BIN)/python -c "from glacierhpc.hpc.slurm import write_jobs; write_jobs('jobs')"

@@ -12,9 +12,7 @@ are not counted. The remote archive is `archive serve` on this machine with a de
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,9 +27,8 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from harness import Result, Row, arguments, report
 from rasterio.windows import Window
-from rich.console import Console
-from rich.table import Table
 
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.acquire import acquire, plan_acquisition
@@ -183,13 +180,17 @@ def in_fresh_process(repeats: int, *arguments: Any) -> float:
     return statistics.median(seconds)
 
 
-def local(*, scenes: int, size_px: int, threads: int, repeats: int) -> dict[str, float]:
+LOCAL = ("plain rasterio", "ours, reading", "ours, in all")
+
+
+def local(
+    *, scenes: int, size_px: int, threads: int, repeats: int, methods: tuple[str, ...] = LOCAL
+) -> dict[str, float]:
     """Measure local COGs, seconds by method."""
     with tempfile.TemporaryDirectory() as folder:
         write_scenes(Path(folder), scenes=scenes, size_px=size_px)
         found = items_of(str(Path(folder)), Path(folder) / "items.json")
-        names = ("plain rasterio", "ours, reading", "ours, in all")
-        return {name: in_fresh_process(repeats, name, found, size_px, 0, threads) for name in names}
+        return {name: in_fresh_process(repeats, name, found, size_px, 0, threads) for name in methods}
 
 
 def remote(*, scenes: int, delay_s: float, threads: int, repeats: int) -> dict[str, float]:
@@ -225,16 +226,24 @@ def items_of(catalogue: str, path: Path) -> Path:
     return path
 
 
+def rows_of(seconds: dict[str, float], what: str, *, ours: str, shown: tuple[str, ...]) -> list[Row]:
+    """Return one of our ways of reading beside all that are not ours."""
+    return [
+        Row(what, seconds[ours], peer, value, "s", in_readme=peer in shown)
+        for peer, value in seconds.items()
+        if not peer.startswith("ours")
+    ]
+
+
 def main() -> None:
     """Measure everything and print a table, or one JSON object with ``--json``."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = arguments(__doc__)
+    parser.set_defaults(repeats=3)
     parser.add_argument("--scenes", type=int, default=24, help="scenes of three bands each")
     parser.add_argument("--size-px", type=int, default=2048, help="of the local scenes")
     parser.add_argument("--local-threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--remote-threads", type=int, default=32)
     parser.add_argument("--delay-s", type=float, default=0.05, help="before each answer of the server")
-    parser.add_argument("--repeats", type=int, default=3, help="the median counts")
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure:
@@ -242,37 +251,45 @@ def main() -> None:
         method, items_file, size_px, offset_px, threads = asked.measure
         print(measure(method, Path(items_file), int(size_px), int(offset_px), int(threads)))
         return
-    results = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "local": {
-            "what": f"{asked.scenes} scenes x 3 bands x {asked.size_px}^2, {asked.local_threads} threads",
-            "seconds": local(
-                scenes=asked.scenes,
-                size_px=asked.size_px,
-                threads=asked.local_threads,
-                repeats=asked.repeats,
-            ),
-        },
-        "remote": {
-            "what": f"{3 * asked.scenes} windows of 512^2, {1e3 * asked.delay_s:.0f} ms delay, "
-            f"{asked.remote_threads} threads",
-            "seconds": remote(
-                scenes=asked.scenes,
-                delay_s=asked.delay_s,
-                threads=asked.remote_threads,
-                repeats=asked.repeats,
-            ),
-        },
-    }
-    if asked.json:
-        print(json.dumps(results))
-        return
-    for name, base in (("local", "plain rasterio"), ("remote", "ours, in all")):
-        part: Any = results[name]
-        table = Table("method", "seconds", f"times {base!r}", title=part["what"])
-        for method, seconds in part["seconds"].items():
-            table.add_row(method, f"{seconds:.2f}", f"{seconds / part['seconds'][base]:.2f}")
-        Console().print(table)
+    report(quickly() if asked.quick else fully(asked), asked)
+
+
+def quickly() -> Result:
+    """Measure the reading of one small local scene, without a server."""
+    seconds = local(scenes=1, size_px=64, threads=1, repeats=1, methods=LOCAL[:2])
+    return Result("acquire", "1 scene x 3 bands x 64^2", _local_rows(seconds), {"local": seconds})
+
+
+def fully(asked: argparse.Namespace) -> Result:
+    """Measure local files and remote windows."""
+    near = local(
+        scenes=asked.scenes, size_px=asked.size_px, threads=asked.local_threads, repeats=asked.repeats
+    )
+    far = remote(
+        scenes=asked.scenes, delay_s=asked.delay_s, threads=asked.remote_threads, repeats=asked.repeats
+    )
+    conditions = (
+        f"local: {asked.scenes} scenes x 3 bands x {asked.size_px}^2, {asked.local_threads} threads; "
+        f"remote: {3 * asked.scenes} windows of {REMOTE_WINDOW_PX}^2, {1e3 * asked.delay_s:.0f} ms delay, "
+        f"{asked.remote_threads} threads; {asked.repeats} repeats"
+    )
+    shown = ("stackstac, default threads", "odc-stac, default threads", "plain rasterio, same threads")
+    return Result(
+        "acquire",
+        conditions,
+        [
+            *_local_rows(near),
+            *rows_of(far, "acquire remote windows, cube written", ours="ours, in all", shown=shown),
+        ],
+        {"local": near, "remote": far},
+    )
+
+
+def _local_rows(seconds: dict[str, float]) -> list[Row]:
+    rows = rows_of(seconds, "read local COGs", ours="ours, reading", shown=("plain rasterio",))
+    if "ours, in all" in seconds:
+        rows += rows_of(seconds, "acquire local COGs, cube written", ours="ours, in all", shown=())
+    return rows
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -59,7 +58,7 @@ class Result:
             "conditions": self.conditions,
             "machine": machine(),
             "date": datetime.date.today().isoformat(),
-            "command": " ".join(["glacierhpc bench", self.benchmark, *sys.argv[1:]]),
+            "command": f"glacierhpc bench {self.benchmark}",
             "rows": [{**asdict(row), "ratio": row.ratio} for row in self.rows],
             "details": self.details,
         }

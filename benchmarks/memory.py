@@ -12,6 +12,7 @@ is counted is the resident memory of every process of the run, added up: pages s
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import tempfile
 import threading
@@ -114,7 +115,6 @@ def configuration(folder: Path, *, scenes: int, size_px: int) -> Any:
     from glacierhpc.grid import Grid
 
     left, top = LEFT + MARGIN_PX * PIXEL_M, TOP - MARGIN_PX * PIXEL_M
-    # half a pixel less on each side: a box of degrees is widened to whole pixels
     inner = Grid(CRS, (PIXEL_M, 0.0, left, 0.0, -PIXEL_M, top), (size_px, size_px))
     end = max(np.datetime64("2018-01-01"), np.datetime64("2015-01-05") + 16 * scenes)
     content = {
@@ -205,6 +205,8 @@ def show(
         "benchmark": "memory",
         "conditions": conditions,
         "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "command": "glacierhpc bench memory",
         "peak_gb": highest,
         "limit_gb": LIMIT_GB,
         "steps": found,

@@ -41,6 +41,15 @@ STEPS = {
 }
 """The steps of the forecast task with their help lines."""
 
+BENCHMARKS = {
+    "acquire": "Measure how fast scenes are read.",
+    "align": "Measure how fast and how exact pairs are aligned.",
+    "gaps": "Measure how fast gaps are filled.",
+    "patch": "Measure how fast training sequences are cut.",
+    "memory": "Measure the memory that the imagery steps take.",
+}
+"""The benchmarks with their help lines; each is a script of the same name in ``benchmarks/``."""
+
 app = typer.Typer(
     name="glacierhpc",
     help="Glacier products from public satellite archives, on batch clusters.",
@@ -213,8 +222,24 @@ def _acquire(
     _run_step("acquire", config, overrides, as_json=as_json, dry_run=dry_run)
 
 
+def _report(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="also write one picture of the run, for a slide")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    _run_step("report", config, overrides, as_json=as_json)
+    if picture is not None:
+        from glacierhpc.report import write_picture
+
+        write_picture(_load(config, overrides).run_path, picture)
+
+
+_OWN_COMMANDS: dict[str, Callable[..., None]] = {"acquire": _acquire, "report": _report}
 for _name, _help in STEPS.items():
-    app.command(_name, help=_help)(_acquire if _name == "acquire" else _step_command(_name))
+    app.command(_name, help=_help)(_OWN_COMMANDS.get(_name) or _step_command(_name))
 
 
 @app.command()
@@ -381,14 +406,20 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
     return pairs
 
 
-@bench_app.command(
-    "acquire",
-    add_help_option=False,  # --help is that of the benchmark
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def bench_acquire(context: typer.Context) -> None:
-    """Measure how fast scenes are read; options go to benchmarks/acquire.py."""
-    _benchmark("acquire", context.args)
+def _bench_command(name: str) -> Callable[..., None]:
+    def command(context: typer.Context) -> None:
+        _benchmark(name, context.args)
+
+    return command
+
+
+for _name, _help in BENCHMARKS.items():
+    bench_app.command(
+        _name,
+        help=f"{_help} Options go to benchmarks/{_name}.py.",
+        add_help_option=False,  # --help is that of the benchmark
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_bench_command(_name))
 
 
 def _benchmark(name: str, arguments: list[str]) -> None:
