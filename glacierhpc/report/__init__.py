@@ -4,5 +4,6 @@ Computes nothing that a product rests on: numbers come from the tables that the 
 """
 
 from glacierhpc.report.page import write_report
+from glacierhpc.report.picture import write_picture
 
-__all__ = ["write_report"]
+__all__ = ["write_picture", "write_report"]

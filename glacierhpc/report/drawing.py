@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib
@@ -62,6 +63,11 @@ _STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "glacierhpc",
 }
+
+
+def styled() -> AbstractContextManager[None]:
+    """Return the context in which a figure looks like those of the report."""
+    return matplotlib.rc_context(_STYLE)
 
 
 def draw(paint: Callable[[Figure], None], *, width_in: float = FULL_IN, height_in: float) -> str:

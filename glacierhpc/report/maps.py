@@ -62,6 +62,15 @@ def area_map(run: RunFiles) -> list[Block]:
     return [Picture(source, f"Map of the area, {size_km}, drawn from {name}", caption, layout="map")]
 
 
+def paint_clearest(axes: Axes, run: RunFiles) -> str:
+    """Draw the clearest scene and the glacier outlines without decoration; returns what it shows."""
+    _, scene, image, label, index_image = _base_image(run)
+    drawing.raster(axes, image, extent=_extent(scene), **({"cmap": "cividis"} if index_image else {}))
+    for ring in _outlines(run, cube_crs(scene))[0]:
+        axes.plot(*ring.T, color="#f2e45c", linewidth=1.0, scalex=False, scaley=False)
+    return label
+
+
 def footprints(run: RunFiles) -> list[Block]:
     """Draw the outline of every scene found around the area, in longitude and latitude."""
     items = run.json("items.json", keys=("features",))

@@ -1,0 +1,98 @@
+"""Every command and every example of the README works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from glacierhpc.config import load_config
+from glacierhpc.scenes import archive
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(first_word: str) -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))[:1] == [first_word]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, archive_folder: Path) -> Path:
+    """A folder like a user's: my.yaml for the small archive, and the archive's scenes as files of one's own."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(archive_folder / "scenes", folder / "landsat")
+    west, south, east, north = archive.read_truth(archive_folder).bbox_lonlat
+    (folder / "my.yaml").write_text(
+        f"name: mine\narea: {{bbox_lonlat: [{west}, {south}, {east}, {north}]}}\n"
+        f"period: {{start: 2015-01-01, end: 2015-12-31}}\n"
+        f"archive: {{catalogue: {archive_folder}, collections: [landsat-c2-l2], signing: none}}\n"
+        "composite: {window_months: 1}\ncluster: {kind: serial}\n"
+    )
+    return folder
+
+
+def run(home: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_every_glacierhpc_command_does_what_it_says(home: Path) -> None:
+    given = commands("glacierhpc")
+    assert len(given) >= 6
+    for words in given:
+        words = [word.replace("/data/landsat", str(home / "landsat")) for word in words]
+        if ">" in words:
+            words = words[: words.index(">")]  # the template: printed, not kept, since my.yaml is made above
+        if words[1] == "run":
+            words += ["--to", "composite"]  # the learning steps have tests of their own
+        finished = run(home, words)
+        assert finished.returncode == 0, (words, finished.stderr)
+
+
+def test_the_template_of_the_readme_is_a_configuration(home: Path) -> None:
+    finished = run(home, ["glacierhpc", "config", "template"])
+    (home / "template.yaml").write_text(finished.stdout)
+    checked = run(home, ["glacierhpc", "config", "check", "template.yaml"])
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_every_make_target_exists(home: Path) -> None:
+    targets = [words[1] for words in commands("make")]
+    assert {"demo", "test", "check"} <= set(targets)
+    for target in targets:
+        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_job_and_preset_exists() -> None:
+    for words in commands("sbatch"):
+        subprocess.run(["bash", "-n", ROOT / words[1]], check=True)
+        load_config(ROOT / words[2])
+    for name in re.findall(r"`(configs/\w+\.yaml)`", README):
+        load_config(ROOT / name)
+    for name in re.findall(r"`((?:tests|notebooks|jobs)/[\w./]+)`", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_library_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.startswith("True [[1.0, 0.0, 2.0]") and "100 pixels filled" in printed
+
+
+def test_the_picture_is_there() -> None:
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
