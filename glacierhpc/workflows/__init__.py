@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glacierhpc.workflows.runner import Summary, run_step, run_steps
+from glacierhpc.workflows.runner import run_step, run_steps
+from glacierhpc.workflows.tasks import Summary
 
 __all__ = ["demo", "run_step", "run_steps"]
 

@@ -17,7 +17,8 @@ from glacierhpc.grid import Grid
 from glacierhpc.rundir import RunDirectory, read_table
 from glacierhpc.scenes import archive
 from glacierhpc.scenes.archive.truth import corner_offsets
-from glacierhpc.workflows.runner import Summary, run_steps
+from glacierhpc.workflows.runner import run_steps
+from glacierhpc.workflows.tasks import Summary
 
 log = logging.getLogger(__name__)
 

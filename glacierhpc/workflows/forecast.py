@@ -5,6 +5,7 @@ Begins where `imagery` ends. What is forecast is an index of the surface, not th
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ from glacierhpc.training.loop import fit
 from glacierhpc.training.trackers import open_trackers
 from glacierhpc.velocity import dense_flow
 from glacierhpc.workflows import products
-from glacierhpc.workflows.runner import Summary
+from glacierhpc.workflows.tasks import Summary
 
 UNITS = "1"
 """Of every index and of reflectance."""
@@ -87,6 +88,7 @@ def sequences(config: Config, run: RunDirectory) -> Summary:
         raise GlacierError(f"the split leaks: {description['audit']['leaks'][:3]}; {run.split} lists all")
     if wanted.materialise:
         materialise(run.sequence_shards, data, valid, plan)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)  # of other composites: nothing to go on from
     write_table(run.sequences, plan.to_table(split=split.labels, valid_share=share))
     write_json(run.split, description)
     return {

@@ -29,7 +29,7 @@ from glacierhpc.scenes.clean import clean_cube
 from glacierhpc.scenes.collections import archive_anchor
 from glacierhpc.scenes.composite import composite_cube
 from glacierhpc.scenes.stac import read_items, search_scenes, write_items
-from glacierhpc.workflows.runner import Summary
+from glacierhpc.workflows.tasks import Summary
 
 log = logging.getLogger(__name__)
 

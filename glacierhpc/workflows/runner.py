@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from glacierhpc.config import Config, config_hash, config_to_yaml
-from glacierhpc.errors import InputError, missing_package, unknown_name
+from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.hpc.slurm import job_surroundings
 from glacierhpc.rundir import RunDirectory
+from glacierhpc.workflows.tasks import TASKS, Summary, step_function
 
 log = logging.getLogger(__name__)
-
-Summary = dict[str, Any]
-"""What a step reports: ``table``, a list of (label, value) rows, and whatever else a program should know."""
-
-Step = Callable[[Config, RunDirectory], Summary]
-
-TASKS: dict[str, dict[str, str]] = {
-    "forecast": {
-        **dict.fromkeys(("search", "acquire", "clean", "align", "composite"), "imagery"),
-        **dict.fromkeys(("sequences", "train", "evaluate", "predict", "flow"), "forecast"),
-        "report": "forecast",
-    }
-}
-"""The steps of each task in their order, each with the module of this package that tells it.
-
-Modules are imported when a step runs: images can be made where no torch is installed.
-"""
-
-EXTRAS = {"imagery": "imagery,mapping", "forecast": "imagery,learning,mapping"}
 
 
 def run_step(name: str, config: Config, *, dry_run: bool = False) -> Summary:
@@ -56,7 +36,7 @@ def run_step(name: str, config: Config, *, dry_run: bool = False) -> Summary:
     InputError
         If the step does not exist, its input is missing, or the run directory is of another configuration.
     """
-    steps = _steps(config)
+    steps = TASKS[config.task]
     if name not in steps:
         raise unknown_name("step", name, steps)
     if dry_run:
@@ -83,7 +63,7 @@ def run_steps(
     to_step : str, optional
         Stop after this step.
     """
-    steps = _steps(config)
+    steps = TASKS[config.task]
     for key, name in (("--from", from_step), ("--to", to_step)):
         if name is not None and name not in steps:
             raise unknown_name(f"{key} step", name, steps)
@@ -98,25 +78,10 @@ def run_steps(
     return {"table": rows or [["steps", "nothing to do"]], "steps": summaries, "run": str(run.path)}
 
 
-def _steps(config: Config) -> dict[str, str]:
-    return TASKS[config.task]
-
-
-def _function(name: str, config: Config) -> Step:
-    module = _steps(config)[name]
-    try:
-        step: Step = getattr(importlib.import_module(f"glacierhpc.workflows.{module}"), name)
-    except ModuleNotFoundError as err:
-        raise missing_package(err.name or str(err), EXTRAS[module]) from err
-    return step
-
-
 def _dry_run(name: str, config: Config) -> Summary:
     if name != "acquire":
         raise InputError(f"--dry-run of {name!r} has nothing to say; it is for 'acquire'")
-    plan = importlib.import_module("glacierhpc.workflows.imagery").plan
-    summary: Summary = plan(config, RunDirectory(config.run_path))
-    return summary
+    return step_function(config.task, name, "plan")(config, RunDirectory(config.run_path))
 
 
 @contextmanager
@@ -127,7 +92,7 @@ def _claimed(config: Config) -> Iterator[RunDirectory]:
 
 
 def _recorded(name: str, config: Config, run: RunDirectory) -> Summary:
-    step = _function(name, config)
+    step = step_function(config.task, name)
     log.info("%s", name)
     with _log_file(run.logs / f"{name}.log"), run.step(name) as record:
         summary = step(config, run)

@@ -1,0 +1,46 @@
+"""Which steps a task has, in their order, and which module tells each of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from glacierhpc.config import Config
+from glacierhpc.errors import missing_package
+from glacierhpc.rundir import RunDirectory
+
+Summary = dict[str, Any]
+"""What a step reports: ``table``, a list of (label, value) rows, and whatever else a program should know."""
+
+Step = Callable[[Config, RunDirectory], Summary]
+
+TASKS: dict[str, dict[str, str]] = {
+    "forecast": {
+        **dict.fromkeys(("search", "acquire", "clean", "align", "composite"), "imagery"),
+        **dict.fromkeys(("sequences", "train", "evaluate", "predict", "flow"), "forecast"),
+        "report": "forecast",
+    }
+}
+"""The steps of each task in their order, each with the module of this package that tells it.
+
+Modules are imported when a step runs: images can be made where no torch is installed.
+"""
+
+EXTRAS = {"imagery": "imagery,mapping", "forecast": "imagery,learning,mapping"}
+
+
+def step_function(task: str, step: str, name: str | None = None) -> Step:
+    """Return the function of a step, or another one of its module by name.
+
+    Raises
+    ------
+    InputError
+        If a package that the module needs is not installed; names the extras that bring it.
+    """
+    module = TASKS[task][step]
+    try:
+        function: Step = getattr(importlib.import_module(f"glacierhpc.workflows.{module}"), name or step)
+    except ModuleNotFoundError as err:
+        raise missing_package(err.name or str(err), EXTRAS[module]) from err
+    return function
