@@ -15,6 +15,7 @@ import pandas as pd
 
 from glacierhpc.config import Config
 from glacierhpc.cube import open_cube
+from glacierhpc.datasets.climatology import Climatology
 from glacierhpc.datasets.samples import SequenceDataset, materialise
 from glacierhpc.datasets.sequences import SequencePlan
 from glacierhpc.datasets.splits import Split, sample_steps, split_by_block, split_by_time
@@ -35,7 +36,7 @@ from glacierhpc.training.loop import fit
 from glacierhpc.training.trackers import open_trackers
 from glacierhpc.velocity import dense_flow
 from glacierhpc.workflows import products
-from glacierhpc.workflows.tasks import Summary
+from glacierhpc.workflows.tasks import Summary, need
 
 UNITS = "1"
 """Of every index and of reflectance."""
@@ -136,7 +137,12 @@ def train(config: Config, run: RunDirectory) -> Summary:
         steps_in=plan.steps_in,
         steps_out=plan.steps_out,
         split_hash=read_json(run.split)["hash"],
-        training={"epochs": len(history.rows), "best_epoch": history.best_epoch, "seed": seed},
+        training={
+            "epochs": len(history.rows),
+            "best_epoch": history.best_epoch,
+            "seed": seed,
+            "climatology": "each pixel's mean of the season over other years; in use, those up to the last input",
+        },
     )
     save_model(run.model, model, description)
     return {
@@ -195,11 +201,15 @@ def predict(config: Config, run: RunDirectory) -> Summary:
     start = int(table.time_index[table.split == "test"].max())
     seen, ahead = slice(start, start + plan.steps_in), slice(start + plan.steps_in, start + plan.steps)
     years = plan.years(np.flatnonzero(table.time_index == start)[:1])[0]
+    usual = Climatology.build(data, valid, times, np.arange(len(times)), causal=True)
     forecast = predict_scene(
         _trained(config, run),
         data[seen],
         valid[seen],
         years=years,
+        climatology=usual.frames(
+            start, steps_in=plan.steps_in, steps=plan.steps, rows=slice(None), cols=slice(None)
+        ),
         size=plan.size,
         overlap_px=config.predict.overlap_px,
     )
@@ -228,7 +238,7 @@ def predict(config: Config, run: RunDirectory) -> Summary:
 
 def flow(config: Config, run: RunDirectory) -> Summary:
     """Compare the apparent motion of targets and forecasts with the control that nothing moves."""
-    prediction = products.open_prediction(run.prediction)
+    prediction = products.open_prediction(need(run.prediction, "predict"))
     first = prediction.inputs[-1, 0].values
     low, high = _facts(config).value_range
     fields, leads = {}, []
@@ -267,7 +277,7 @@ def report(config: Config, run: RunDirectory) -> Summary:
 
 def _composites(run: RunDirectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return data (T, C, Y, X) float32, valid (T, Y, X) bool and times (T,) of the composites."""
-    cube = open_cube(run.composite)
+    cube = open_cube(need(run.composite, "composite"))
     return cube.data.values, cube.valid.values, cube.time.values
 
 
@@ -282,15 +292,18 @@ def _sequences(
     run: RunDirectory, config: Config
 ) -> tuple[pd.DataFrame, SequencePlan, Callable[[str], SequenceDataset]]:
     """Return the index table, its plan, and the function that gives the dataset of a part."""
-    table = read_table(run.sequences)
+    table = read_table(need(run.sequences, "sequences"))
     plan = SequencePlan.from_table(table)
-    data, valid, _ = _composites(run)
+    data, valid, times = _composites(run)
 
     def dataset(part: str) -> SequenceDataset:
         indices = np.flatnonzero(table.split == part)
+        learning = part == "train"
+        known = sample_steps(plan, indices) if learning else np.arange(len(times))
+        usual = Climatology.build(data, valid, times, known, causal=not learning)
         if config.sequences.materialise:
-            return SequenceDataset.from_shards(run.sequence_shards, plan, indices)
-        return SequenceDataset.from_cube(data, valid, plan, indices)
+            return SequenceDataset.from_shards(run.sequence_shards, plan, indices, climatology=usual)
+        return SequenceDataset.from_cube(data, valid, plan, indices, climatology=usual)
 
     return table, plan, dataset
 
@@ -322,7 +335,7 @@ def _trained(config: Config, run: RunDirectory) -> Any:
     composite = open_cube(run.composite)
     bands = [str(band) for band in composite.band.values]
     resolution_m = Grid.from_dataset(composite).resolution_m
-    return load_model(run.model, bands=bands, units=UNITS, resolution_m=resolution_m)[0]
+    return load_model(need(run.model, "train"), bands=bands, units=UNITS, resolution_m=resolution_m)[0]
 
 
 def _facts(config: Config) -> IndexFacts:

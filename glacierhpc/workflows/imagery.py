@@ -29,7 +29,7 @@ from glacierhpc.scenes.clean import clean_cube
 from glacierhpc.scenes.collections import archive_anchor
 from glacierhpc.scenes.composite import composite_cube
 from glacierhpc.scenes.stac import read_items, search_scenes, write_items
-from glacierhpc.workflows.tasks import Summary
+from glacierhpc.workflows.tasks import Summary, need
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def search(config: Config, run: RunDirectory) -> Summary:
 
 def acquire(config: Config, run: RunDirectory) -> Summary:
     """Read the scenes into ``cube.zarr``; started again, it reads only what is missing."""
-    items = read_items(run.items)
+    items = read_items(need(run.items, "search"))
     with _workers(config, reading=True) as executor:
         summary = acquire_scenes(
             items,
@@ -77,7 +77,7 @@ def clean(config: Config, run: RunDirectory) -> Summary:
     """Mask clouds, shadows and saturation, fill small holes, mark what was filled: ``clean.zarr``."""
     with _workers(config) as executor, atomic_path(run.clean) as store:
         rows = clean_cube(
-            run.cube,
+            need(run.cube, "acquire"),
             store,
             mask=config.clean.mask,
             fill_passes=config.clean.fill_passes,
@@ -104,7 +104,7 @@ def clean(config: Config, run: RunDirectory) -> Summary:
 
 def align(config: Config, run: RunDirectory) -> Summary:
     """Co-register every scene to the temporal median, on stable ground: ``aligned.zarr``."""
-    cube = open_cube(run.clean)
+    cube = open_cube(need(run.clean, "clean"))
     with _workers(config) as executor, atomic_path(run.aligned) as store:
         rows = align_cube(
             cube,
@@ -139,7 +139,7 @@ def composite(config: Config, run: RunDirectory) -> Summary:
     """Combine the looks of each date window into one index image: ``composite.zarr``."""
     with _workers(config) as executor, atomic_path(run.composite) as store:
         composite_cube(
-            run.aligned,
+            need(run.aligned, "align"),
             store,
             index=config.composite.index,
             window_months=config.composite.window_months,

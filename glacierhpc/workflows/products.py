@@ -11,7 +11,6 @@ import xarray as xr
 
 from glacierhpc import __version__
 from glacierhpc.cube import finish_cube
-from glacierhpc.errors import InputError
 from glacierhpc.grid import Grid
 from glacierhpc.rundir import atomic_path
 
@@ -62,15 +61,7 @@ def write_prediction(
 
 
 def open_prediction(path: Path) -> xr.Dataset:
-    """Open ``prediction.zarr``.
-
-    Raises
-    ------
-    InputError
-        If `predict` has not written it.
-    """
-    if not path.is_dir():
-        raise InputError(f"{path} does not exist; run 'predict' first")
+    """Open ``prediction.zarr``."""
     return xr.open_zarr(path, chunks=None)
 
 

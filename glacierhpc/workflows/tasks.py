@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from glacierhpc.config import Config
-from glacierhpc.errors import missing_package
+from glacierhpc.errors import InputError, missing_package
 from glacierhpc.rundir import RunDirectory
 
 Summary = dict[str, Any]
@@ -44,3 +45,18 @@ def step_function(task: str, step: str, name: str | None = None) -> Step:
     except ModuleNotFoundError as err:
         raise missing_package(err.name or str(err), EXTRAS[module]) from err
     return function
+
+
+def need(path: Path, step: str) -> Path:
+    """Return an input file of a step.
+
+    Raises
+    ------
+    InputError
+        If it is missing; names the step that writes it.
+    """
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; run the step that writes it first: glacierhpc {step} CONFIG"
+        )
+    return path

@@ -13,6 +13,7 @@ from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube
 from glacierhpc.errors import InputError
 from glacierhpc.grid import Grid
 from glacierhpc.workflows import products
+from glacierhpc.workflows.tasks import need
 
 GRID = Grid("EPSG:32643", (30.0, 0.0, 700005.0, 0.0, -30.0, 3500025.0), (40, 50))
 TIMES = np.array(["2020-02-15", "2020-05-15"], "datetime64[ns]")
@@ -63,9 +64,9 @@ def test_a_prediction_round_trips_and_hides_invalid_targets(composite: xr.Datase
     assert list(opened.lead.values) == [1, 2] and opened.lead_time.values[0] == TIMES[0]
 
 
-def test_a_missing_prediction_names_the_step(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="run 'predict' first"):
-        products.open_prediction(tmp_path / "prediction.zarr")
+def test_a_missing_input_names_the_step_that_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="glacierhpc predict CONFIG"):
+        need(tmp_path / "prediction.zarr", "predict")
 
 
 def test_end_point_error_stands_beside_the_control() -> None:
