@@ -36,7 +36,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """How many times faster ours is; under 1 the peer is."""
+        """How many times better ours is, that is faster or more exact; under 1 the peer is."""
         pair = (self.ours, self.peer_value) if self.more_is_better else (self.peer_value, self.ours)
         return pair[0] / pair[1]
 
@@ -91,23 +91,22 @@ def _processor() -> str:
     return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
-def median_seconds(run: Callable[[], Any], *, repeats: int, warm_up: bool = True) -> float:
-    """Return the median duration of some runs; one run before them compiles and fills caches."""
-    return medians({"": run}, repeats=repeats, warm_up=warm_up)[""]
-
-
-def medians(runs: dict[str, Callable[[], Any]], *, repeats: int, warm_up: bool = True) -> dict[str, float]:
+def medians(
+    runs: dict[str, Callable[[], Any]], *, repeats: int, warm_up: bool = True, calls: int = 1
+) -> dict[str, float]:
     """Return the median duration of each of some runs, seconds.
 
-    They take turns, so that a machine that slows down slows down all of them.
+    They take turns, so that a machine that slows down slows down all of them. Short runs are called several times
+    per turn, or else each pays for the state of caches and heap that the one before it left.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + warm_up):
         for name, run in runs.items():
             started = time.perf_counter()
-            run()
+            for _ in range(calls):
+                run()
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append((time.perf_counter() - started) / calls)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -130,7 +129,7 @@ def report(result: Result, asked: argparse.Namespace) -> None:
     if asked.json:
         print(told)
         return
-    table = Table("what", "ours", "peer", "its figure", "unit", "times faster", title=result.conditions)
+    table = Table("what", "ours", "peer", "its figure", "unit", "ratio", title=result.conditions)
     for row in result.rows:
         table.add_row(row.what, short(row.ours), row.peer, short(row.peer_value), row.unit, short(row.ratio))
     Console().print(table)

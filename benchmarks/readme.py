@@ -26,9 +26,9 @@ def block(results: list[dict[str, Any]]) -> str:
     lines = [
         f"`make bench` on {machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Each peer does the same work in the same run, for "
-        "as many repeats; medians. Under 1 the peer is faster.",
+        "as many repeats; medians. The ratio is how many times better ours is; under 1 the peer is better.",
         "",
-        "| what | ours | peer | its figure | times faster |",
+        "| what | ours | peer | its figure | ratio |",
         "| --- | ---: | --- | ---: | ---: |",
     ]
     for result in results:

