@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ import zarr
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from glacierhpc.datasets.climatology import Climatology
 from glacierhpc.datasets.sequences import SequencePlan
 from glacierhpc.errors import InputError
 from glacierhpc.kernels.patches import GatherPlan, gather
@@ -35,15 +36,30 @@ class SequenceBatch(NamedTuple):
     """(B, T + T') float32, years since 2000, of inputs and targets."""
     numbers: Tensor
     """(B,) int64, number of the sequence in its plan."""
+    climatology: Tensor | None = None
+    """(B, T + T', C, H, W) float32, what is usual at each step, 0 where not known; None where it is not asked for."""
+    climatology_valid: Tensor | None = None
+    """(B, T + T', H, W) bool."""
 
     @property
     def inputs(self) -> dict[str, Tensor]:
         """What a sequence model is called with."""
-        return {"images": self.images, "images_valid": self.images_valid, "dates": self.dates}
+        inputs = {"images": self.images, "images_valid": self.images_valid, "dates": self.dates}
+        if self.climatology is not None and self.climatology_valid is not None:
+            inputs |= {"climatology": self.climatology, "climatology_valid": self.climatology_valid}
+        return inputs
 
     def to(self, device: torch.device | str) -> SequenceBatch:
         """Return the batch on a device."""
-        return SequenceBatch(*(part.to(device, non_blocking=True) for part in self))
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def first(self) -> SequenceBatch:
+        """Return the first sequence, without its first axis."""
+        return self._each(lambda part: part[0])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> SequenceBatch:
+        present = {name: part for name, part in self._asdict().items() if part is not None}
+        return SequenceBatch(**{name: change(part) for name, part in present.items()})
 
 
 class Reader(Protocol):
@@ -99,14 +115,27 @@ class SequenceDataset(Dataset[SequenceBatch]):
     Views of a cube (`from_cube`) and shards on disk (`from_shards`) give identical samples.
     """
 
-    def __init__(self, reader: Reader, plan: SequencePlan, indices: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        plan: SequencePlan,
+        indices: np.ndarray | None = None,
+        climatology: Climatology | None = None,
+    ) -> None:
         self.plan = plan
+        self.climatology = climatology
         self.indices = np.arange(len(plan)) if indices is None else np.asarray(indices, dtype=np.int64)
         self._reader = reader
 
     @classmethod
     def from_cube(
-        cls, data: np.ndarray, valid: np.ndarray, plan: SequencePlan, indices: np.ndarray | None = None
+        cls,
+        data: np.ndarray,
+        valid: np.ndarray,
+        plan: SequencePlan,
+        indices: np.ndarray | None = None,
+        *,
+        climatology: Climatology | None = None,
     ) -> SequenceDataset:
         """Return the dataset of a cube in memory.
 
@@ -117,27 +146,51 @@ class SequenceDataset(Dataset[SequenceBatch]):
         valid : (time, y, x) bool
         indices : (n,) int, optional
             Sequences of the plan to take; all by default.
+        climatology : Climatology, optional
+            Given along with every batch.
         """
-        return cls(CubeReader(data, valid, plan), plan, indices)
+        return cls(CubeReader(data, valid, plan), plan, indices, climatology)
 
     @classmethod
     def from_shards(
-        cls, path: Path, plan: SequencePlan, indices: np.ndarray | None = None
+        cls,
+        path: Path,
+        plan: SequencePlan,
+        indices: np.ndarray | None = None,
+        *,
+        climatology: Climatology | None = None,
     ) -> SequenceDataset:
         """Return the dataset of a ``sequences.zarr`` that `materialise` wrote for the same plan."""
-        return cls(ShardReader(path, plan), plan, indices)
+        return cls(ShardReader(path, plan), plan, indices, climatology)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, item: int) -> SequenceBatch:
-        return SequenceBatch(*(part[0] for part in self.__getitems__([item])))
+        return self.__getitems__([item]).first()
 
     def __getitems__(self, items: Sequence[int]) -> SequenceBatch:
         indices = self.indices[np.asarray(items, dtype=np.int64)]
         arrays = self._reader.read(indices)
         tensors = map(torch.from_numpy, (*arrays, self.plan.years(indices), indices))
-        return SequenceBatch(*tensors)
+        return SequenceBatch(*tensors, *self._usual(indices))
+
+    def _usual(self, indices: np.ndarray) -> tuple[Tensor, ...]:
+        """Return the climatology of sequences and its validity, or nothing."""
+        if self.climatology is None or len(indices) == 0:
+            return ()
+        size = self.plan.size
+        parts = [
+            self.climatology.frames(
+                int(first),
+                steps_in=self.plan.steps_in,
+                steps=self.plan.steps,
+                rows=slice(row, row + size),
+                cols=slice(col, col + size),
+            )
+            for first, row, col in self.plan.starts[indices]
+        ]
+        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*parts))
 
 
 def materialise(

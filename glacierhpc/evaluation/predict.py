@@ -48,6 +48,7 @@ def predict_scene(
     images_valid: np.ndarray,
     *,
     years: np.ndarray | None = None,
+    climatology: tuple[np.ndarray, np.ndarray] | None = None,
     size: int,
     overlap_px: int | None = None,
     blend: str = "cosine",
@@ -65,6 +66,8 @@ def predict_scene(
     images_valid : (T, Y, X) bool
     years : (T + T',) float, optional
         Dates of inputs and targets, years since 2000 (see ``SequencePlan.years``).
+    climatology : pair of (T + T', C, Y, X) float32 and (T + T', Y, X) bool, optional
+        What is usual at each step, and where it is known (see ``datasets.climatology``).
     size : int
         Edge length of a tile, pixels; the training patches' is sensible. A smaller scene is filled up with
         invalid pixels.
@@ -93,7 +96,11 @@ def predict_scene(
             torch.from_numpy(_read(a, tiles, numbers)).to(device) for a in (clean, images_valid)
         )
         when = None if dates is None else dates.expand(len(batch), -1)
-        forecast = model(batch, batch_valid, dates=when).cpu().numpy()
+        usual = {
+            name: torch.from_numpy(_read(array, tiles, numbers)).to(device)
+            for name, array in zip(("climatology", "climatology_valid"), climatology or ())
+        }
+        forecast = model(batch, batch_valid, dates=when, **usual).cpu().numpy()
         mosaic = mosaic or Mosaic(tiles, forecast.shape[1:-2], blend=blend)
         mosaic.add(numbers, forecast)
     values = mosaic.result().astype(np.float32)  # type: ignore[union-attr]

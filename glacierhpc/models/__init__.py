@@ -19,7 +19,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {"convlstm": ConvLSTM}
 def build_model(name: str, *, seed: int = 0, **parameters: Any) -> nn.Module:
     """Build a model by name, its weights drawn from a seed of its own.
 
-    Sequence models map ``(images, images_valid, *, dates)`` to ``(B, T', C, H, W)``.
+    Sequence models map ``(images, images_valid, *, dates, climatology, climatology_valid)`` to
+    ``(B, T', C, H, W)``; one of your own may take what it does not need as ``**_``.
 
     Parameters
     ----------

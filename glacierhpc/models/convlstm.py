@@ -1,4 +1,4 @@
-"""A convolutional LSTM encoder and forecaster that starts from persistence; its inputs' treatment is in `inputs`."""
+"""A convolutional LSTM encoder and forecaster that starts from what is usual; its inputs' treatment is in `inputs`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ class ConvLSTM(nn.Module):
 
     The forecast of each pixel is
 
-        last + gate * (recalled - last) + change
+        expected + fade * anomaly + gate * (recalled - expected) + change
 
-    where `last` is its latest valid input, `recalled` a mean of its valid inputs weighted by attention
-    between the target step and the input steps (so "as it was a year ago" is within reach at full
-    resolution), `gate` in (-1, 1) and `change` are decoded from the state. Gate and change start at zero: an
-    untrained model *is* persistence. The cells run on a grid coarser by `reduction`. Any patch size, number
-    of bands and number of input steps; targets have the bands of the inputs.
+    where `expected` is the climatology of the target's season and `anomaly` how far the latest valid input is
+    from the climatology of its own; where no climatology is known, `expected` is that latest input and
+    `anomaly` 0. `recalled` is a mean of the pixel's valid inputs weighted by attention between the target step
+    and the input steps (so "as it was a year ago" is within reach at full resolution). `fade` and `gate` in
+    (-1, 1) and `change` are decoded from the state. All three start at zero: an untrained model *is*
+    climatology, or persistence without one. The cells run on a grid coarser by `reduction`. Any patch size,
+    number of bands and number of input steps; targets have the bands of the inputs.
 
     Parameters
     ----------
@@ -58,6 +60,8 @@ class ConvLSTM(nn.Module):
         Pixels to a cell of the reduced grid, each way.
     attention : int
         Width of the keys and queries of the attention.
+    head : int
+        Channels, at full resolution, between the state and the forecast.
     means, deviations : sequence of float, optional
         Band statistics of the training data; 0 and 1 by default.
     value_range : (float, float), optional
@@ -75,36 +79,46 @@ class ConvLSTM(nn.Module):
         steps_out: int = 4,
         hidden: Sequence[int] = (16,),
         kernel: int = 3,
-        reduction: int = 2,
+        reduction: int = 4,
         attention: int = 8,
+        head: int = 16,
         means: Sequence[float] | None = None,
         deviations: Sequence[float] | None = None,
         value_range: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if not hidden or min(bands, steps_out, reduction, attention, *hidden) < 1 or kernel % 2 == 0:
+        if not hidden or min(bands, steps_out, reduction, attention, head, *hidden) < 1 or kernel % 2 == 0:
             raise InputError(
                 f"a ConvLSTM cannot have bands={bands!r}, steps_out={steps_out!r}, hidden={hidden!r}, "
-                f"kernel={kernel!r}, reduction={reduction!r}, attention={attention!r}: "
+                f"kernel={kernel!r}, reduction={reduction!r}, attention={attention!r}, head={head!r}: "
                 "give positive numbers and an odd kernel"
             )
         self.bands, self.steps_out, self.reduction = bands, steps_out, reduction
         self.value_range = tuple(value_range) if value_range is not None else None
         self.scaling = Scaling(bands, means, deviations)
         first, top = hidden[0], hidden[-1]
-        self.embed = nn.Conv2d(bands + 1 + _DATE_CHANNELS, first, reduction + 2, stride=reduction, padding=1)
+        self.embed = nn.Conv2d(
+            2 * bands + 2 + _DATE_CHANNELS, first, reduction + 2, stride=reduction, padding=1
+        )
         self.encoder = _layers(first, hidden, kernel)
-        self.forecaster = _layers(_DATE_CHANNELS, hidden, kernel)
+        self.forecaster = _layers(bands + 1 + _DATE_CHANNELS, hidden, kernel)
         self.key = nn.Conv2d(top + _DATE_CHANNELS, attention, 1)
         self.query = nn.Conv2d(top + _DATE_CHANNELS, attention, 1)
         # cos 0 against cos 90 degrees: weight 20 to 1 for the same season against a neighbouring one
         self.season = nn.Parameter(torch.tensor(3.0))
-        self.decode = nn.Conv2d(top, (bands + 1) * reduction**2, 3, padding=1)
+        self.refine = nn.Conv2d(top + 3 * bands + 1, head, 3, padding=1)
+        self.decode = nn.Conv2d(head, bands + 2, 1)
         nn.init.zeros_(self.decode.weight)
         nn.init.zeros_(self.decode.bias)  # type: ignore[arg-type]
 
     def forward(
-        self, images: Tensor, images_valid: Tensor | None = None, *, dates: Tensor | None = None
+        self,
+        images: Tensor,
+        images_valid: Tensor | None = None,
+        *,
+        dates: Tensor | None = None,
+        climatology: Tensor | None = None,
+        climatology_valid: Tensor | None = None,
     ) -> Tensor:
         """Return the forecast (B, T', C, H, W).
 
@@ -116,37 +130,62 @@ class ConvLSTM(nn.Module):
             All valid by default.
         dates : (B, T + T') float, optional
             Years since 2000 of inputs and targets.
+        climatology, climatology_valid : (B, T + T', C, H, W) float and (B, T + T', H, W) bool, optional
+            What is usual at the place and season of each step, of inputs and targets; nothing is known by default.
         """
         batch, steps, _, height, width = images.shape
         valid = torch.ones_like(images[:, :, 0], dtype=torch.bool) if images_valid is None else images_valid
         when = date_channels(dates, batch, steps + self.steps_out, steps - 1, images)
         masked = valid.unsqueeze(2)
         scaled = self.scaling(images, masked)
-        keys, states = self._encode(scaled, masked, when[:, :steps])
-        last = last_valid(scaled, masked)
+        usual, known = self._usual(climatology, climatology_valid, scaled)
+        keys, states = self._encode(scaled, masked, when[:, :steps], usual, known)
+        last, last_usual = last_valid(scaled, masked), last_valid(usual[:, :steps], masked)
+        anomaly = torch.where(
+            last_valid(known[:, :steps].to(scaled.dtype), masked) > 0, last - last_usual, 0.0
+        )
         forecasts = []
         for lead in range(self.steps_out):
-            season = _spread(when[:, steps + lead], keys[:, 0])
-            states = _advance(self.forecaster, season, states)
+            step = steps + lead
+            expected = torch.where(known[:, step], usual[:, step], last)
+            outlook = torch.cat([usual[:, step], known[:, step].to(scaled.dtype)], dim=1)
+            outlook = functional.avg_pool2d(_padded(outlook, self.reduction), self.reduction)
+            season = _spread(when[:, step], outlook)
+            states = _advance(self.forecaster, torch.cat([outlook, season], dim=1), states)
             top = states[-1][0]
             query = self.query(torch.cat([top, season], dim=1))
-            alike = self.season * (when[:, :steps, :2] * when[:, steps + lead, None, :2]).sum(dim=-1)
+            alike = self.season * (when[:, :steps, :2] * when[:, step, None, :2]).sum(dim=-1)
             recalled = _recall(query, keys, alike, scaled, masked, last)
-            change, gate = self._decode(top, height, width)
-            forecasts.append(last + torch.tanh(gate) * (recalled - last) + change)
+            fine = torch.cat([expected, anomaly, recalled - expected, known[:, step].to(scaled.dtype)], dim=1)
+            fade, gate, change = self._decode(top, fine)
+            forecasts.append(expected + fade * anomaly + gate * (recalled - expected) + change)
         forecast = self.scaling.undo(torch.stack(forecasts, dim=1))
         if self.value_range is not None and not self.training:
             forecast = forecast.clamp(*self.value_range)
         return forecast
 
+    def _usual(
+        self, climatology: Tensor | None, valid: Tensor | None, scaled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scaled climatology (B, T + T', C, H, W) and where it is known (B, T + T', 1, H, W)."""
+        batch, steps, _, height, width = scaled.shape
+        if climatology is None:
+            steps += self.steps_out
+            nothing = scaled.new_zeros(batch, steps, self.bands, height, width)
+            return nothing, torch.zeros_like(nothing[:, :, :1], dtype=torch.bool)
+        known = torch.isfinite(climatology).all(dim=2) if valid is None else valid
+        return self.scaling(climatology, known.unsqueeze(2)), known.unsqueeze(2)
+
     def _encode(
-        self, scaled: Tensor, masked: Tensor, when: Tensor
+        self, scaled: Tensor, masked: Tensor, when: Tensor, usual: Tensor, known: Tensor
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return the keys of the input steps (B, T, attention, h, w) and the cells' final states."""
         keys, states = [], None
         for step in range(scaled.shape[1]):
-            season = _spread(when[:, step], scaled)
-            frame = torch.cat([scaled[:, step], masked[:, step].to(scaled.dtype), season], dim=1)
+            both = masked[:, step] & known[:, step]
+            anomaly = torch.where(both, scaled[:, step] - usual[:, step], 0.0)
+            masks = [masked[:, step].to(scaled.dtype), both.to(scaled.dtype)]
+            frame = torch.cat([scaled[:, step], anomaly, *masks, _spread(when[:, step], scaled)], dim=1)
             frame = functional.silu(self.embed(_padded(frame, self.reduction)))
             states = _advance(self.encoder, frame, states or _empty_states(self.encoder, frame))
             keys.append(self.key(torch.cat([states[-1][0], _spread(when[:, step], frame)], dim=1)))
@@ -156,10 +195,13 @@ class ConvLSTM(nn.Module):
             )
         return torch.stack(keys, dim=1), states
 
-    def _decode(self, top: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return change (B, C, H, W) and gate (B, 1, H, W) at full resolution (sub-pixel shuffle)."""
-        fine = functional.pixel_shuffle(self.decode(top), self.reduction)[..., :height, :width]
-        return fine[:, : self.bands], fine[:, self.bands :]
+    def _decode(self, top: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return fade, gate (B, 1, H, W) and change (B, C, H, W) at the resolution of `fine`."""
+        height, width = fine.shape[-2:]
+        state = functional.interpolate(top, scale_factor=self.reduction, mode="bilinear", align_corners=False)
+        features = functional.silu(self.refine(torch.cat([state[..., :height, :width], fine], dim=1)))
+        fade, gate, change = self.decode(features).split([1, 1, self.bands], dim=1)
+        return torch.tanh(fade), torch.tanh(gate), change
 
 
 def _layers(channels: int, hidden: Sequence[int], kernel: int) -> nn.ModuleList:

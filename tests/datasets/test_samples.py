@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from glacierhpc.datasets.climatology import Climatology
 from glacierhpc.datasets.samples import SequenceDataset, materialise
 from glacierhpc.datasets.sequences import SequencePlan
 from glacierhpc.errors import InputError
@@ -22,6 +23,10 @@ def cube():
 def plan(cube):
     times = np.datetime64("2015-02-15", "ns") + np.arange(7) * np.timedelta64(91, "D")
     return SequencePlan.build((7, 20, 26), times, size=8, stride=5, steps_in=3, steps_out=2)
+
+
+def usual(cube, plan):
+    return Climatology.build(*cube, plan.times, np.arange(len(plan.times)), causal=False)
 
 
 def test_batch_equals_plain_slices(cube, plan):
@@ -48,7 +53,7 @@ def test_batch_equals_plain_slices(cube, plan):
 
 
 def test_one_sample_is_a_batch_without_its_first_axis(cube, plan):
-    dataset = SequenceDataset.from_cube(*cube, plan)
+    dataset = SequenceDataset.from_cube(*cube, plan, climatology=usual(cube, plan))
     batch = dataset.__getitems__([3])
     for single, several in zip(dataset[3], batch):
         assert torch.equal(single, several[0])
@@ -58,8 +63,10 @@ def test_one_sample_is_a_batch_without_its_first_axis(cube, plan):
 def test_shards_give_identical_samples(tmp_path, cube, plan):
     materialise(tmp_path / "sequences.zarr", *cube, plan, shard_sequences=5)
     chosen = np.array([1, 4, 6, 11, 17])
-    view = SequenceDataset.from_cube(*cube, plan, chosen)
-    shards = SequenceDataset.from_shards(tmp_path / "sequences.zarr", plan, chosen)
+    view = SequenceDataset.from_cube(*cube, plan, chosen, climatology=usual(cube, plan))
+    shards = SequenceDataset.from_shards(
+        tmp_path / "sequences.zarr", plan, chosen, climatology=usual(cube, plan)
+    )
     assert len(view) == len(shards) == 5
     for items in ([0, 1, 2, 3, 4], [4, 0, 2]):
         for ours, theirs in zip(view.__getitems__(items), shards.__getitems__(items)):

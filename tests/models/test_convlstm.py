@@ -52,6 +52,28 @@ def test_untrained_it_is_persistence():
         np.testing.assert_allclose(forecast[:, lead], expected, atol=1e-6)
 
 
+def test_untrained_it_is_climatology_where_one_is_known():
+    images, valid = inputs()
+    usual, _ = inputs(steps=7, seed=3)
+    known = torch.rand(2, 7, 16, 16, generator=torch.Generator().manual_seed(4)) > 0.5
+    model = build_model("convlstm", steps_out=3, means=[0.2], deviations=[0.7])
+    forecast = model(images, valid, climatology=usual, climatology_valid=known)
+    plain = model(images, valid)
+    expected = torch.where(known[:, 4:, None], usual[:, 4:], plain)
+    torch.testing.assert_close(forecast, expected)
+
+
+def test_what_stands_where_no_climatology_is_known_never_matters():
+    images, valid = inputs(seed=1)
+    usual, _ = inputs(steps=6, seed=3)
+    known = torch.rand(2, 6, 16, 16, generator=torch.Generator().manual_seed(4)) > 0.5
+    model = stirred(steps_out=2)
+    reference = model(images, valid, climatology=usual, climatology_valid=known)
+    spoilt = torch.where(known[:, :, None], usual, float("nan"))
+    assert torch.equal(reference, model(images, valid, climatology=spoilt, climatology_valid=known))
+    assert not torch.allclose(reference, model(images, valid))
+
+
 def test_what_stands_at_invalid_pixels_never_matters():
     images, valid = inputs(seed=1)
     model = stirred(steps_out=2)
