@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import cv2
@@ -280,6 +281,26 @@ def test_aligned_cube_is_resampled_once_and_keeps_its_marks(aligned, cube):
     spread_after = np.abs(data[0, 1] - data[2, 1])[inner].mean()
     spread_before = np.abs(before["data"].values[0, 1] - before["data"].values[2, 1])[inner]
     assert spread_after < 0.4 * np.nanmean(spread_before)
+
+
+def test_an_alignment_that_the_residual_contradicts_gives_way_to_the_windows(cube, tmp_path, monkeypatch):
+    """As when an ice front is followed: the correlation is high, the ground is not where the matrix says."""
+
+    def fooled(reference, moving, **options):
+        result = align_pair(reference, moving, **options)
+        return replace(result, matrix=result.matrix + np.array([[0, 0, 4.0], [0, 0, -5.0], [0, 0, 0]]))
+
+    monkeypatch.setattr("glacierhpc.coreg.cube.align_pair", fooled)
+    table = align_cube(open_cube(cube), tmp_path / "aligned.zarr")
+    assert list(table["ok"]) == [True] * 5 + [False] and table["rho"][:5].isna().all()
+    found, truth = table.loc[:4, ["m02", "m12"]].to_numpy(), np.array(SHIFTS)
+    np.testing.assert_allclose(found - found.mean(axis=0), truth - truth.mean(axis=0), atol=0.25)
+    assert (table["shift_px"][:5] < 4).all() and (table["residual_px"][:5] < 0.35).all()
+    # where the windows know no better, the scene is refused
+    monkeypatch.setattr("glacierhpc.coreg.cube._shifted", lambda result, x, y: result)
+    table = align_cube(open_cube(cube), tmp_path / "none.zarr")
+    assert not table["ok"].any() and np.isnan(table["m02"]).all()
+    assert table["reason"][:5].str.match(r"the residual on stable ground rose from \d\.\d+ to").all()
 
 
 def test_workers_give_the_same(aligned, cube, tmp_path):
