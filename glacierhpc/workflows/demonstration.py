@@ -22,8 +22,9 @@ from glacierhpc.workflows.tasks import Summary
 
 log = logging.getLogger(__name__)
 
-SCENES = 120  # five years and a quarter, one scene every 16 days: three years to learn from, one to test on
-SIZE_PX = 192
+SCENES = 274  # six years of one scene every EVERY_DAYS days: three and a half to learn from, one to test on
+EVERY_DAYS = 8  # two satellites that take turns; clouds leave about half of the months well covered at 16
+SIZE_PX = 160
 
 
 def demo(folder: Path = Path("runs/demo")) -> Summary:
@@ -57,7 +58,7 @@ def _clear(folder: Path) -> None:
 def _archive(folder: Path) -> Path:
     """Write the scenes; those of an earlier demo are used again."""
     log.info("writing %d synthetic scenes to %s", SCENES, folder)
-    archive.create(folder, scenes=SCENES, size_px=SIZE_PX, seed=0)
+    archive.create(folder, scenes=SCENES, every_days=EVERY_DAYS, size_px=SIZE_PX, seed=0)
     return folder
 
 

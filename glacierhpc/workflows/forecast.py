@@ -239,7 +239,7 @@ def predict(config: Config, run: RunDirectory) -> Summary:
 def flow(config: Config, run: RunDirectory) -> Summary:
     """Compare the apparent motion of targets and forecasts with the control that nothing moves."""
     prediction = products.open_prediction(need(run.prediction, "predict"))
-    first = prediction.inputs[-1, 0].values
+    first = _latest(prediction.inputs[:, 0].values)
     low, high = _facts(config).value_range
     fields, leads = {}, []
     for lead in range(prediction.sizes["lead"]):
@@ -273,6 +273,14 @@ def report(config: Config, run: RunDirectory) -> Summary:
     """Write the self-contained HTML page."""
     path = write_report(run.path)
     return {"table": [["report", str(path)]], "report": str(path)}
+
+
+def _latest(images: np.ndarray) -> np.ndarray:
+    """Return each pixel's latest number of images (T, Y, X): the last window may be empty under cloud."""
+    latest = images[0]
+    for image in images[1:]:
+        latest = np.where(np.isfinite(image), image, latest)
+    return latest
 
 
 def _composites(run: RunDirectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
