@@ -100,7 +100,7 @@ def measure(*, size_px: int, small_px: int, repeats: int) -> Result:
         ours = ns.pop("ours")
         what = f"fill gaps, {name}"
         rows += [
-            Row(what, ours, peer, value, "ns per empty pixel", in_readme="OpenCV" not in peer or "50" in name)
+            Row(what, ours, peer, value, "ns per empty pixel", in_readme="SciPy" not in peer)
             for peer, value in ns.items()
         ]
     return Result("gaps", f"{size_px}^2 px (Python loop: {small_px}^2), one thread, {repeats} repeats", rows)

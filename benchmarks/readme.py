@@ -24,7 +24,8 @@ def block(results: list[dict[str, Any]]) -> str:
     machine = results[0]["machine"]
     dates = sorted({result["date"] for result in results})
     lines = [
-        f"`make bench` on {machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
+        f"`glacierhpc bench NAME` (all: `make bench`) on {machine['processor']}, {machine['cores']} cores, "
+        f"Python {machine['python']}, "
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Each peer does the same work in the same run, for "
         "as many repeats; medians. The ratio is how many times better ours is; under 1 the peer is better.",
         "",
