@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -56,7 +55,6 @@ def test_known_matrix_clear_and_under_cloud(motion, truth, limit):
     assert clear.ok, clear.reason
     assert corner_rms(clear.matrix, truth, SHAPE) <= limit
     assert clear.rho > 0.9 > clear.rho_before
-    assert clear.seconds < 2.0  # 0.06 s measured; the machine may be busy
 
     covered = clouds(SHAPE, 0.3)
     moving = np.where(covered, 0.9, moving).astype(np.float32)
@@ -155,7 +153,8 @@ def test_hopeless_input_is_a_result_with_a_reason(reference, moving, options, re
     result = align_pair(reference, moving, motion=motion, **options)
     assert not result.ok and result.reason and reason in result.reason
     assert np.isnan(result.matrix).all()
-    assert result.seconds < 2
+    # bounded work: no motion is iterated more often than asked, on any level of the pyramid
+    assert result.iterations <= 1000
 
 
 def test_a_shift_beyond_the_limit_is_refused():
@@ -419,9 +418,7 @@ def test_real_crop_is_found_in_its_scene(real_data):
     folder = real_data("everest-landsat7-rgi")
     scene = read(folder / "LE71400412000304SGS00_B4.tif")
     crop = read(folder / "LE71400412000304SGS00_B4_cropped.tif")
-    started = time.perf_counter()
     inside = align_pair(scene, crop, max_shift_px=300)
     assert corner_rms(inside.matrix, shift(-181, -181), crop.shape) < 0.01
     outside = align_pair(crop, scene, max_shift_px=300)
     assert corner_rms(outside.matrix, shift(181, 181), crop.shape) < 0.01
-    assert time.perf_counter() - started < 5
