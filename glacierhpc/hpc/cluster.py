@@ -86,7 +86,8 @@ def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | No
             # a free port of the loopback only: the dashboard has no password
             dashboard_address="127.0.0.1:0",
             local_directory=folder,
-            silence_logs=logging.ERROR,
+            # a task's error reaches the caller as an exception; the workers' own words would come twice
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
