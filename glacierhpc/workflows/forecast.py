@@ -1,13 +1,13 @@
-"""The forecast task: from index composites to a judged forecast and its report.
+"""The forecast task: from index composites to a judged forecast and its maps.
 
-Begins where `imagery` ends. What is forecast is an index of the surface, not the motion of ice.
+Begins where `imagery` ends; `results` reads what it writes. What is forecast is an index of the
+surface, not the motion of ice.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,40 +27,18 @@ from glacierhpc.grid import Grid
 from glacierhpc.models import build_model
 from glacierhpc.models.baselines import BASELINES, Record, SequenceBaseline, build_baseline
 from glacierhpc.models.weights import ModelDescription, load_model, save_model
-from glacierhpc.report import write_report
 from glacierhpc.rundir import RunDirectory, read_json, read_table, write_json, write_table
 from glacierhpc.tiling import seam_ratio
 from glacierhpc.training.checkpoint import Checkpoints
 from glacierhpc.training.distributed import open_backend
 from glacierhpc.training.loop import fit
 from glacierhpc.training.trackers import open_trackers
-from glacierhpc.velocity import dense_flow
 from glacierhpc.workflows import products
+from glacierhpc.workflows.index_facts import index_facts
 from glacierhpc.workflows.tasks import Summary, need
 
 UNITS = "1"
 """Of every index and of reflectance."""
-
-
-@dataclass(frozen=True)
-class IndexFacts:
-    """What the values of an index mean to a forecast and its scores."""
-
-    shows: str
-    value_range: tuple[float, float]
-    threshold: float
-    """Above it a pixel counts as covered, for the overlap score."""
-
-
-INDEX_FACTS = {
-    # Hall et al. (1995), doi:10.1016/0034-4257(95)00137-P: snow has an NDSI over 0.4
-    "ndsi": IndexFacts("snow and ice cover (NDSI values), not ice motion", (-1.0, 1.0), 0.4),
-    # McFeeters (1996), doi:10.1080/01431169608948714: water has an NDWI over 0
-    "ndwi": IndexFacts("open water (NDWI values), not ice motion", (-1.0, 1.0), 0.0),
-    "ndvi": IndexFacts("vegetation (NDVI values), not ice motion", (-1.0, 1.0), 0.4),
-    "albedo": IndexFacts("albedo of the surface, not ice motion", (0.0, 1.0), 0.4),
-}
-REFLECTANCE = IndexFacts("surface reflectance, not ice motion", (0.0, 1.0), 0.4)
 
 
 def sequences(config: Config, run: RunDirectory) -> Summary:
@@ -171,7 +149,7 @@ def evaluate(config: Config, run: RunDirectory) -> Summary:
             steps_out=plan.steps_out,
             size=plan.size,
         )
-    facts = _facts(config)
+    facts = index_facts(config.composite.index)
     metrics = score_forecasts(
         forecasters,
         test,
@@ -236,53 +214,6 @@ def predict(config: Config, run: RunDirectory) -> Summary:
     }
 
 
-def flow(config: Config, run: RunDirectory) -> Summary:
-    """Compare the apparent motion of targets and forecasts with the control that nothing moves."""
-    prediction = products.open_prediction(need(run.prediction, "predict"))
-    first = _latest(prediction.inputs[:, 0].values)
-    low, high = _facts(config).value_range
-    fields, leads = {}, []
-    for lead in range(prediction.sizes["lead"]):
-        pair = {}
-        for name in ("target", "prediction"):
-            pair[name] = dense_flow(
-                first,
-                prediction[name][lead, 0].values,
-                window_px=config.flow.window_px,
-                value_range=(low, high),
-            )
-        fields[lead] = pair
-        leads.append(products.flow_row(lead + 1, pair["target"], pair["prediction"]))
-    products.write_flow(run.flow, prediction, fields)
-    write_json(
-        run.flow_summary,
-        {"shows": "apparent motion of the index image, not ice velocity", "leads": leads},
-    )
-    return {
-        "table": [
-            [
-                f"lead {row['lead']}",
-                f"end-point error {row['epe_px']:.2f} px; nothing moves {row['epe_zero_flow_px']:.2f} px",
-            ]
-            for row in leads
-        ]
-    }
-
-
-def report(config: Config, run: RunDirectory) -> Summary:
-    """Write the self-contained HTML page."""
-    path = write_report(run.path)
-    return {"table": [["report", str(path)]], "report": str(path)}
-
-
-def _latest(images: np.ndarray) -> np.ndarray:
-    """Return each pixel's latest number of images (T, Y, X): the last window may be empty under cloud."""
-    latest = images[0]
-    for image in images[1:]:
-        latest = np.where(np.isfinite(image), image, latest)
-    return latest
-
-
 def _composites(run: RunDirectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return data (T, C, Y, X) float32, valid (T, Y, X) bool and times (T,) of the composites."""
     cube = open_cube(need(run.composite, "composite"))
@@ -334,7 +265,7 @@ def _model_parameters(config: Config, scaling: dict[str, dict[str, float]]) -> d
         "steps_out": config.sequences.steps_out,
         "means": [band["mean"] for band in scaling.values()],
         "deviations": [band["deviation"] for band in scaling.values()],
-        "value_range": list(_facts(config).value_range),
+        "value_range": list(index_facts(config.composite.index).value_range),
     }
     return {**own, **config.model.parameters}
 
@@ -344,10 +275,6 @@ def _trained(config: Config, run: RunDirectory) -> Any:
     bands = [str(band) for band in composite.band.values]
     resolution_m = Grid.from_dataset(composite).resolution_m
     return load_model(need(run.model, "train"), bands=bands, units=UNITS, resolution_m=resolution_m)[0]
-
-
-def _facts(config: Config) -> IndexFacts:
-    return INDEX_FACTS.get(config.composite.index, REFLECTANCE)
 
 
 def _skill_table(metrics: dict[str, Any]) -> list[list[Any]]:

@@ -19,16 +19,20 @@ Step = Callable[[Config, RunDirectory], Summary]
 TASKS: dict[str, dict[str, str]] = {
     "forecast": {
         **dict.fromkeys(("search", "acquire", "clean", "align", "composite"), "imagery"),
-        **dict.fromkeys(("sequences", "train", "evaluate", "predict", "flow"), "forecast"),
-        "report": "forecast",
+        **dict.fromkeys(("sequences", "train", "evaluate", "predict"), "forecast"),
+        **dict.fromkeys(("flow", "report"), "results"),
     }
 }
 """The steps of each task in their order, each with the module of this package that tells it.
 
-Modules are imported when a step runs: images can be made where no torch is installed.
+Modules are imported when a step runs: images and reports can be made where no torch is installed.
 """
 
-EXTRAS = {"imagery": "imagery,mapping", "forecast": "imagery,learning,mapping"}
+EXTRAS = {
+    "imagery": "imagery,mapping",
+    "forecast": "imagery,learning,mapping",
+    "results": "imagery,mapping",
+}
 
 
 def step_function(task: str, step: str, name: str | None = None) -> Step:
