@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +68,7 @@ class TensorBoardTracker:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as err:
-            raise missing_package("tensorboard", "learning") from err
+            raise missing_package("tensorboard", "track") from err
         self._writer = SummaryWriter(str(self._folder), purge_step=len(rows))
 
     def log(self, row: Row) -> None:
@@ -85,6 +86,24 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "csv": lambda run: CSVTracker(run / "history.csv"),
     "tensorboard": lambda run: TensorBoardTracker(run / "logs" / "tensorboard"),
 }
+
+
+PACKAGES = {"tensorboard": "tensorboard"}
+"""The optional package of a tracker, of the extra ``track``."""
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Look for the packages of trackers, before work is done that could not be tracked.
+
+    Raises
+    ------
+    InputError
+        If one is not installed; names the extra that brings it.
+    """
+    for name in names:
+        package = PACKAGES.get(name)
+        if package is not None and find_spec(package) is None:
+            raise missing_package(package, "track")
 
 
 def open_trackers(names: Sequence[str], run: Path) -> list[Tracker]:

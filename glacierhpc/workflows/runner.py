@@ -11,6 +11,7 @@ from glacierhpc.config import Config, config_hash, config_to_yaml
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.hpc.slurm import job_surroundings
 from glacierhpc.rundir import RunDirectory
+from glacierhpc.training.trackers import check_trackers
 from glacierhpc.workflows.tasks import TASKS, Summary, step_function
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def run_step(name: str, config: Config, *, dry_run: bool = False) -> Summary:
         raise unknown_name("step", name, steps)
     if dry_run:
         return _dry_run(name, config)
+    _check_packages([name], config)
     with _claimed(config) as run:
         return _recorded(name, config, run)
 
@@ -71,11 +73,18 @@ def run_steps(
     last = names.index(to_step) + 1 if to_step else len(names)
     with _claimed(config) as run:
         first = names.index(from_step) if from_step else _first_to_do(names, run)
+        _check_packages(names[first:last], config)
         summaries = {}
         for name in names[first:last]:
             summaries[name] = _recorded(name, config, run)
     rows = [[f"{name}: {label}", value] for name, told in summaries.items() for label, value in told["table"]]
     return {"table": rows or [["steps", "nothing to do"]], "steps": summaries, "run": str(run.path)}
+
+
+def _check_packages(names: list[str], config: Config) -> None:
+    """Look for optional packages before the first step, not hours later."""
+    if "train" in names:
+        check_trackers(config.train.trackers)
 
 
 def _dry_run(name: str, config: Config) -> Summary:

@@ -5,7 +5,8 @@ import csv
 import pytest
 
 from glacierhpc.errors import InputError
-from glacierhpc.training.trackers import CSVTracker, open_trackers
+from glacierhpc.training import trackers as trackers_module
+from glacierhpc.training.trackers import CSVTracker, check_trackers, open_trackers
 
 
 def rows_of(path):
@@ -42,3 +43,10 @@ def test_tensorboard_gets_scalars(tmp_path):
 def test_unknown_tracker_is_refused(tmp_path):
     with pytest.raises(InputError, match="did you mean 'csv'"):
         open_trackers(["cvs"], tmp_path)
+
+
+def test_a_missing_package_is_named_with_its_extra_before_any_work(monkeypatch):
+    monkeypatch.setattr(trackers_module, "find_spec", lambda name: None)
+    check_trackers(["csv"])
+    with pytest.raises(InputError, match=r"'tensorboard' is not installed.*glacierhpc\[track\]"):
+        check_trackers(["csv", "tensorboard"])
