@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
 from glacierhpc.errors import unknown_name
+
+log = logging.getLogger(__name__)
 
 WORKER_ENVIRONMENT = {
     # one level of parallelism: Dask runs many serial kernels
@@ -41,7 +43,8 @@ def make_cluster(
     Parameters
     ----------
     kind : {"local", "serial"}
-        ``local`` starts worker processes on this machine; ``serial`` runs every task in this process.
+        ``local`` starts worker processes on this machine, which take tasks from nobody else on it (TLS, with
+        credentials made for this step); ``serial`` runs every task in this process.
     workers : int
         Worker processes.
     cores : int
@@ -78,10 +81,14 @@ def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | No
     with (
         tempfile.TemporaryDirectory(prefix="glacierhpc-", dir=scratch, ignore_cleanup_errors=True) as folder,
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        _nannies_heard(),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=cores,
             memory_limit=f"{memory_gb}GB" if memory_gb else "auto",
+            # whoever reaches a scheduler can run code as its owner, and every user of a node reaches its loopback
+            security=Security.temporary(),
+            protocol="tls://",
             host="127.0.0.1",
             # a free port of the loopback only: the dashboard has no password
             dashboard_address="127.0.0.1:0",
@@ -93,6 +100,25 @@ def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | No
     ):
         # an impure task is never mistaken for an earlier one with the same arguments
         yield client.get_executor(pure=False)
+
+
+class _Forward(logging.Handler):
+    """Says in the package's own log what another package logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        log.log(record.levelno, "%s", record.getMessage())
+
+
+@contextmanager
+def _nannies_heard() -> Iterator[None]:
+    """Let through what is not said twice: a worker short of memory, or killed."""
+    logger, handler = logging.getLogger("distributed.nanny"), _Forward(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 CLUSTERS: dict[str, Callable[..., AbstractContextManager[Executor | None]]] = {

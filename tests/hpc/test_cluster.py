@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
+from distributed import Client, Security
 
 from glacierhpc.errors import InputError
 from glacierhpc.hpc.cluster import make_cluster
@@ -30,3 +32,21 @@ def test_serial_needs_no_workers() -> None:
 def test_an_unknown_kind_names_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'local'"):
         make_cluster("locl", workers=1)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed")
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_another_user_of_the_node_cannot_give_tasks(scheme: str) -> None:
+    stranger = Security.temporary() if scheme == "tls" else None
+    with make_cluster("local", workers=1) as executor:
+        address = executor._client.scheduler.address  # type: ignore[union-attr]
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises(OSError, match="(?i)tls|timed out|closed"):
+            Client(address.replace("tls", scheme), security=stranger, timeout="2s", set_as_default=False)
+        assert executor is not None and executor.submit(pow, 2, 3).result() == 8
+
+
+def test_a_worker_short_of_memory_is_heard_of(caplog: pytest.LogCaptureFixture) -> None:
+    with make_cluster("local", workers=1), caplog.at_level(logging.WARNING, logger="glacierhpc"):
+        logging.getLogger("distributed.nanny.memory").warning("Worker exceeded 95% memory budget")
+    assert "glacierhpc.hpc.cluster" in {record.name for record in caplog.records if "95%" in record.message}
