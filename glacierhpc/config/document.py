@@ -48,6 +48,8 @@ def read_document(path: Path, overrides: tuple[str, ...] = ()) -> Document:
         values = yaml.safe_load(text)
     except yaml.YAMLError as err:
         raise InputError(_yaml_message(path, err)) from err
+    except ValueError as err:  # a date that no calendar has
+        raise InputError(f"{path}: a value cannot be read: {err}; write dates as year-month-day") from err
     if not isinstance(root, yaml.MappingNode):
         raise InputError(
             f"{path}: a configuration is a mapping of sections; this file holds "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import dask
@@ -78,28 +80,46 @@ def _serial(*_: object) -> Iterator[None]:
 @contextmanager
 def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | None) -> Iterator[Executor]:
     environment = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **WORKER_ENVIRONMENT}
-    with (
-        tempfile.TemporaryDirectory(prefix="glacierhpc-", dir=scratch, ignore_cleanup_errors=True) as folder,
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        _nannies_heard(),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=cores,
-            memory_limit=f"{memory_gb}GB" if memory_gb else "auto",
-            # whoever reaches a scheduler can run code as its owner, and every user of a node reaches its loopback
-            security=Security.temporary(),
-            protocol="tls://",
-            host="127.0.0.1",
-            # a free port of the loopback only: the dashboard has no password
-            dashboard_address="127.0.0.1:0",
-            local_directory=folder,
-            # a task's error reaches the caller as an exception; the workers' own words would come twice
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with ExitStack() as stack:
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="glacierhpc-", dir=scratch, ignore_cleanup_errors=True)
+        )
+        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": environment}))
+        stack.enter_context(_nannies_heard())
+        with _interrupts_ignored():
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=cores,
+                    memory_limit=f"{memory_gb}GB" if memory_gb else "auto",
+                    # whoever reaches a scheduler can run code as its owner, and every user of a node
+                    # reaches its loopback
+                    security=Security.temporary(),
+                    protocol="tls://",
+                    host="127.0.0.1",
+                    # a free port of the loopback only: the dashboard has no password
+                    dashboard_address="127.0.0.1:0",
+                    local_directory=folder,
+                    # a task's error reaches the caller as an exception; the workers' own words would come twice
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+        client = stack.enter_context(Client(cluster, set_as_default=False))
         # an impure task is never mistaken for an earlier one with the same arguments
         yield client.get_executor(pure=False)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let children be born deaf to Ctrl-C, which a terminal sends to all: the caller ends them in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Forward(logging.Handler):

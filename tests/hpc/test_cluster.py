@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 
 import pytest
 from distributed import Client, Security
@@ -50,3 +51,15 @@ def test_a_worker_short_of_memory_is_heard_of(caplog: pytest.LogCaptureFixture) 
     with make_cluster("local", workers=1), caplog.at_level(logging.WARNING, logger="glacierhpc"):
         logging.getLogger("distributed.nanny.memory").warning("Worker exceeded 95% memory budget")
     assert "glacierhpc.hpc.cluster" in {record.name for record in caplog.records if "95%" in record.message}
+
+
+def interrupt_is_ignored(_: int) -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_ctrl_c_is_for_the_caller_not_for_workers() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with make_cluster("local", workers=1) as executor:
+        assert executor is not None
+        assert executor.submit(interrupt_is_ignored, 0).result()
+        assert signal.getsignal(signal.SIGINT) is before

@@ -8,6 +8,7 @@ input closes, and that happens however the parent ends.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -94,6 +95,7 @@ class FileProcess:
 
 def main() -> None:
     """Serve until standard input closes; the child's end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which closes standard input
     settings = json.loads(sys.stdin.readline() or "null")
     if settings is None:  # the parent ended before it said what to serve
         return
