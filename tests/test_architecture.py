@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     {"errors", "kernels", ""},
-    {"config", "cube", "grid", "tiling", "files", "rundir"},
+    {"config", "cube", "fanout", "grid", "tiling", "files", "rundir", "seasons"},
     {"scenes", "coreg", "velocity", "datasets", "models", "training", "evaluation", "hpc"},
     {"mapping", "report"},
     {"workflows"},

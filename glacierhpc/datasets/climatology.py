@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glacierhpc.errors import InputError
-
-_DAY = np.timedelta64(1, "D")
-_YEAR_DAYS = 365.2425
+from glacierhpc.seasons import days_apart, tolerance_days
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +52,11 @@ class Climatology:
     def frames(
         self, first: int, *, steps_in: int, steps: int, rows: slice, cols: slice
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is usual at each step of a sequence, from composites that are not its own.
+        """Return what is usual at each step of a sequence.
 
-        Its own are left out because its targets are among them: a mean that holds its target would be learned as
-        if it were always so good.
+        Never from its targets: a mean that holds its target would be learned as if it were always so good. Nor
+        are its inputs in what is usual at an input, so that their anomalies are whole; in what is usual at a
+        target a year after an input they count like every other year.
 
         Parameters
         ----------
@@ -82,15 +81,13 @@ class Climatology:
 
     def _weights(self, steps: np.ndarray, *, last_input: int) -> np.ndarray:
         """Return (steps, T) bool: which composites make the mean of each step of a sequence."""
-        days = np.abs((self.times[steps][:, None] - self.times[self.known][None]) / _DAY) % _YEAR_DAYS
-        near = np.minimum(days, _YEAR_DAYS - days) <= self._tolerance_days()
-        near &= ~np.isin(self.known, steps)
+        apart = days_apart(self.times[steps][:, None], self.times[self.known][None])
+        near = apart <= tolerance_days(self.times)
+        targets = steps > last_input
+        near &= ~np.isin(self.known, steps[targets])
+        near[~targets] &= ~np.isin(self.known, steps)
         if self.causal:
             near &= self.known <= last_input
         weights = np.zeros((len(steps), len(self.times)), dtype=bool)
         weights[:, self.known] = near
         return weights
-
-    def _tolerance_days(self) -> float:
-        """Half the usual distance between composites: within it two dates are the same season."""
-        return float(np.median(np.diff(self.times) / _DAY)) / 2 if len(self.times) > 1 else _YEAR_DAYS / 8

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from glacierhpc.errors import InputError, unknown_name
-
-_DAY = np.timedelta64(1, "D")
-_YEAR_DAYS = 365.2425
+from glacierhpc.seasons import DAY, YEAR_DAYS, tolerance_days
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +31,6 @@ class Record:
                 f"data {self.data.shape!r}, valid {self.valid.shape!r} and times {self.times.shape!r} do not belong "
                 "together: give (T, C, Y, X), (T, Y, X) and (T,)"
             )
-
-    @property
-    def tolerance_days(self) -> float:
-        """Half the usual distance between composites: within it two dates are the same season."""
-        return float(np.median(np.diff(self.times) / _DAY)) / 2 if len(self.times) > 1 else _YEAR_DAYS / 8
 
 
 Baseline = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -64,37 +57,30 @@ def same_season_last_year(
     return np.stack([values for values, _ in frames]), np.stack([valid for _, valid in frames])
 
 
-def climatology(
-    record: Record, last_input: int, targets: np.ndarray, *, training_times: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Forecast each pixel's mean of the target's season over the training times.
+def climatology(batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Forecast what is usual at each target's season, (B, T', C, H, W), and where it is known, (B, T', H, W).
 
-    Parameters
-    ----------
-    training_times : (k,) int
-        Time steps that occur in training samples; of them only those up to the last input are used, so that a
-        split by blocks sees no future either.
+    It is the batch's own climatology, the same that a model is given with its inputs: a model cannot beat it by
+    having seen more years.
     """
-    known = training_times[training_times <= last_input]
-    frames = [
-        _mean_of(record, known[_season_apart(record, known, t) <= record.tolerance_days]) for t in targets
-    ]
-    return np.stack([values for values, _ in frames]), np.stack([valid for _, valid in frames])
+    if batch.climatology is None or batch.climatology_valid is None:
+        raise InputError("these batches carry no climatology: give one to the dataset")
+    steps_in = batch.images.shape[1]
+    return np.asarray(batch.climatology[:, steps_in:]), np.asarray(batch.climatology_valid[:, steps_in:])
 
 
 BASELINES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "persistence": persistence,
     "same_season_last_year": same_season_last_year,
-    "climatology": climatology,
 }
+"""Those made from a record; `climatology` is made from a batch."""
 
 
-def build_baseline(name: str, record: Record, *, training_times: np.ndarray) -> Baseline:
-    """Return a baseline by name, bound to a record; `training_times` are the time steps climatology may use."""
+def build_baseline(name: str, record: Record) -> Baseline:
+    """Return a baseline by name, bound to a record."""
     if name not in BASELINES:
         raise unknown_name("baseline", name, BASELINES)
-    keywords = {"training_times": np.asarray(training_times)} if name == "climatology" else {}
-    return partial(BASELINES[name], record, **keywords)
+    return partial(BASELINES[name], record)
 
 
 class SequenceBaseline:
@@ -137,17 +123,11 @@ class SequenceBaseline:
 
 def _same_date_in_earlier_years(record: Record, last_input: int, target: int) -> np.ndarray:
     """Return the time steps at the target's date in earlier years, the latest year first, nearest date first."""
-    days = (record.times[: last_input + 1] - record.times[target]) / _DAY
-    years = np.round(-days / _YEAR_DAYS)
-    distance = np.abs(days + years * _YEAR_DAYS)
-    usable = np.flatnonzero((years >= 1) & (distance <= record.tolerance_days))
+    days = (record.times[: last_input + 1] - record.times[target]) / DAY
+    years = np.round(-days / YEAR_DAYS)
+    distance = np.abs(days + years * YEAR_DAYS)
+    usable = np.flatnonzero((years >= 1) & (distance <= tolerance_days(record.times)))
     return usable[np.lexsort((distance[usable], years[usable]))]
-
-
-def _season_apart(record: Record, steps: np.ndarray, target: int) -> np.ndarray:
-    """Return the distance in the year, days, between some steps and a target."""
-    days = np.abs((record.times[steps] - record.times[target]) / _DAY) % _YEAR_DAYS
-    return np.minimum(days, _YEAR_DAYS - days)
 
 
 def _latest_of(record: Record, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -162,16 +142,6 @@ def _latest_of(record: Record, steps: np.ndarray) -> tuple[np.ndarray, np.ndarra
         if found.all():
             break
     return values, found
-
-
-def _mean_of(record: Record, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of the valid values of some steps, and where there was one."""
-    total = np.zeros(record.data.shape[1:])
-    count = np.zeros(record.valid.shape[1:], dtype=np.int32)
-    for step in steps:
-        total += np.where(record.valid[step], record.data[step], 0)
-        count += record.valid[step]
-    return (total / np.maximum(count, 1)).astype(np.float32), count > 0
 
 
 def _repeat(frame: tuple[np.ndarray, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from glacierhpc.evaluation.predict import NetworkForecaster, predict_scene
 from glacierhpc.evaluation.score import evaluate as score_forecasts
 from glacierhpc.grid import Grid
 from glacierhpc.models import build_model
-from glacierhpc.models.baselines import BASELINES, Record, SequenceBaseline, build_baseline
+from glacierhpc.models.baselines import BASELINES, Record, SequenceBaseline, build_baseline, climatology
 from glacierhpc.models.weights import ModelDescription, load_model, save_model
 from glacierhpc.rundir import RunDirectory, read_json, read_table, write_json, write_table
 from glacierhpc.tiling import seam_ratio
@@ -139,16 +139,16 @@ def evaluate(config: Config, run: RunDirectory) -> Summary:
     test = dataset("test")
     record = Record(*_composites(run))
     model = _trained(config, run)
-    known = sample_steps(plan, np.flatnonzero(table.split == "train"))
     forecasters: dict[str, Any] = {config.model.name: NetworkForecaster(model)}
     for name in BASELINES:
         forecasters[name] = SequenceBaseline(
-            build_baseline(name, record, training_times=known),
+            build_baseline(name, record),
             plan.starts,
             steps_in=plan.steps_in,
             steps_out=plan.steps_out,
             size=plan.size,
         )
+    forecasters["climatology"] = climatology
     facts = index_facts(config.composite.index)
     metrics = score_forecasts(
         forecasters,

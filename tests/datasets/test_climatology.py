@@ -27,9 +27,9 @@ def expected(data, steps):
 @pytest.mark.parametrize(
     ("known", "causal", "first", "means"),
     [
-        # for the targets (two seasons) of a sequence of steps 5 to 9, whose own composites are 5 and 9 among them
-        (range(16), False, 5, {3: [0, 4, 12], 4: [1, 13], 0: [1, 13]}),
-        (range(16), True, 5, {3: [0, 4], 4: [1], 0: [1]}),
+        # the last target of a sequence of steps 5 to 9 lies a year after its first input
+        (range(16), False, 5, {3: [0, 4, 12], 4: [1, 5, 13], 0: [1, 13]}),
+        (range(16), True, 5, {3: [0, 4], 4: [1, 5], 0: [1]}),
         (range(4), False, 8, {3: [3], 4: [0], 0: [0]}),
     ],
 )
@@ -52,8 +52,8 @@ def test_nothing_of_the_targets_or_the_future_is_in_it(cube):
     after = Climatology.build(changed, unseen, TIMES, np.arange(16), causal=True).frames(6, **WHOLE)
     for ours, theirs in zip(before, after):
         np.testing.assert_array_equal(ours, theirs)
-    # in training the other years may follow, the sequence's own composites may not
-    own = np.arange(6, 11)
+    # in training the other years may follow, the sequence's own targets may not
+    own = np.arange(9, 11)
     changed, learning = data.copy(), Climatology.build(data, valid, TIMES, np.arange(16), causal=False)
     changed[own] = 99.0
     again = Climatology.build(changed, valid, TIMES, np.arange(16), causal=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glacierhpc.errors import InputError
-from glacierhpc.models.baselines import BASELINES, Record, SequenceBaseline, build_baseline
+from glacierhpc.models.baselines import BASELINES, Record, SequenceBaseline, build_baseline, climatology
 
 STEPS = 14  # three and a half years of quarters
 
@@ -20,8 +20,8 @@ def record():
     return Record(np.where(valid[:, None], data, np.nan).astype(np.float32), valid, times)
 
 
-def scene(record, name, last_input, targets, training=range(8)):
-    return build_baseline(name, record, training_times=np.array(training))(last_input, np.array(targets))
+def scene(record, name, last_input, targets):
+    return build_baseline(name, record)(last_input, np.array(targets))
 
 
 def first_valid(record, steps, row, col):
@@ -58,28 +58,28 @@ def test_same_season_never_uses_what_is_not_yet_observed(record):
     check(record, values, valid, 0, lambda r, c: first_valid(record, (4, 0), r, c))
 
 
-def test_climatology_is_the_mean_of_training_seasons_only(record):
-    values, valid = scene(record, "climatology", 12, [13])
-
-    def expected(row, col):
-        seen = [record.data[s, :, row, col] for s in (1, 5) if record.valid[s, row, col]]
-        return np.mean(seen, axis=0) if seen else None
-
-    check(record, values, valid, 0, expected)
+def test_climatology_is_that_of_the_batch():
+    usual, known = np.random.default_rng(0).normal(size=(2, 5, 1, 4, 4)), np.ones((2, 5, 4, 4), dtype=bool)
+    batch = SimpleNamespace(images=np.zeros((2, 3, 1, 4, 4)), climatology=usual, climatology_valid=known)
+    values, valid = climatology(batch)
+    np.testing.assert_array_equal(values, usual[:, 3:])
+    assert valid.shape == (2, 2, 4, 4)
+    with pytest.raises(InputError, match="carry no climatology"):
+        climatology(SimpleNamespace(climatology=None, climatology_valid=None))
 
 
 def test_no_baseline_sees_the_future(record):
     spoilt = Record(record.data.copy(), record.valid.copy(), record.times)
     spoilt.data[8:], spoilt.valid[8:] = 99, True
     for name in BASELINES:
-        ours, theirs = (scene(r, name, 7, [8, 9, 12], training=range(STEPS)) for r in (record, spoilt))
+        ours, theirs = (scene(r, name, 7, [8, 9, 12]) for r in (record, spoilt))
         np.testing.assert_array_equal(ours[0], theirs[0])
         np.testing.assert_array_equal(ours[1], theirs[1])
 
 
 def test_patches_of_sequences_are_cut_from_the_scene(record):
     starts = np.array([[0, 0, 0], [3, 2, 3], [3, 0, 1], [5, 1, 2]])
-    baseline = build_baseline("same_season_last_year", record, training_times=np.arange(8))
+    baseline = build_baseline("same_season_last_year", record)
     cut = SequenceBaseline(baseline, starts, steps_in=4, steps_out=2, size=4)
     values, valid = cut(SimpleNamespace(numbers=np.array([1, 2, 3])))
     assert values.shape == (3, 2, 2, 4, 4) and valid.shape == (3, 2, 4, 4)
@@ -92,6 +92,6 @@ def test_patches_of_sequences_are_cut_from_the_scene(record):
 
 def test_unknown_names_and_ill_fitting_arrays_are_refused(record):
     with pytest.raises(InputError, match="did you mean 'persistence'"):
-        build_baseline("persistance", record, training_times=np.arange(3))
+        build_baseline("persistance", record)
     with pytest.raises(InputError, match="do not belong together"):
         Record(record.data, record.valid[:3], record.times)
