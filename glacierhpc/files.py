@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,10 @@ import numpy as np
 import pandas as pd
 
 from glacierhpc.errors import GlacierError, InputError
+
+logger = logging.getLogger(__name__)
+
+_LEFTOVER = re.compile(r"\.(?P<kind>tmp|old)-[0-9a-f]{8}-(?P<name>.+)")
 
 
 @contextmanager
@@ -49,6 +55,37 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder inside `folder` for what is needed for a while; removed at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".tmp-{secrets.token_hex(4)}-scratch"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        _remove(scratch)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left in a folder, and bring back what one had just moved aside.
+
+    Only for a folder that nobody writes to: what a running `atomic_path` writes looks the same.
+    """
+    if not folder.is_dir():
+        return
+    found = [(match, path) for path in folder.iterdir() if (match := _LEFTOVER.fullmatch(path.name))]
+    # of several copies the last one made is the one that stood there
+    for match, path in sorted(found, key=lambda each: each[1].stat().st_mtime_ns, reverse=True):
+        target = folder / match["name"]
+        if match["kind"] == "old" and not target.exists():
+            os.rename(path, target)
+            logger.warning("%s was left moved aside by a killed command and is back", target)
+        else:
+            _remove(path)
+            logger.info("removed %s, which a killed command had left", path)
 
 
 def _sync(path: Path) -> None:

@@ -22,8 +22,16 @@ from typing import Any
 
 import yaml
 
-from glacierhpc.errors import GlacierError, InputError
-from glacierhpc.files import atomic_path, plain, read_json, read_table, write_json, write_table
+from glacierhpc.errors import GlacierError, InputError, redact
+from glacierhpc.files import (
+    atomic_path,
+    plain,
+    read_json,
+    read_table,
+    remove_leftovers,
+    write_json,
+    write_table,
+)
 
 __all__ = [
     "RunDirectory", "RunFile", "atomic_path", "plain", "read_json", "read_table", "source_commit", "write_json",
@@ -109,6 +117,7 @@ class RunDirectory:
         run._lock()
         try:
             run._claim(config_text, config_hash)
+            run._remove_leftovers()
         except BaseException:
             run.close()
             raise
@@ -134,6 +143,12 @@ class RunDirectory:
         write_json(self.provenance_file, {**known_provenance, "config_hash": config_hash})
         for folder in (self.logs, self.steps):
             folder.mkdir(exist_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        if self._unlock is None:  # without a lock another command may be writing these
+            return
+        for folder in (self.path, self.steps, self.logs, self.checkpoints, self.model, self.prediction_maps):
+            remove_leftovers(folder)
 
     def _lock(self) -> None:
         descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
@@ -178,7 +193,7 @@ class RunDirectory:
             yield record
         except BaseException as err:
             state = "failed" if isinstance(err, Exception) else "interrupted"
-            self._finish(path, record, state=state, begin=begin, error=f"{type(err).__name__}: {err}")
+            self._finish(path, record, state=state, begin=begin, error=redact(f"{type(err).__name__}: {err}"))
             raise
         self._finish(path, record, state="done", begin=begin, error=None)
 

@@ -127,6 +127,31 @@ except Exception as err:
     assert answer.stdout == ""
 
 
+def test_what_a_killed_command_left_is_cleared_and_what_it_moved_aside_comes_back(tmp_path: Path) -> None:
+    RunDirectory.open(tmp_path, CONFIG, "1").close()
+    copies = {".tmp-0123abcd-clean.zarr": "half", ".tmp-0123abce-scratch": "half"}
+    copies |= {".old-0123abcd-aligned.zarr": "only copy", ".old-0123abcd-composite.zarr": "old"}
+    copies |= {"composite.zarr": "new", ".parts": "resumable", ".tmp-notes": "not ours"}
+    for name, content in copies.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zarr.json").write_text(content)
+    (tmp_path / "steps" / ".tmp-0123abcd-clean.json").write_text("half")
+    RunDirectory.open(tmp_path, CONFIG, "1").close()
+    left = {path.parent.name: path.read_text() for path in tmp_path.glob("*/zarr.json")}
+    assert left == {
+        "aligned.zarr": "only copy", "composite.zarr": "new", ".parts": "resumable", ".tmp-notes": "not ours",
+    }  # fmt: skip
+    assert not list((tmp_path / "steps").iterdir())
+
+
+def test_a_folder_in_use_keeps_what_is_being_written(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path, CONFIG, "1") as run, atomic_path(run.clean) as temporary:
+        temporary.mkdir()
+        with pytest.raises(InputError, match="in use"):
+            RunDirectory.open(tmp_path, CONFIG, "1")
+        assert temporary.is_dir()
+
+
 def test_steps_are_on_record(tmp_path: Path) -> None:
     with RunDirectory.open(tmp_path / "run", CONFIG, "hash") as run:
         assert run.step_record("clean") == {} and not run.done("clean")
