@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from glacierhpc.coreg import align_cube, align_pair, local_offsets, reference_image, stable_residual_px
+from glacierhpc.coreg.confirm import confirmed
+from glacierhpc.coreg.cube import _resample
 from glacierhpc.coreg.residual import fitting_window_px
 from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import InputError
 from glacierhpc.grid import Grid
+from glacierhpc.kernels.warp import KERNELS
 from tests.pairs import corner_rms, make_pair, rotation
 
 SHAPE = (800, 800)
@@ -271,6 +274,7 @@ def test_aligned_cube_is_resampled_once_and_keeps_its_marks(aligned, cube):
     assert list(result["scene"].values) == [f"scene-{i}" for i in range(5)]
     np.testing.assert_array_equal(result["cloud_cover"].values, np.arange(5.0))
     assert Grid.from_dataset(result) == GRID
+    assert result.attrs["stable_ground"] is False
     data, valid, filled = (result[name].values for name in ("data", "valid", "filled"))
     assert data.dtype == np.float32
     assert not (valid & filled).any()
@@ -296,10 +300,54 @@ def test_an_alignment_that_the_residual_contradicts_gives_way_to_the_windows(cub
     np.testing.assert_allclose(found - found.mean(axis=0), truth - truth.mean(axis=0), atol=0.25)
     assert (table["shift_px"][:5] < 4).all() and (table["residual_px"][:5] < 0.35).all()
     # where the windows know no better, the scene is refused
-    monkeypatch.setattr("glacierhpc.coreg.cube._shifted", lambda result, x, y: result)
+    monkeypatch.setattr("glacierhpc.coreg.confirm._shifted", lambda result, x, y: result)
     table = align_cube(open_cube(cube), tmp_path / "none.zarr")
     assert not table["ok"].any() and np.isnan(table["m02"]).all()
-    assert table["reason"][:5].str.match(r"the residual on stable ground rose from \d\.\d+ to").all()
+    assert table["reason"][:5].str.match(r"the residual rose from \d\.\d+ to").all()
+
+
+def test_windows_do_not_reach_further_than_the_limit():
+    reference, moving = make_pair(SMALL, shift(9.0, 0.0), seed=4)
+    found = replace(align_pair(reference, moving), matrix=np.eye(3) + [[0, 0, -4.0], [0, 0, 5.0], [0, 0, 0]])
+    within, _ = confirmed(reference, moving, found, None, 48, 10.0)
+    assert within.ok and np.isnan(within.rho) and within.shift_px == pytest.approx(9.0, abs=0.3)
+    beyond, _ = confirmed(reference, moving, found, None, 48, 8.0)
+    assert not beyond.ok and np.isnan(beyond.matrix).all()
+    assert "over 8 px" in beyond.reason
+
+
+def test_a_residual_that_can_no_longer_be_measured_has_risen():
+    reference, moving = make_pair(SMALL, shift(1.0, 0.5), seed=4)
+    far = replace(align_pair(reference, moving), matrix=np.eye(3) + [[0, 0, 30.0], [0, 0, 150.0], [0, 0, 0]])
+    result, residuals = confirmed(reference, moving, far, None, 48, 200.0)
+    assert result.ok and np.isnan(result.rho) and residuals["residual_px"] < 0.3
+    assert (result.shift_col_px, result.shift_row_px) == pytest.approx((1.0, 0.5), abs=0.2)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    seed=st.integers(0, 1000), x=st.floats(-3, 3), y=st.floats(-3, 3), kernel=st.sampled_from(sorted(KERNELS))
+)
+def test_what_is_called_observed_never_depends_on_what_was_invented(seed, x, y, kernel):
+    shape = (60, 70)
+    _, image = make_pair(shape, shift(0, 0), seed=seed)
+    covered = clouds(shape, 0.2, seed=seed, size_px=3)
+    outcomes = []
+    for invented in (0.2, 1e6):
+        data = np.where(covered, np.float32(invented), image)[None].astype(np.float32)
+        outcomes.append(_resample(data, ~covered, np.vstack([shift(x, y), [0, 0, 1]]), kernel))
+    (first, valid), (second, same) = outcomes
+    np.testing.assert_array_equal(valid, same)
+    assert 0.2 < valid.mean() < 0.9
+    np.testing.assert_array_equal(first[:, valid], second[:, valid])
+    assert (first[:, ~valid] != second[:, ~valid]).any()
+
+
+def test_progress_comes_to_its_end(cube, tmp_path):
+    seen = []
+    align_cube(cube, tmp_path / "aligned.zarr", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] == len({total for _, total in seen}) * seen[0][1]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
 def test_workers_give_the_same(aligned, cube, tmp_path):

@@ -1,15 +1,15 @@
 """Alignment of all scenes of a cube against a common reference, and the aligned cube.
 
-One pair is in `pair`. Nothing here holds more than one scene, or one block of all scenes, in memory.
+One pair is in `pair`, its check by the residual in `confirm`.
+Nothing here holds more than one scene, or one block of all scenes, in memory.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from glacierhpc.coreg.confirm import confirmed
 from glacierhpc.coreg.pair import AlignmentResult, align_pair
-from glacierhpc.coreg.reference import write_reference
-from glacierhpc.coreg.residual import fitting_window_px, local_offsets, stable_residual_px
-from glacierhpc.coreg.tasks import run_all
+from glacierhpc.coreg.reference import reference_blocks, write_reference
 from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.fanout import Progress, Tally, run_all
+from glacierhpc.files import scratch_folder
 from glacierhpc.grid import Grid
 from glacierhpc.kernels.ecc import MOTIONS
 from glacierhpc.kernels.warp import KERNELS, warp
@@ -30,9 +31,6 @@ from glacierhpc.kernels.warp import KERNELS, warp
 logger = logging.getLogger(__name__)
 
 REFERENCE_PASSES = 2  # the median of scenes that are off is blurred towards each of them; the second is not
-# a right alignment raises the residual by its noise, 0.1 px; wrong ones of real scenes raised it by 0.66 px and more
-MAX_RESIDUAL_RISE_PX = 0.4
-WINDOW_PASSES = 3  # windows that are far apart share less and see their offset a fifth too short
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,10 @@ class _Task:
     cube: str
     band: str
     reference: str
+    """Raw float32 of `shape`. Raw bytes, not .npy: reading that header fails now and then in threads."""
     stable: str | None
+    """Raw bool of `shape`."""
+    shape: tuple[int, int]
     motion: str
     max_shift_px: float
     min_correlation: float
@@ -63,6 +64,7 @@ def align_cube(
     kernel: str = "cubic",
     window_px: int = 48,
     executor: Executor | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Align every scene of a cube to the temporal median of all and write the aligned cube.
 
@@ -70,7 +72,8 @@ def align_cube(
     one band and applied to all bands, each pixel resampled once. Invented (gap-filled) pixels never take
     part in finding a matrix and stay marked. A matrix that leaves stable ground further apart than it was gives
     way to the median offset of small windows (``rho`` is NaN then). A scene that cannot be aligned is a row with
-    a reason and is left out of the aligned cube; where none can, no store is written.
+    a reason and is left out of the aligned cube; where none can, no store is written. The store's attribute
+    ``stable_ground`` says whether `stable` was given.
 
     Parameters
     ----------
@@ -91,6 +94,8 @@ def align_cube(
         Windows of the residuals, see `local_offsets`; down to half of it where stable ground is scarce.
     executor : concurrent.futures.Executor, optional
         Runs the scenes; here, one after another, by default. Workers must see the same paths.
+    progress : callable, optional
+        Called with what is done and what there is to do, of blocks and scenes in all passes.
 
     Returns
     -------
@@ -120,14 +125,15 @@ def align_cube(
         )
     if stable is not None and not stable.any():
         raise InputError("`stable` is False everywhere: without stable ground nothing can be aligned to it")
-    store.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{store.name}-", dir=store.parent))
-    try:
+    scenes = dataset.sizes["time"]
+    tally = Tally(REFERENCE_PASSES * (len(reference_blocks(grid.shape, scenes)) + scenes) + scenes, progress)
+    with scratch_folder(store.parent) as scratch:
         task = _Task(
             cube=source,
             band=band,
-            reference=str(scratch / "reference.npy"),
-            stable=None if stable is None else str(scratch / "stable.npy"),
+            reference=str(scratch / "reference.f4"),
+            stable=None if stable is None else str(scratch / "stable.bool"),
+            shape=grid.shape,
             motion=motion,
             max_shift_px=max_shift_px,
             min_correlation=min_correlation,
@@ -135,18 +141,30 @@ def align_cube(
             window_px=window_px,
         )
         if stable is not None:
-            np.save(scratch / "stable.npy", stable.astype(np.bool_), allow_pickle=False)
-        matrices = np.broadcast_to(np.eye(3), (dataset.sizes["time"], 3, 3))
-        for _ in range(REFERENCE_PASSES):
-            write_reference(task.reference, source, grid.shape, matrices, bands.index(band), executor)
-            rows = list(run_all(executor, _align_scene, ((task, i) for i in range(dataset.sizes["time"]))))
-            table = _table(dataset, rows, grid.resolution_m)
-            matrices = table[_MATRIX].to_numpy(np.float64).reshape(-1, 3, 3)
-            if not table["ok"].any():
-                break
-        _write_aligned(dataset, grid, source, store, table, kernel, executor)
-    finally:
-        shutil.rmtree(scratch)
+            stable.astype(np.bool_).tofile(scratch / "stable.bool")
+        table = _find_matrices(dataset, grid, task, executor, tally)
+        attrs = {
+            "alignment": f"resampled once, {kernel} kernel, onto the temporal median",
+            "stable_ground": stable is not None,
+        }
+        _write_aligned(dataset, grid, source, store, table, kernel, attrs, executor, tally)
+    return table
+
+
+def _find_matrices(
+    dataset: xr.Dataset, grid: Grid, task: _Task, executor: Executor | None, tally: Tally
+) -> pd.DataFrame:
+    """Align all scenes to their median, and again to the median of the aligned ones."""
+    scenes = dataset.sizes["time"]
+    band = [str(name) for name in dataset["band"].values].index(task.band)
+    matrices = np.broadcast_to(np.eye(3), (scenes, 3, 3))
+    for _ in range(REFERENCE_PASSES):
+        write_reference(task.reference, task.cube, grid.shape, matrices, band, executor, tally)
+        calls = ((task, index) for index in range(scenes))
+        table = _table(dataset, list(run_all(executor, _align_scene, calls, tally=tally)), grid.resolution_m)
+        matrices = table[_MATRIX].to_numpy(np.float64).reshape(-1, 3, 3)
+        if not table["ok"].any():
+            break
     return table
 
 
@@ -167,8 +185,8 @@ def _read_scene(task: _Task, index: int) -> tuple[np.ndarray, np.ndarray]:
 def _align_scene(task: _Task, index: int) -> dict[str, Any]:
     """Align one scene and measure what is left; the row of the table without the scene's name."""
     image, valid = _read_scene(task, index)
-    reference = np.load(task.reference, allow_pickle=False)
-    stable = None if task.stable is None else np.load(task.stable, allow_pickle=False)
+    reference = np.fromfile(task.reference, np.float32).reshape(task.shape)
+    stable = None if task.stable is None else np.fromfile(task.stable, np.bool_).reshape(task.shape)
     result = align_pair(
         reference,
         image,
@@ -180,62 +198,8 @@ def _align_scene(task: _Task, index: int) -> dict[str, Any]:
         min_overlap_share=task.min_overlap_share,
     )
     moving = np.where(valid, image, np.float32(np.nan))
-    result, residuals = _confirmed(reference, moving, result, stable, task.window_px)
+    result, residuals = confirmed(reference, moving, result, stable, task.window_px, task.max_shift_px)
     return _row(result, valid_share=float(valid.mean()), **residuals)
-
-
-def _confirmed(
-    reference: np.ndarray,
-    moving: np.ndarray,
-    result: AlignmentResult,
-    stable: np.ndarray | None,
-    window_px: int,
-) -> tuple[AlignmentResult, dict[str, float]]:
-    """Check a result by the residual, which knows nothing of how it was found.
-
-    Where it leaves the ground further apart than it was, something that moved was followed (an ice front, say):
-    the median offset of the windows takes its place, which few windows that moved cannot pull, and where that
-    is no better the scene is refused. Where a residual cannot be measured (NaN), the correlation alone decides.
-    """
-    usable = np.isfinite(reference) & np.isfinite(moving)
-    window_px = fitting_window_px(usable if stable is None else usable & stable, window_px)
-
-    def offsets(image: np.ndarray) -> np.ndarray:
-        return local_offsets(reference, image, window_px=window_px, stable=stable)
-
-    def residual_of(matrix: np.ndarray) -> float:
-        return stable_residual_px(offsets(warp(moving, matrix, kernel="cubic")[0]))
-
-    unmoved = offsets(moving)
-    before = stable_residual_px(unmoved)
-    after = residual_of(result.matrix) if result.ok else float("nan")
-    if after > before + MAX_RESIDUAL_RISE_PX:
-        by_windows = _shifted(result, *np.median(unmoved, axis=0))
-        for _ in range(WINDOW_PASSES - 1):
-            left = offsets(warp(moving, by_windows.matrix, kernel="cubic")[0])
-            if len(left):
-                by_windows = _shifted(result, *(by_windows.matrix[:2, 2] + np.median(left, axis=0)))
-        again = residual_of(by_windows.matrix)
-        if again <= before + MAX_RESIDUAL_RISE_PX:
-            result, after = by_windows, again
-        else:
-            reason = f"the residual on stable ground rose from {before:.2f} to {after:.2f} px"
-            result = replace(result, ok=False, reason=reason, matrix=np.full((3, 3), np.nan))
-    return result, {"residual_before_px": before, "residual_px": after}
-
-
-def _shifted(result: AlignmentResult, x: float, y: float) -> AlignmentResult:
-    """Return the result with another displacement in place of its matrix; its correlation is not known."""
-    matrix = np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
-    return replace(
-        result,
-        matrix=matrix,
-        motion="translation",
-        rho=float("nan"),
-        shift_px=float(np.hypot(x, y)),
-        shift_col_px=float(x),
-        shift_row_px=float(y),
-    )
 
 
 def _row(result: AlignmentResult, **more: float) -> dict[str, Any]:
@@ -269,7 +233,9 @@ def _write_aligned(
     store: Path,
     table: pd.DataFrame,
     kernel: str,
+    attrs: dict[str, Any],
     executor: Executor | None,
+    tally: Tally,
 ) -> None:
     kept = np.flatnonzero(table["ok"].to_numpy())
     if kept.size == 0:
@@ -290,14 +256,15 @@ def _write_aligned(
             "filled": Variable(("time", "y", "x"), "bool", False),
         },
         coords={str(name): dataset[name].values[kept] for name in per_time},
-        attrs={**dataset.attrs, "alignment": f"resampled once, {kernel} kernel, onto the temporal median"},
+        attrs={**dataset.attrs, **attrs},
     )
     matrices = table[_MATRIX].to_numpy(np.float64).reshape(-1, 3, 3)
     calls = (
         (cube, int(index), str(store.resolve()), position, matrices[index], kernel)
         for position, index in enumerate(kept)
     )
-    for _ in run_all(executor, _resample_scene, calls):
+    tally.add(len(table) - kept.size)
+    for _ in run_all(executor, _resample_scene, calls, tally=tally):
         pass
     finish_cube(store)
 
@@ -309,13 +276,21 @@ def _plain_attrs(attrs: Any) -> dict[str, Any]:
 def _resample_scene(cube: str, index: int, store: str, position: int, matrix: np.ndarray, kernel: str) -> int:
     """Resample all bands of one scene and write them; only the task's position comes back."""
     scene = open_cube(cube).isel(time=index)
-    data = scene["data"].to_numpy()
-    observed, _ = warp(scene["valid"].to_numpy().astype(np.float32), matrix, kernel="linear")
-    out = np.empty(data.shape, np.float32)
-    for band in range(len(data)):
-        out[band], _ = warp(data[band], matrix, kernel=kernel)
-    # a pixel counts as observed only where no invented neighbour carried weight
+    out, valid = _resample(scene["data"].to_numpy(), scene["valid"].to_numpy(), matrix, kernel)
     has_value = np.isfinite(out).all(axis=0)
-    valid = has_value & (observed >= 0.999)
     write_time(store, position, {"data": out, "valid": valid, "filled": has_value & ~valid})
     return position
+
+
+def _resample(
+    data: np.ndarray, observed: np.ndarray, matrix: np.ndarray, kernel: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resample bands (band, y, x); returns them and where they are made of `observed` pixels (y, x) alone."""
+    share, _ = warp(observed.astype(np.float32), matrix, kernel="linear")
+    seen = np.stack([warp(band, matrix, valid=observed, kernel=kernel)[0] for band in data])
+    valid = np.isfinite(seen).all(axis=0) & (share >= 0.999)
+    if not (np.isfinite(data) & ~observed).any():
+        return seen, valid
+    # invented pixels lend their value to invented ones only: the wide kernels reach further than `share` tells
+    everything = np.stack([warp(band, matrix, kernel=kernel)[0] for band in data])
+    return np.where(valid, seen, everything), valid

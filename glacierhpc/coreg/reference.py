@@ -9,9 +9,9 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from glacierhpc.coreg.tasks import run_all
 from glacierhpc.cube import CHUNK_PX, open_cube
 from glacierhpc.errors import InputError
+from glacierhpc.fanout import Tally, run_all
 from glacierhpc.kernels.filters import temporal_median
 from glacierhpc.kernels.warp import KERNELS, warp
 
@@ -42,24 +42,36 @@ def reference_image(stack: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, n
     return image, ~np.isnan(image)
 
 
-def write_reference(
-    path: str, cube: str, shape: tuple[int, int], matrices: np.ndarray, band: int, executor: Executor | None
-) -> None:
-    """Write the temporal median of the scenes that have a matrix, block by block, as a plain array file."""
-    scenes = np.flatnonzero(np.isfinite(matrices).all(axis=(1, 2)))
-    count = min(len(scenes), MAX_REFERENCE_SCENES)
-    chosen = scenes[np.linspace(0, len(scenes) - 1, count).round().astype(int)]
+def reference_blocks(shape: tuple[int, int], scenes: int) -> list[tuple[slice, slice]]:
+    """Return the rows and columns of the blocks that the median of so many scenes is made in."""
+    count = min(scenes, MAX_REFERENCE_SCENES)
     side = CHUNK_PX
     while count * side * side * 5 > BLOCK_BYTES and side > 64:
         side //= 2
-    blocks = [
+    return [
         (slice(y, min(y + side, shape[0])), slice(x, min(x + side, shape[1])))
         for y in range(0, shape[0], side)
         for x in range(0, shape[1], side)
     ]
+
+
+def write_reference(
+    path: str,
+    cube: str,
+    shape: tuple[int, int],
+    matrices: np.ndarray,
+    band: int,
+    executor: Executor | None,
+    tally: Tally | None = None,
+) -> None:
+    """Write the temporal median of the scenes that have a matrix, block by block, as raw float32 (y, x)."""
+    scenes = np.flatnonzero(np.isfinite(matrices).all(axis=(1, 2)))
+    count = min(len(scenes), MAX_REFERENCE_SCENES)
+    chosen = scenes[np.linspace(0, len(scenes) - 1, count).round().astype(int)]
+    blocks = reference_blocks(shape, len(matrices))
     calls = ((cube, chosen, matrices[chosen], band, y, x) for y, x in blocks)
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    for block, values in zip(blocks, run_all(executor, _median_block, calls), strict=True):
+    out = np.memmap(path, np.float32, "w+", shape=shape)
+    for block, values in zip(blocks, run_all(executor, _median_block, calls, tally=tally), strict=True):
         out[block] = values
     out.flush()
 
