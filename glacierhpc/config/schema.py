@@ -265,7 +265,11 @@ class Evaluate(Section):
 
     bootstrap_samples: int = Field(1000, ge=10, description="draws of the block bootstrap")
     confidence: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
-    block_px: int = Field(64, gt=0, description="side of a bootstrap block, pixels")
+    block_px: int | None = Field(
+        None,
+        gt=0,
+        description="side of a bootstrap block, pixels; null = the whole area, as errors are alike on one date",
+    )
 
 
 class Predict(Section):

@@ -8,32 +8,54 @@ import numpy as np
 
 from glacierhpc.errors import InputError
 
+FEW_WINDOWS = 5
+"""Under so many windows of time an interval is a hint and not more: so few draws hold hardly any spread."""
 
-def sequence_blocks(starts: np.ndarray, *, size: int, block_px: int, block_steps: int) -> np.ndarray:
-    """Return the block of each sequence, (n,) int64 from 0: its window of time and its square of the area.
 
-    Sequences whose patches overlap or whose targets share composites are no independent witnesses; they go
-    into one block by their first step and the middle of their patch. Blocks still touch at their rims, so
-    that intervals are, if anything, somewhat narrow.
+def time_windows(starts: np.ndarray, *, block_steps: int) -> np.ndarray:
+    """Return the window of time of each sequence, (n,) int64 from 0.
+
+    The span of first steps is shared out into windows of about `block_steps`, equally long to a step: a short rest
+    would count as much as a whole window.
+    """
+    if block_steps < 1:
+        raise InputError(f"windows of {block_steps!r} steps cannot be: give 1 or more")
+    first = starts[:, 0] - starts[:, 0].min()
+    span = int(first.max()) + 1
+    return first * max(1, round(span / block_steps)) // span
+
+
+def sequence_blocks(
+    starts: np.ndarray, *, block_steps: int, size: int = 1, block_px: int | None = None
+) -> np.ndarray:
+    """Return the block of each sequence, (n,) int64 from 0: its window of time, over the whole area.
+
+    Sequences of the same dates share weather and light, so that their errors are alike wherever their patches
+    lie; those whose steps overlap share composites. Neither are independent witnesses, so all of a window go into
+    one block. Sequences on both sides of a border between windows still share composites: intervals are somewhat
+    narrow. Blocks of ground (`block_px`) treat squares of one window as independent, which they are only if no
+    error is common to the area; otherwise the intervals are far too narrow.
 
     Parameters
     ----------
     starts : (n, 3) int
         First time step, row and col.
-    size : int
-        Edge length of a patch, pixels.
-    block_px : int
-        Edge length of a block; twice the patch or more is sensible.
     block_steps : int
-        Time steps of a block; the number of target steps or more is sensible.
+        Time steps of a window; those of a sequence, inputs and targets together, or more are sensible.
+    size : int
+        Edge length of a patch, pixels; with `block_px`, whose square holds the middle of a patch.
+    block_px : int, optional
+        Edge length of a block of ground; the whole area by default.
     """
-    if min(block_px, block_steps) < 1:
+    windows = time_windows(starts, block_steps=block_steps)
+    if block_px is None:
+        return windows
+    if block_px < 1:
         raise InputError(
-            f"blocks of {block_px!r} px and {block_steps!r} steps cannot be: give 1 or more of both"
+            f"blocks of {block_px!r} px cannot be: give 1 or more, or nothing for the whole area"
         )
-    time = starts[:, 0] // block_steps
     row, col = ((starts[:, axis] + size // 2) // block_px for axis in (1, 2))
-    return np.unique(np.stack([time, row, col], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return np.unique(np.stack([windows, row, col], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def block_bootstrap(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from glacierhpc.errors import InputError, unknown_name
-from glacierhpc.evaluation.bootstrap import block_bootstrap
+from glacierhpc.evaluation.bootstrap import FEW_WINDOWS, block_bootstrap
 from glacierhpc.evaluation.metrics import METRICS, error_sums, metrics_of, skill_of
 
 SHOWS = "snow and ice cover (index values), not ice motion"
@@ -100,6 +100,7 @@ def summarise(
     samples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    windows: int | None = None,
     audit: Mapping[str, Any] | None = None,
     shows: str = SHOWS,
 ) -> dict[str, Any]:
@@ -116,12 +117,17 @@ def summarise(
         Which part was scored; stated only.
     samples, confidence, seed
         Of the bootstrap; all comparisons are paired.
+    windows : int, optional
+        Windows of time among the blocks, as many as blocks by default: under `FEW_WINDOWS` it is said that there are
+        few.
     audit : mapping, optional
         Of the split, as ``split.json`` has it.
     """
     if model not in scores.sums:
         raise unknown_name("forecaster", model, scores.sums)
     draws: dict[str, Any] = {"samples": samples, "confidence": confidence, "seed": seed}
+    count = int(len(np.unique(blocks)))
+    windows = count if windows is None else windows
     own = scores.sums[model]
     others = {name: sums for name, sums in scores.sums.items() if name != model}
     return {
@@ -140,7 +146,13 @@ def summarise(
             for name, sums in scores.sums.items()
         },
         "skill": {name: _entry(skill_of, blocks, draws, own, sums) for name, sums in others.items()},
-        "bootstrap": {"samples": samples, "confidence": confidence, "blocks": int(len(np.unique(blocks)))},
+        "bootstrap": {
+            "samples": samples,
+            "confidence": confidence,
+            "blocks": count,
+            "windows": windows,
+            "few_blocks": windows < FEW_WINDOWS,
+        },
         "audit": dict(audit or {}),
     }
 

@@ -20,7 +20,7 @@ from glacierhpc.datasets.samples import SequenceDataset, materialise
 from glacierhpc.datasets.sequences import SequencePlan
 from glacierhpc.datasets.splits import Split, sample_steps, split_by_block, split_by_time
 from glacierhpc.errors import GlacierError, InputError
-from glacierhpc.evaluation.bootstrap import sequence_blocks
+from glacierhpc.evaluation.bootstrap import sequence_blocks, time_windows
 from glacierhpc.evaluation.predict import NetworkForecaster, predict_scene
 from glacierhpc.evaluation.score import evaluate as score_forecasts
 from glacierhpc.grid import Grid
@@ -150,21 +150,18 @@ def evaluate(config: Config, run: RunDirectory) -> Summary:
         )
     forecasters["climatology"] = climatology
     facts = index_facts(config.composite.index)
+    starts = plan.starts[test.indices]
     metrics = score_forecasts(
         forecasters,
         test,
-        sequence_blocks(
-            plan.starts[test.indices],
-            size=plan.size,
-            block_px=config.evaluate.block_px,
-            block_steps=plan.steps_out,
-        ),
+        sequence_blocks(starts, block_steps=plan.steps, size=plan.size, block_px=config.evaluate.block_px),
         model=config.model.name,
         data_range=facts.value_range[1] - facts.value_range[0],
         threshold=facts.threshold,
         samples=config.evaluate.bootstrap_samples,
         confidence=config.evaluate.confidence,
         seed=config.train.seed,
+        windows=len(np.unique(time_windows(starts, block_steps=plan.steps))),
         audit=read_json(run.split)["audit"],
         shows=facts.shows,
     )
@@ -284,6 +281,9 @@ def _skill_table(metrics: dict[str, Any]) -> list[list[Any]]:
     for name, skill in metrics["skill"].items():
         low, high = skill["interval"]
         rows.append([f"skill against {name}", f"{skill['all']:+.3f} ({_number(low)} to {_number(high)})"])
+    if metrics["bootstrap"]["few_blocks"]:
+        windows = metrics["bootstrap"]["windows"]
+        rows.append(["intervals", f"rest on {windows} independent windows of time: too few to rely on"])
     return rows
 
 

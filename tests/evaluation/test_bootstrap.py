@@ -49,6 +49,32 @@ def test_blocks_hold_what_is_near_in_time_and_space():
     assert blocks.min() == 0 and blocks.max() == 3
 
 
+def test_by_default_a_block_is_a_window_of_time_over_the_whole_area():
+    starts = np.array([[first, row, 0] for first in range(50, 63) for row in (0, 32, 64)])
+    blocks = sequence_blocks(starts, block_steps=4)
+    assert all(len(set(blocks[starts[:, 0] == first])) == 1 for first in range(50, 63))
+    assert np.bincount(blocks).tolist() == [15, 12, 12]
+    assert set(sequence_blocks(starts[:5], block_steps=8)) == {0}
+
+
+def test_intervals_hold_the_truth_when_errors_are_common_to_a_date():
+    """Coverage of 24 windows: near nominal over the whole area, far below with blocks of ground."""
+    random, steps_out, count = np.random.default_rng(4), 2, 96
+    places = np.array([(row, col) for row in range(0, 96, 32) for col in range(0, 96, 32)])
+    starts = np.array([(first, *place) for first in range(count) for place in places])
+    ways = {None: [], 32: []}
+    for trial in range(150):
+        by_date = random.gamma(2, 0.5, size=count + steps_out)  # mean 1, the same at every place
+        errors = np.mean([by_date[starts[:, 0] + lead] for lead in range(steps_out)], axis=0)
+        errors = errors + 0.05 * random.normal(size=len(errors))
+        for block_px, inside in ways.items():
+            blocks = sequence_blocks(starts, block_steps=4, size=32, block_px=block_px)
+            low, high = block_bootstrap(mean, blocks, sums_of(errors), samples=200, seed=trial)
+            inside.append(low <= 1 <= high)
+    assert 0.84 < np.mean(ways[None]) <= 0.99
+    assert np.mean(ways[32]) < 0.6
+
+
 def test_comparisons_are_paired():
     """A model that is always ten per cent better is better beyond doubt, though both errors vary wildly."""
     reference = np.random.default_rng(2).lognormal(0, 1.5, size=60)
@@ -87,3 +113,5 @@ def test_impossible_bootstraps_are_refused(options):
         block_bootstrap(mean, np.arange(3), sums_of(np.ones(3)), **options)
     with pytest.raises(InputError, match="0 px"):
         sequence_blocks(np.zeros((1, 3), int), size=4, block_px=0, block_steps=1)
+    with pytest.raises(InputError, match="0 steps"):
+        sequence_blocks(np.zeros((1, 3), int), block_steps=0)

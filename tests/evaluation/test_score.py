@@ -73,13 +73,26 @@ def test_content_is_that_of_the_contract_and_plain_json(data, forecasts):
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["shows"] == "snow and ice cover (index values), not ice motion"
     assert told["leads"] == [1, 2, 3] and told["n_sequences"] == COUNT
-    assert told["bootstrap"] == {"samples": 50, "confidence": 0.95, "blocks": 10}
+    assert told["bootstrap"] == {
+        "samples": 50,
+        "confidence": 0.95,
+        "blocks": 10,
+        "windows": 10,
+        "few_blocks": False,
+    }
     assert told["audit"] == audit and told["split"] == "test"
     assert list(told["models"]["net"]) == ["mse", "mae", "rmse", "ssim", "psnr", "iou"]
     entry = told["models"]["net"]["mse"]
     assert entry["interval"][0] < entry["all"] < entry["interval"][1]
     assert entry["by_lead"] == sorted(entry["by_lead"])
     assert list(told["skill"]) == ["persistence"]
+
+
+def test_few_windows_of_time_are_called_few(data, forecasts):
+    blocks = np.arange(COUNT) // 4
+    told = evaluate(forecasters(forecasts), data, blocks, model="net", samples=10, windows=2)
+    assert told["bootstrap"]["blocks"] == 10
+    assert told["bootstrap"]["windows"] == 2 and told["bootstrap"]["few_blocks"] is True
 
 
 def test_perfect_and_undefined_numbers_become_null(data):
