@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from glacierhpc.errors import redact
+
 LINE = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -118,7 +120,8 @@ def _print_table(title: str, rows: Sequence[Sequence[Any]]) -> None:
 
 
 def show_error(message: str, *, exit_code: int, as_json: bool) -> None:
-    """Print an error: its line to standard error, and the JSON object where one was asked for."""
+    """Print an error without tokens: its line to standard error, and the JSON object where one was asked for."""
+    message = redact(message)
     print(f"glacierhpc: {message}", file=sys.stderr)  # noqa: T201
     if as_json:
         answer = {"ok": False, "exit_code": exit_code, "error": message}
@@ -126,8 +129,11 @@ def show_error(message: str, *, exit_code: int, as_json: bool) -> None:
 
 
 def keep_traceback(log: Path | None) -> Path | str:
-    """Write the traceback of the exception being handled to the run's log, else to a temporary file."""
-    text = traceback.format_exc()
+    """Write the traceback of the exception being handled to the run's log, else to a temporary file.
+
+    Without tokens: the texts of other packages name the signed URL they could not read.
+    """
+    text = redact(traceback.format_exc())
     try:
         if log is not None and log.parent.is_dir():
             with log.open("a", encoding="utf-8") as file:

@@ -1,7 +1,8 @@
-"""The two errors a user can meet, and the sentences they share; nothing here does any work."""
+"""The two errors a user can meet, the sentences they share, and what none may tell; nothing here does any work."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -48,3 +49,19 @@ def missing_package(package: str, extra: str) -> InputError:
         f"{package!r} is not installed here; install it with: pip install 'glacierhpc[{extra}]' "
         "(the container image built from deeplearning.def has it)"
     )
+
+
+_TOKEN_NAME = r"(?:sig|signature|x-amz-\w[\w-]*|x-goog-\w[\w-]*|sas|\w*token)(?:=|%3D)"
+_BEFORE = r"(?:[^\s'\"<>]*(?:[^\w\s'\"<>-]|%[0-9A-F]{2}))?"
+_QUERY_WITH_TOKEN = re.compile(rf"\?{_BEFORE}{_TOKEN_NAME}[^\s'\"<>]*[^\s'\"<>.,:;)\]}}]", re.I)
+_BARE_SIGNATURE = re.compile(r"(\bsig(?:nature)?=)[^\s&'\"<>]+", re.I)
+_PASSWORD = re.compile(r"(://)[^\s/@:]*:[^\s/@]*@")
+
+
+def redact(text: str) -> str:
+    """Return an error text or URL without the secrets in it.
+
+    Takes the whole query of a URL that is signed or has a token, and the user and password before a host.
+    """
+    text = _QUERY_WITH_TOKEN.sub("?...", text)
+    return _PASSWORD.sub(r"\1...@", _BARE_SIGNATURE.sub(r"\1...", text))

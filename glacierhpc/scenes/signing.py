@@ -6,7 +6,6 @@ Nothing here reads pixels. Tokens never leave this module except inside the URL 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ import requests
 import requests.adapters
 import urllib3.util.retry
 
-from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.errors import GlacierError, InputError, redact
 
 log = logging.getLogger(__name__)
 
@@ -215,21 +214,13 @@ class TokenSigner:
         log.debug("token for %s/%s, valid for %.0f s", *place, token.lifetime_s)
 
 
-def redact(text: str) -> str:
-    """Return an error text or URL without the tokens in it."""
-    return _QUERY_WITH_TOKEN.sub("?...", text)
-
-
-_QUERY_WITH_TOKEN = re.compile(r"\?[^\s'\"?]*\bsig=[^\s'\",:)]*")
-
-
 class _Redaction(logging.Filter):
     """Takes the tokens out of what other packages log: they name the whole URL when a read fails."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        if "sig=" in message:
-            record.msg, record.args = redact(message), None
+        if message != (told := redact(message)):
+            record.msg, record.args = told, None
         return True
 
 

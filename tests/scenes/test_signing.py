@@ -12,9 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.errors import GlacierError, InputError, redact
 from glacierhpc.scenes import signing
-from glacierhpc.scenes.signing import SignerSpec, TokenSigner, make_signer, redact, signer_spec
+from glacierhpc.scenes.signing import SignerSpec, TokenSigner, make_signer, signer_spec
 
 BLOB = "https://landsateuwest.blob.core.windows.net/landsat-c2/level-2/a.TIF"
 
