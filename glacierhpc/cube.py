@@ -176,10 +176,28 @@ def write_time(path: Path | str, index: int, arrays: Mapping[str, np.ndarray]) -
 
 
 def finish_cube(path: Path | str) -> None:
-    """Consolidate the metadata: the last act of writing a cube, done once."""
+    """Note how many pieces there are and consolidate the metadata: the last act of writing a cube, done once."""
+    zarr.open_group(path, mode="r+", use_consolidated=False).attrs["pieces"] = _count_pieces(Path(path))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Consolidated metadata.*")
         zarr.consolidate_metadata(path)
+
+
+def missing_pieces(path: Path | str) -> dict[str, int]:
+    """Return how many files each array of a finished cube has lost; empty when all are there.
+
+    A piece that is gone (a purge of the scratch file system, a copy that stopped) reads as fill without an
+    error. Folders are listed, files are not opened: what is inside is not looked at.
+    """
+    noted = zarr.open_group(path, mode="r", use_consolidated=False).attrs.get("pieces", {})
+    there = _count_pieces(Path(path))
+    lost = {name: count - there.get(name, 0) for name, count in dict(noted).items()}  # type: ignore[arg-type]
+    return {name: count for name, count in lost.items() if count > 0}
+
+
+def _count_pieces(path: Path) -> dict[str, int]:
+    arrays = sorted(file.parent for file in path.glob("*/zarr.json"))
+    return {array.name: sum(file.is_file() for file in (array / "c").rglob("*")) for array in arrays}
 
 
 def open_cube(path: Path | str) -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 
-from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
+from glacierhpc.cube import Variable, create_cube, finish_cube, missing_pieces, open_cube, write_time
 from glacierhpc.errors import InputError
 from glacierhpc.grid import Grid
 
@@ -93,3 +94,13 @@ def test_a_date_of_another_shape_is_refused(written: tuple[Path, np.ndarray]) ->
 def test_no_cube_is_said_clearly(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no cube"):
         open_cube(tmp_path / "cube.zarr")
+
+
+def test_lost_pieces_are_found_although_they_read_as_fill(written: tuple[Path, np.ndarray]) -> None:
+    path, _ = written
+    assert missing_pieces(path) == {}
+    (path / "valid" / "c" / "1" / "0" / "0").unlink()
+    assert not open_cube(path).valid.any(), "zarr gives fill and says nothing"
+    assert missing_pieces(path) == {"valid": 1}
+    shutil.rmtree(path / "data")
+    assert missing_pieces(path) == {"data": 2, "valid": 1}

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from glacierhpc import __version__
+from glacierhpc.cube import missing_pieces
 from glacierhpc.errors import GlacierError
 from glacierhpc.files import read_table, write_table
 from glacierhpc.grid import Grid
@@ -221,6 +222,9 @@ def _finished(store: Path, manifest: Path, scenes_table: Path, identity: str) ->
     attributes = json.loads((store / "zarr.json").read_text())["attributes"]
     scenes = read_table(scenes_table)
     same = attributes.get("acquisition") == identity and not (scenes.state == "failed").any()
+    if same and (lost := missing_pieces(store)):
+        log.warning("%s has lost files (%s) and is read again", store, lost)
+        return None
     return scenes if same else None
 
 

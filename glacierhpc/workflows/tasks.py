@@ -57,7 +57,7 @@ def need(path: Path, step: str) -> Path:
     Raises
     ------
     InputError
-        If it is missing; names the step that writes it.
+        If it is missing or a cube that has lost files; names the step that writes it.
     """
     if not path.exists():
         raise InputError(

@@ -115,6 +115,21 @@ def test_a_finished_run_has_nothing_to_do(
     assert asked() == set()
 
 
+def test_a_purged_piece_is_noticed_and_read_again(
+    archive_server: archive.ServedArchive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, archive_server.stac_url)
+    config = load_config(path)
+    run_steps(config, to_step="acquire")
+    run = RunDirectory(config.run_path)
+    whole = cube_files(run)
+    next(file for file in (run.cube / "valid" / "c").rglob("*") if file.is_file()).unlink()
+    code, said = command_line(capsys, "clean", path)
+    assert code == 2 and "has lost files (1 of 'valid')" in said and "glacierhpc acquire" in said
+    assert command_line(capsys, "acquire", path)[0] == 0
+    assert cube_files(run) == whole
+
+
 def test_killed_half_way_the_command_goes_on_and_reads_nothing_twice(
     whole: tuple[RunDirectory, dict[str, Any]],
     archive_server: archive.ServedArchive,
