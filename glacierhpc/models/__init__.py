@@ -34,7 +34,7 @@ def build_model(name: str, *, seed: int = 0, **parameters: Any) -> nn.Module:
     Raises
     ------
     InputError
-        If the name or a parameter is not known.
+        If the name or a parameter is not known, or a dotted path does not name an ``nn.Module``.
     """
     make = _find(name)
     accepted = [p for p in inspect.signature(make).parameters if p != "self"]
@@ -53,9 +53,15 @@ def _find(name: str) -> Callable[..., nn.Module]:
     if not module:
         raise unknown_name("model", name, MODELS)
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as err:
         raise InputError(
             f"model {name!r} cannot be imported ({err}): give one of {', '.join(sorted(MODELS))}, "
             "or a dotted path to a class that is installed here"
         ) from err
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise InputError(
+            f"{name!r} is no model: give one of {', '.join(sorted(MODELS))}, or a dotted path to a subclass of "
+            "torch.nn.Module"
+        )
+    return found

@@ -57,7 +57,7 @@ def save_model(folder: Path, model: nn.Module, description: ModelDescription) ->
 
 
 def load_model(
-    folder: Path, *, bands: Sequence[str], units: str, resolution_m: float | None = None
+    folder: Path, *, architecture: str, bands: Sequence[str], units: str, resolution_m: float | None = None
 ) -> tuple[nn.Module, ModelDescription]:
     """Return a saved model in evaluation mode, and its description, for data of these bands and units.
 
@@ -65,6 +65,8 @@ def load_model(
     ----------
     folder : Path
         Holds ``model.safetensors`` and ``model.json``.
+    architecture : str
+        The one expected; a file that names another is refused before anything of that name is imported.
     bands, units
         Of the data it will be used on; order counts.
     resolution_m : float, optional
@@ -73,9 +75,15 @@ def load_model(
     Raises
     ------
     InputError
-        If the files are missing or damaged, or the model was trained on other bands, units or resolution.
+        If the files are missing or damaged, or hold another architecture, or a model of other bands, units or
+        resolution.
     """
     description, digest = _read_description(folder)
+    if description.architecture != architecture:
+        raise InputError(
+            f"{folder / DESCRIPTION} holds a {description.architecture!r}, but model.name is {architecture!r}: "
+            "train this model, or give the name of the one that is there if you trust it"
+        )
     _check_fit(description, tuple(bands), units, resolution_m)
     path = folder / WEIGHTS
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:

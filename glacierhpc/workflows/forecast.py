@@ -271,7 +271,8 @@ def _trained(config: Config, run: RunDirectory) -> Any:
     composite = open_cube(run.composite)
     bands = [str(band) for band in composite.band.values]
     resolution_m = Grid.from_dataset(composite).resolution_m
-    return load_model(need(run.model, "train"), bands=bands, units=UNITS, resolution_m=resolution_m)[0]
+    folder, name = need(run.model, "train"), config.model.name
+    return load_model(folder, architecture=name, bands=bands, units=UNITS, resolution_m=resolution_m)[0]
 
 
 def _skill_table(metrics: dict[str, Any]) -> list[list[Any]]:

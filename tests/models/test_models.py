@@ -23,6 +23,9 @@ def test_a_dotted_path_names_ones_own():
         ("convltsm", "did you mean 'convlstm'"),
         ("no.such.Model", "cannot be imported"),
         ("torch.nn.Nix", "cannot be"),
+        ("os.system", "is no model"),
+        ("torch.nn.functional.relu", "is no model"),
+        ("pathlib.Path", "is no model"),
     ],
 )
 def test_unknown_names_are_refused(name, says):

@@ -10,7 +10,7 @@ from glacierhpc.models import build_model
 from glacierhpc.models.weights import ModelDescription, load_model, save_model
 
 PARAMETERS = {"bands": 2, "steps_out": 2, "hidden": [4], "means": [0.1, 0.2], "deviations": [1.0, 2.0]}
-FITTING = {"bands": ["ndsi", "ndwi"], "units": "1"}
+FITTING = {"architecture": "convlstm", "bands": ["ndsi", "ndwi"], "units": "1"}
 
 
 @pytest.fixture
@@ -52,6 +52,18 @@ def test_a_model_comes_back(saved):
 def test_other_data_are_refused(saved, data, says):
     with pytest.raises(InputError, match=says):
         load_model(saved[0], **data)
+
+
+def test_a_description_cannot_run_code(saved, tmp_path):
+    folder, ran = saved[0], tmp_path / "ran"
+    told = json.loads((folder / "model.json").read_text())
+    told |= {"architecture": "os.system", "parameters": {"command": f"touch {ran}"}}
+    (folder / "model.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match="holds a 'os.system'"):
+        load_model(folder, **FITTING)
+    with pytest.raises(InputError, match="'os.system' is no model"):
+        load_model(folder, **{**FITTING, "architecture": "os.system"})
+    assert not ran.exists()
 
 
 def test_damaged_or_exchanged_files_are_refused(saved, tmp_path):

@@ -86,7 +86,7 @@ def test_a_trained_model_beats_persistence_and_survives_its_files(record, plan, 
         {"epochs": len(history.rows)},
     )
     save_model(tmp_path, model, description)
-    again, _ = load_model(tmp_path, bands=["ndsi"], units="1")
+    again, _ = load_model(tmp_path, architecture="convlstm", bands=["ndsi"], units="1")
     first = plan.starts[test[0], 0]
     steps = slice(first, first + IN)
     years = plan.years(test[:1])[0]
