@@ -200,7 +200,7 @@ def predict(config: Config, run: RunDirectory) -> Summary:
         input_time=times[seen],
     )
     maps = products.write_maps(run.prediction_maps, composite, forecast.values, times[ahead])
-    seams = seam_ratio(np.nan_to_num(forecast.values[0, 0]), forecast.tiles)
+    seams = seam_ratio(forecast.values[0, 0], forecast.tiles)
     return {
         "table": [
             ["forecast from", str(times[seen][-1])[:10]],
