@@ -155,7 +155,7 @@ class ConvLSTM(nn.Module):
             top = states[-1][0]
             query = self.query(torch.cat([top, season], dim=1))
             alike = self.season * (when[:, :steps, :2] * when[:, step, None, :2]).sum(dim=-1)
-            recalled = _recall(query, keys, alike, scaled, masked, last)
+            recalled = _recall(query, keys, alike, scaled, masked, last, self.reduction)
             fine = torch.cat([expected, anomaly, recalled - expected, known[:, step].to(scaled.dtype)], dim=1)
             fade, gate, change = self._decode(top, fine)
             forecasts.append(expected + fade * anomaly + gate * (recalled - expected) + change)
@@ -237,7 +237,13 @@ def _padded(frame: Tensor, multiple: int) -> Tensor:
 
 
 def _recall(
-    query: Tensor, keys: Tensor, alike: Tensor, scaled: Tensor, masked: Tensor, last: Tensor
+    query: Tensor,
+    keys: Tensor,
+    alike: Tensor,
+    scaled: Tensor,
+    masked: Tensor,
+    last: Tensor,
+    reduction: int,
 ) -> Tensor:
     """Return the attention-weighted mean of a pixel's valid inputs, (B, C, H, W); `last` where it has none.
 
@@ -251,10 +257,11 @@ def _recall(
     scaled : (B, T, C, H, W)
     masked : (B, T, 1, H, W) bool
     last : (B, C, H, W)
+    reduction : int
+        Pixels to a cell of the reduced grid, each way.
     """
     coarse = (query.unsqueeze(1) * keys).sum(dim=2) / query.shape[1] ** 0.5 + alike[:, :, None, None]
-    factor = -(-scaled.shape[-1] // coarse.shape[-1])
-    fine = coarse.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+    fine = coarse.repeat_interleave(reduction, dim=-2).repeat_interleave(reduction, dim=-1)
     logits = fine[..., : scaled.shape[-2], : scaled.shape[-1]].unsqueeze(2)
     weights = torch.softmax(logits.masked_fill(~masked, -1e4), dim=1)
     recalled = (weights * scaled).sum(dim=1)

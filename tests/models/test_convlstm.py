@@ -6,6 +6,7 @@ import torch
 
 from glacierhpc.errors import InputError
 from glacierhpc.models import build_model
+from glacierhpc.models.convlstm import _recall
 
 
 def inputs(batch=2, steps=4, bands=1, height=16, width=16, seed=0):
@@ -39,6 +40,21 @@ def test_any_bands_sizes_and_lengths(bands, steps, steps_out, height, width, red
     dates = torch.arange(steps + steps_out).expand(2, -1) * 0.25
     assert model(images, valid, dates=dates).shape == (2, steps_out, bands, height, width)
     assert model(images).shape == (2, steps_out, bands, height, width)
+
+
+@pytest.mark.parametrize("size", [33, 49, 50])
+@pytest.mark.parametrize("reduction", [4, 8, 16])
+def test_attention_lies_over_the_pixels_it_was_made_from(size, reduction):
+    """Each input step is one value; a query that finds step 1 in one cell recalls it there and nowhere else."""
+    cells = -(-size // reduction)
+    keys, query = torch.zeros(1, 2, 1, cells, cells), torch.full((1, 1, cells, cells), 100.0)
+    keys[:, 1, 0, -1, -1], keys[:, 0, 0] = 1.0, 0.5
+    images = torch.stack([torch.zeros(1, 1, size, size), torch.ones(1, 1, size, size)], dim=1)
+    masked, last = torch.ones(1, 2, 1, size, size, dtype=torch.bool), torch.zeros(1, 1, size, size)
+    recalled = _recall(query, keys, torch.zeros(1, 2), images, masked, last, reduction)
+    expected = torch.zeros(size, size)
+    expected[(cells - 1) * reduction :, (cells - 1) * reduction :] = 1.0
+    torch.testing.assert_close(recalled[0, 0], expected)
 
 
 def test_untrained_it_is_persistence():
