@@ -51,7 +51,7 @@ def test_a_model_comes_back(saved):
 )
 def test_other_data_are_refused(saved, data, says):
     with pytest.raises(InputError, match=says):
-        load_model(saved[0], **data)
+        load_model(saved[0], **{**FITTING, **data})
 
 
 def test_a_description_cannot_run_code(saved, tmp_path):
