@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,6 +327,22 @@ def test_no_traceback_reaches_a_user(
     log = tmp_path / "run" / "logs" / "unexpected.log"
     assert log.exists() == isinstance(raised, ZeroDivisionError)
     assert not log.exists() or "Traceback" in log.read_text()
+
+
+@pytest.mark.parametrize("logs", ["run/logs", "elsewhere"])
+def test_tokens_reach_neither_the_user_nor_a_file(
+    glacier: Callable[..., Answer], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: str
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise ValueError("cannot read https://a.b/c.tif?se=2026-01-01&sig=SECRET")
+
+    monkeypatch.setattr(workflows, "run_step", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / logs).mkdir(parents=True)
+    answer = glacier("clean", config, "--json")
+    written = [path.read_text() for path in tmp_path.rglob("*.log")]
+    assert len(written) == 1 and "https://a.b/c.tif?..." in written[0]
+    assert "SECRET" not in answer.out + answer.err + written[0]
 
 
 def test_sigterm_is_recorded_as_an_interruption(config: Path, tmp_path: Path) -> None:
