@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-import dask
 from distributed import Client, LocalCluster, Security
 
 from glacierhpc.errors import unknown_name
@@ -79,12 +79,11 @@ def _serial(*_: object) -> Iterator[None]:
 
 @contextmanager
 def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | None) -> Iterator[Executor]:
-    environment = {**dask.config.get("distributed.nanny.pre-spawn-environ", {}), **WORKER_ENVIRONMENT}
     with ExitStack() as stack:
         folder = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="glacierhpc-", dir=scratch, ignore_cleanup_errors=True)
         )
-        stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": environment}))
+        stack.enter_context(_environment(WORKER_ENVIRONMENT))
         stack.enter_context(_nannies_heard())
         with _interrupts_ignored():
             cluster = stack.enter_context(
@@ -107,6 +106,23 @@ def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | No
         client = stack.enter_context(Client(cluster, set_as_default=False))
         # an impure task is never mistaken for an earlier one with the same arguments
         yield client.get_executor(pure=False)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the processes started meanwhile, and put all back at the end.
+
+    Dask's own setting yields to what a job has set, and leaves its values in this process, where training would
+    find one thread.
+    """
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager

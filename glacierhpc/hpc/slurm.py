@@ -25,6 +25,8 @@ class JobSpec:
     """One line for the reader of the script."""
     command: tuple[str, ...]
     """Arguments of ``glacierhpc``, before those of ``sbatch``'s caller."""
+    goes_on: bool = True
+    """Whether the command, given again, goes on where it stopped; otherwise it starts again."""
     takes_config: bool = True
     """Whether the script's first argument is a configuration."""
     cpus: int = 8
@@ -61,6 +63,7 @@ JOBS = (
         "The offline demo: shows within minutes whether everything works on a compute node.",
         ("demo",),
         takes_config=False,
+        goes_on=False,
         cpus=2,
         memory_gb=8,
         hours=0.5,
@@ -93,7 +96,7 @@ def render(spec: JobSpec) -> str:
         "",
         f"# {_one_line(spec.about)}",
         f"# Use: {_one_line(usage)}",
-        "# Runs out of time, is killed, or fails: submit it again, it goes on where it stopped.",
+        f"# Runs out of time, is killed, or fails: submit it again, it {_again(spec)}.",
         "",
         "set -euo pipefail",
         *(_CONFIG_ARGUMENT.format(name=spec.name).splitlines() if spec.takes_config else []),
@@ -137,8 +140,8 @@ shift
 _RUNNER = """\
 cd "${SLURM_SUBMIT_DIR:-$PWD}"
 
-# one level of parallelism: workers are processes, each of them serial
-export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# for training, which is one process with all cores; the workers of the other steps set themselves to one thread
+export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 
 if [[ -n "${GLACIERHPC_IMAGE:-}" ]]; then
     container=$(command -v apptainer || command -v singularity) || {
@@ -156,6 +159,10 @@ fi
 
 # exec: the scheduler's SIGTERM reaches glacierhpc itself, which then records where it stopped
 """
+
+
+def _again(spec: JobSpec) -> str:
+    return "goes on where it stopped" if spec.goes_on else "starts again"
 
 
 def _directives(spec: JobSpec) -> list[str]:

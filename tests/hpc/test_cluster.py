@@ -17,12 +17,15 @@ def worker_identity(_: int) -> tuple[int, str | None]:
     return os.getpid(), os.environ.get("OMP_NUM_THREADS")
 
 
-def test_local_tasks_run_in_worker_processes_with_serial_kernels() -> None:
+def test_local_tasks_run_in_worker_processes_with_serial_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # a job leaves all cores to training
+    before = dict(os.environ)
     with make_cluster("local", workers=2, cores=2) as executor:
         assert executor is not None
         answers = list(executor.map(worker_identity, range(8)))
     assert os.getpid() not in {process for process, _ in answers}
     assert {threads for _, threads in answers} == {"1"}
+    assert dict(os.environ) == before
 
 
 def test_serial_needs_no_workers() -> None:

@@ -60,6 +60,12 @@ def test_a_script_hands_its_arguments_on(fake: dict[str, str]) -> None:
     assert answer.stdout.splitlines() == expected, answer.stderr
 
 
+def test_training_has_all_cores_of_the_job(fake: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "bin" / "glacierhpc").write_text('#!/usr/bin/env bash\necho "$OMP_NUM_THREADS"\n')
+    assert run_script(render(SPEC), ["a"], {**fake, "SLURM_CPUS_PER_TASK": "3"}).stdout.strip() == "3"
+    assert run_script(render(SPEC), ["a"], fake).stdout.strip() == "1"
+
+
 def test_a_script_runs_the_image_it_is_given(fake: dict[str, str]) -> None:
     given_image = {**fake, "GLACIERHPC_IMAGE": "/images/my image.sif", "SLURM_JOB_GPUS": "0"}
     words = run_script(render(SPEC), ["a.yaml"], given_image).stdout.splitlines()
@@ -70,6 +76,11 @@ def test_a_script_runs_the_image_it_is_given(fake: dict[str, str]) -> None:
         "a.yaml",
         "cluster.workers=1",
     ]
+
+
+def test_only_a_job_that_goes_on_says_so() -> None:
+    assert "it goes on where it stopped" in render(SPEC)
+    assert "starts again" in render(next(spec for spec in JOBS if spec.name == "demo"))
 
 
 def test_a_script_without_a_configuration_says_so(fake: dict[str, str]) -> None:
