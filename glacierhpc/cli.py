@@ -69,6 +69,7 @@ app.add_typer(bench_app, name="bench")
 # click's base exception, by way of a name that typer exports: newer releases of typer carry a click of their own
 UsageProblem: Any = typer.BadParameter.__mro__[2]
 
+GOES_ON = "nothing is lost, the same command goes on where it stopped"
 INTERRUPTED = 130  # what typer makes of Ctrl-C, without a word to the user
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, or the folder of a run")]
@@ -88,6 +89,8 @@ class _Running:
 
     as_json: bool = False
     log: Path | None = None
+    again: str = GOES_ON
+    """What the same command does after an interruption."""
 
 
 _running = _Running()
@@ -96,7 +99,7 @@ _running = _Running()
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 the work failed, 2 the input is wrong. Never ends with a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    _running.as_json, _running.log = "--json" in arguments, None
+    _running.as_json, _running.log, _running.again = "--json" in arguments, None, GOES_ON
     signal.signal(signal.SIGTERM, _interrupt)
     logging.raiseExceptions = (
         False  # a log line that cannot be written (full disk) is no reason for a traceback
@@ -118,13 +121,13 @@ def _exit_code(arguments: list[str]) -> int:
     except GlacierError as err:
         return _failed(str(err), err.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed("stopped; nothing is lost, the same command goes on where it stopped", 1)
+        return _failed(f"stopped; {_running.again}", 1)
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as err:
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _failed("the disk or quota is full; free space, then the same command goes on", 1)
+            return _failed(f"the disk or quota is full; free space, then {_running.again}", 1)
         return _unexpected(err)
     except Exception as err:  # noqa: BLE001 - the last door: the traceback goes to a file, one line to the user
         return _unexpected(err)
@@ -247,7 +250,11 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="where the demo is written")] = Path("runs/demo"),
     as_json: Json = False,
 ) -> None:
-    """Run the whole forecast, small and offline, on synthetic scenes; ends with the report's path."""
+    """Run the whole forecast, small and offline, on synthetic scenes; ends with the report's path.
+
+    Given again, it removes the folder of the earlier demo and starts again.
+    """
+    _running.again = "the same command starts again"
     _running.log = folder / "logs" / "unexpected.log"
     from glacierhpc import workflows
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 SCENES = 274  # six years of one scene every EVERY_DAYS days: three and a half to learn from, one to test on
 EVERY_DAYS = 8  # two satellites that take turns; clouds leave about half of the months well covered at 16
 SIZE_PX = 160
+MARK = ".demo"
+"""The file that tells a demo's folder, which may be removed, from a run of one's own."""
 
 
 def demo(folder: Path = Path("runs/demo")) -> Summary:
@@ -33,7 +35,13 @@ def demo(folder: Path = Path("runs/demo")) -> Summary:
     Parameters
     ----------
     folder : path
-        The run; one of an earlier demo is replaced. The archive lies beside it, ``<folder>-archive``.
+        The run; one of an earlier demo is removed, and all is done again. The archive lies beside it,
+        ``<folder>-archive``, and is used again.
+
+    Raises
+    ------
+    InputError
+        If the folder holds anything but an earlier demo.
     """
     _clear(folder)
     scenes = _archive(folder.with_name(f"{folder.name}-archive"))
@@ -46,13 +54,15 @@ def demo(folder: Path = Path("runs/demo")) -> Summary:
 
 
 def _clear(folder: Path) -> None:
-    """Remove the run of an earlier demo, and nothing else."""
-    if not folder.exists():
-        return
-    config = folder / "config.yaml"
-    if not config.is_file() or "\nname: demo\n" not in f"\n{config.read_text(encoding='utf-8')}":
-        raise InputError(f"folder {str(folder)!r} is not that of an earlier demo; give a new one")
-    shutil.rmtree(folder)
+    """Remove the run of an earlier demo, and nothing else; mark the new folder as a demo's."""
+    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"folder {str(folder)!r} is not that of an earlier demo; give a new one, or remove it"
+        )
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
 
 
 def _archive(folder: Path) -> Path:
