@@ -203,8 +203,8 @@ def to_storage(stored: np.ndarray, valid: np.ndarray, own: Radiometry, target: S
     shift = round((own.offset - target.offset) / target.scale)
     limits = np.iinfo(target.dtype)
     moved = np.clip(stored.astype(np.int64) + shift, limits.min, limits.max)
-    # a real count that lands on the fill value would vanish: it is one count off instead
-    moved[moved == target.fill] += 1
+    # a real count that lands on the fill value would vanish: it is one count off instead, inside the range
+    moved[moved == target.fill] += -1 if target.fill == limits.max else 1
     return np.where(valid, moved, target.fill).astype(target.dtype)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,12 @@ def test_fill_stays_fill_and_a_real_number_never_becomes_it():
     assert to_storage(np.array([[0, 7]], np.int32), np.ones((1, 2), bool), no_nodata, storage).tolist() == [
         [1, 7]
     ]
+
+
+def test_a_fill_at_the_end_of_the_range_makes_no_bright_number_dark():
+    storage = replace(common_storage([OLD, NEW]), fill=65535.0)
+    stored = np.array([[500, 65000]], np.uint16)
+    assert to_storage(stored, np.ones((1, 2), bool), OLD, storage).tolist() == [[1500, 65534]]
 
 
 def test_archives_that_differ_in_scale_become_floats():
