@@ -23,10 +23,10 @@ from odc.loader import RasterLoadParams, RasterSource, RioReader
 from odc.loader._rio import LocalContext, _do_read
 from rasterio.enums import Resampling
 
-from glacierhpc.errors import InputError, missing_package, unknown_name
+from glacierhpc.errors import InputError, missing_package, redact, unknown_name
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.collections import southern_twin
-from glacierhpc.scenes.signing import Signer, redact
+from glacierhpc.scenes.signing import Signer
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def read_with_retries(
                 return read(replace(request, href=signed), policy), attempt
         except (*_READ_ERRORS, OSError, RuntimeError) as err:
             text = _innermost(err)
-            if signer.expired(signed) or "403" in text or "401" in text:
+            if signer.expired(signed) or _REFUSED.search(text):
                 signer.renew(signed)
             if attempt == policy.max_attempts or not _may_pass(request.href, text, attempt):
                 raise ReadFailed(_explain(request, text), attempt) from err
@@ -287,9 +287,12 @@ def _may_pass(href: str, text: str, attempt: int) -> bool:
     return attempt == 1 or not _PERMANENT.search(text)
 
 
+_REFUSED = re.compile(r"(?:response|error) code ?: ?40[13]\b")
+"""What GDAL says of a refused request; the bare number may be a date or a place in a file's name."""
+
 _REASONS: Mapping[str, str] = {
     r"HTTP response code: 404|No such file|does not exist": "the file is not there",
-    r"HTTP response code: (401|403)": "access refused; check archive.signing",
+    _REFUSED.pattern: "access refused; check archive.signing",
     r"HTTP response code: 429": "the server asks to slow down (HTTP 429); lower acquire.read_threads",
     r"HTTP response code: (5\d\d)": "the server failed",
     r"imed out|imeout": "no answer in time; raise archive.timeout_s",

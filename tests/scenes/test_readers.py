@@ -60,6 +60,11 @@ def test_a_refused_token_is_renewed(attempt, text):
     assert attempts == 2 and tried == [f"{URL}?sig=1", f"{URL}?sig=2"]
 
 
+def test_a_number_in_a_name_refuses_nothing(attempt):
+    _, tried, *_ = attempt(["'/data/403/scene_20180401_0403.tif' HTTP response code: 503"])
+    assert tried == [f"{URL}?sig=1", f"{URL}?sig=1"]
+
+
 def test_an_expired_token_is_recognised_by_its_date_not_by_the_message(attempt):
     signer = CountingSigner()
     signer.dead = {f"{URL}?sig=1"}
