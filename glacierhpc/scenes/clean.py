@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from glacierhpc.cube import Variable, create_like, finish_cube, open_cube, write_time
+from glacierhpc.fanout import Progress, Tally, run_all
 from glacierhpc.kernels.gaps import fill_gaps
 from glacierhpc.scenes.quality import clean_mask
 
@@ -36,6 +36,7 @@ def clean_cube(
     fill_passes: int | None,
     min_clear_share: float = 0.0,
     executor: Executor | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Mask clouds, shadows and saturation in every scene and fill what is left of small gaps.
 
@@ -49,9 +50,14 @@ def clean_cube(
     mask : sequence of str
         Quality flags to mask, see `scenes.quality`.
     fill_passes : int or None
-        How many pixels the filling grows inwards from the rim of a gap; 0 fills nothing, None all.
+        Passes of the filling, each growing up to two pixels inwards from the rim of a gap; 0 fills nothing, None
+        all. See `glacierhpc.kernels.gaps.fill_gaps`.
     min_clear_share : float
         Scenes with fewer clear pixels, as a share of the grid, are left out.
+    executor : Executor, optional
+        Runs one scene per task; None runs them here.
+    progress : callable, optional
+        Called with what is done and what there is to do, each scene counted when judged and when cleaned.
 
     Returns
     -------
@@ -61,12 +67,14 @@ def clean_cube(
     """
     cube = open_cube(cube_path)
     positions = range(cube.sizes["time"])
-    run = executor.map if executor else map
-    clear = list(run(partial(_clear_share, cube_path, tuple(mask)), positions))
+    tally = Tally(2 * len(positions), progress)
+    judged = ((cube_path, tuple(mask), index) for index in positions)
+    clear = list(run_all(executor, _clear_share, judged, tally=tally))
     keep = [index for index in positions if clear[index] >= min_clear_share]
     create_like(store, cube, keep=keep, variables=VARIABLES)
-    clean_one = partial(_clean_scene, cube_path, store, tuple(mask), fill_passes)
-    rows = [row for scene in run(clean_one, keep, range(len(keep))) for row in scene]
+    tally.add(len(positions) - len(keep))
+    calls = ((cube_path, store, tuple(mask), fill_passes, index, place) for place, index in enumerate(keep))
+    rows = [row for scene in run_all(executor, _clean_scene, calls, tally=tally) for row in scene]
     finish_cube(store)
     rows += [
         _dropped_row(str(cube.scene.values[i]), clear[i], min_clear_share) for i in positions if i not in keep

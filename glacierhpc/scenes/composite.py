@@ -5,7 +5,7 @@ Cleaning and aligning the dates come before; nothing is filled here, an empty wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +19,7 @@ import xarray as xr
 
 from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.fanout import Progress, Tally, run_all
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.indices import check_bands, find_index
 
@@ -102,6 +103,7 @@ def composite_cube(
     threshold: float | None = None,
     use_filled: bool = False,
     executor: Executor | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Write one index image per date window.
 
@@ -122,6 +124,8 @@ def composite_cube(
         Also use pixels that gap filling made up; they do not count as looks.
     executor : Executor, optional
         Runs one window per task; None runs them here.
+    progress : callable, optional
+        Called with the windows done and the windows there are.
 
     Returns
     -------
@@ -152,9 +156,8 @@ def composite_cube(
         threshold=threshold,
         use_filled=use_filled,
     )
-    run = executor.map if executor else map
-    numbers = [dates.tolist() for dates in members]
-    rows: Iterable[dict[str, Any]] = run(work, range(len(windows)), numbers)
+    calls = ((position, dates.tolist()) for position, dates in enumerate(members))
+    rows = run_all(executor, work, calls, tally=Tally(len(windows), progress))
     table = pd.DataFrame(
         {"window_start": window.start, "window_end": window.end, **row} for window, row in zip(windows, rows)
     )

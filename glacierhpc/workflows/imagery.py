@@ -83,14 +83,17 @@ def clean(config: Config, run: RunDirectory) -> Summary:
             fill_passes=config.clean.fill_passes,
             min_clear_share=config.clean.min_clear_share,
             executor=executor,
+            progress=_progress("clean"),
         )
-    write_table(run.clean_table, rows)
-    dropped = rows[rows.state == "dropped"]
-    done = rows[rows.state != "dropped"]
-    if done.empty:
-        raise GlacierError(
-            "no scene has enough clear ground; lower clean.min_clear_share or widen the period"
-        )
+        # the table is what tells why nothing is left: it is written in any case, the cube only with scenes in it
+        write_table(run.clean_table, rows)
+        dropped = rows[rows.state == "dropped"]
+        done = rows[rows.state != "dropped"]
+        if done.empty:
+            raise GlacierError(
+                f"no scene has enough clear ground, see {run.clean_table}; lower clean.min_clear_share or widen "
+                "the period"
+            )
     return {
         "table": [
             ["scenes kept", done.scene.nunique()],
@@ -105,32 +108,35 @@ def clean(config: Config, run: RunDirectory) -> Summary:
 def align(config: Config, run: RunDirectory) -> Summary:
     """Co-register every scene to the temporal median, on stable ground: ``aligned.zarr``."""
     cube = open_cube(need(run.clean, "clean"))
+    stable = _stable_ground(config, Grid.from_dataset(cube))
     with _workers(config) as executor, atomic_path(run.aligned) as store:
         rows = align_cube(
             cube,
             store,
             motion=config.align.motion,
             band=config.align.band,
-            stable=_stable_ground(config, Grid.from_dataset(cube)),
+            stable=stable,
             max_shift_px=config.align.max_shift_px,
             min_correlation=config.align.min_correlation,
             kernel=config.align.kernel,
             executor=executor,
+            progress=_progress("align"),
         )
-    write_table(run.alignment, rows)
-    good = rows[rows.ok]
-    for row in rows[~rows.ok].itertuples():
-        log.warning("scene %s is not aligned and left out: %s", row.scene, row.reason)
-    if good.empty:
-        raise GlacierError(f"no scene could be aligned; {run.alignment} gives the reason for each")
+        write_table(run.alignment, rows)
+        good = rows[rows.ok]
+        for row in rows[~rows.ok].itertuples():
+            log.warning("scene %s is not aligned and left out: %s", row.scene, row.reason)
+        if good.empty:
+            raise GlacierError(f"no scene could be aligned; {run.alignment} gives the reason for each")
+    measured = "residual on stable ground" if stable is not None else "residual over the whole area"
     return {
         "table": [
             ["scenes aligned", len(good)],
             ["scenes left out", len(rows) - len(good)],
             ["shift, median", f"{good.shift_px.median():.2f} px = {good.shift_m.median():.1f} m"],
             ["shift, largest", f"{good.shift_px.max():.2f} px"],
-            ["residual on stable ground, before", _median_px(good.residual_before_px)],
-            ["residual on stable ground, after", _median_px(good.residual_px)],
+            [f"{measured}, before", _median_px(good.residual_before_px)],
+            [f"{measured}, after", _median_px(good.residual_px)],
         ]
     }
 
@@ -138,7 +144,7 @@ def align(config: Config, run: RunDirectory) -> Summary:
 def composite(config: Config, run: RunDirectory) -> Summary:
     """Combine the looks of each date window into one index image: ``composite.zarr``."""
     with _workers(config) as executor, atomic_path(run.composite) as store:
-        composite_cube(
+        rows = composite_cube(
             need(run.aligned, "align"),
             store,
             index=config.composite.index,
@@ -150,14 +156,18 @@ def composite(config: Config, run: RunDirectory) -> Summary:
             start=config.period.start,
             end=config.period.end,
             executor=executor,
+            progress=_progress("composite"),
         )
-    looks = open_cube(run.composite).looks
-    seen = looks.max(("y", "x")).values > 0
+        if not rows.valid_share.any():
+            raise GlacierError(
+                f"none of {len(rows)} windows has a pixel that was seen composite.min_looks="
+                f"{config.composite.min_looks} times; lower it, or widen composite.window_months or the period"
+            )
     return {
         "table": [
-            ["windows", looks.sizes["time"]],
-            ["empty windows", int((~seen).sum())],
-            ["looks per pixel and window, mean", f"{float(looks.mean()):.1f}"],
+            ["windows", len(rows)],
+            ["empty windows", int((rows.looks_mean == 0).sum())],
+            ["looks per pixel and window, mean", f"{rows.looks_mean.mean():.1f}"],
         ]
     }
 
@@ -231,7 +241,7 @@ def _reading(config: Config) -> dict[str, Any]:
 
 def _median_px(values: pd.Series) -> str:
     measured = values.dropna()
-    return "not measured: too little stable ground" if measured.empty else f"{measured.median():.3f} px"
+    return "not measured: too little ground with texture" if measured.empty else f"{measured.median():.3f} px"
 
 
 def _progress(step: str) -> Callable[[int, int], None]:
