@@ -151,7 +151,7 @@ class Clean(Section):
     fill_passes: int | None = Field(
         2,
         ge=0,
-        description="pixels that gap filling grows inwards from the rim; 0 = no filling, null = until full",
+        description="passes of gap filling, up to two pixels each from the rim inwards; 0 = none, null = until full",
     )
     min_clear_share: float = Field(
         0.2, ge=0, le=1, description="share of the area left clear under which a scene is dropped"
