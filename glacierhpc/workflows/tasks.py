@@ -63,4 +63,9 @@ def need(path: Path, step: str) -> Path:
         raise InputError(
             f"{path} does not exist; run the step that writes it first: glacierhpc {step} CONFIG"
         )
+    from glacierhpc.cube import missing_pieces  # an installation without the imagery extra has its own words
+
+    if path.suffix == ".zarr" and (lost := missing_pieces(path)):
+        pieces = ", ".join(f"{count} of {name!r}" for name, count in lost.items())
+        raise InputError(f"{path} has lost files ({pieces}); write it anew: glacierhpc {step} CONFIG")
     return path
