@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,15 @@ class Checkpoints:
         progress = Progress(**state["progress"])
         logger.info("resumed from %s at epoch %d, step %d", path, progress.epoch, progress.step)
         return progress
+
+    def forget_others(self, identity: Mapping[str, str]) -> None:
+        """Remove the checkpoints of a run of another identity (see `loop.fit`), such as one on other data."""
+        path = self.folder / LAST
+        if path.is_file() and _load(path)["run"].get("identity") != dict(identity):
+            logger.info("%s is of other data or of another model: training starts anew", path)
+            # the last first: a best one alone is written over, a last one alone would lose its best
+            path.unlink()
+            (self.folder / BEST).unlink(missing_ok=True)
 
     def load_best(self, model: nn.Module) -> None:
         """Load the weights of the best epoch, if there is one, into a model."""

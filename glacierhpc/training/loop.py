@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -50,6 +50,7 @@ def fit(
     backend: Backend | None = None,
     trackers: Sequence[Tracker] = (),
     checkpoints: Checkpoints | None = None,
+    identity: Mapping[str, str] | None = None,
     epochs: int = 30,
     batch_size: int = 16,
     learning_rate: float = 1e-3,
@@ -78,6 +79,8 @@ def fit(
         `Single` by default.
     checkpoints : Checkpoints, optional
         Without it nothing can be resumed, and the best weights are kept in memory.
+    identity : mapping, optional
+        What else the run is of, such as hashes of its data and split; a checkpoint of another identity is refused.
     epochs, batch_size, learning_rate, weight_decay
         The batch is the global one, of all ranks together.
     gradient_clip : float, optional
@@ -112,6 +115,7 @@ def fit(
         "weight_decay": weight_decay,
         "gradient_clip": gradient_clip,
         "loss": str(getattr(loss, "__name__", loss)),
+        "identity": dict(identity or {}),
     }
     with torch.random.fork_rng(devices=_cuda_devices(backend)):
         torch.manual_seed(seed + backend.rank)

@@ -152,6 +152,21 @@ def test_killed_at_any_step_and_resumed_equals_uninterrupted(tmp_path, uninterru
     assert losses(history) == uninterrupted[1]
 
 
+def test_checkpoints_of_other_data_are_refused_or_forgotten(tmp_path, uninterrupted):
+    options, checkpoints = {**OPTIONS, "epochs": 2}, Checkpoints(tmp_path)
+    fit(Line(), LineData(seed=5), checkpoints=checkpoints, identity={"data": "a"}, **options)
+    with pytest.raises(InputError, match="another training .*'data': 'a'.*'data': 'b'"):
+        fit(Line(), LineData(), checkpoints=checkpoints, identity={"data": "b"}, **OPTIONS)
+    checkpoints.forget_others({"data": "a"})
+    assert len(list(tmp_path.iterdir())) == 2
+    checkpoints.forget_others({"data": "b"})
+    assert not list(tmp_path.iterdir())
+    model = Line()
+    valid = LineData(20, seed=1)
+    fit(model, LineData(), valid, checkpoints=checkpoints, identity={"data": "b"}, **OPTIONS)
+    assert torch.equal(weights(model), uninterrupted[0])
+
+
 def test_killed_between_checkpoint_and_row_keeps_the_csv_whole(tmp_path, uninterrupted):
     valid, path = LineData(20, seed=1), tmp_path / "history.csv"
     with pytest.raises(Killed):
