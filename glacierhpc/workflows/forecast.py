@@ -56,6 +56,8 @@ def sequences(config: Config, run: RunDirectory) -> Summary:
     share = plan.valid_share(valid)
     split = _split(plan, split_rule).without(share < wanted.min_valid_share)
     description = split.describe(plan)
+    run.sequences.unlink(missing_ok=True)  # of another split
+    write_json(run.split, description)  # first: what is refused below is read there
     counts = {name: int((split.labels == name).sum()) for name in ("train", "validation", "test")}
     for name, count in counts.items():
         if count == 0:
@@ -69,7 +71,6 @@ def sequences(config: Config, run: RunDirectory) -> Summary:
         materialise(run.sequence_shards, data, valid, plan)
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # of other composites: nothing to go on from
     write_table(run.sequences, plan.to_table(split=split.labels, valid_share=share))
-    write_json(run.split, description)
     return {
         "table": [
             ["sequences", f"{len(plan):,}"],
