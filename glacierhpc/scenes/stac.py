@@ -25,7 +25,7 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 
-from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.errors import GlacierError, InputError, redact
 from glacierhpc.files import read_json, write_json
 from glacierhpc.scenes.search_filters import Criteria, check_bbox, choose_scenes
 
@@ -258,7 +258,7 @@ class StaticCatalogue:
             return
         files = sorted(self._root.rglob("*.json")) + sorted(self._root.rglob("*.geojson"))
         for file in files:
-            yield from _items_of(json.loads(file.read_text("utf-8")), file.resolve())
+            yield from _items_of(_read(file), file.resolve())
         if not files:
             raise InputError(
                 f"{str(self._root)!r} holds no STAC catalogue; make one of its images with: "
@@ -294,11 +294,33 @@ def _walk(path: Path, visited: set[Path]) -> Iterator[dict[str, Any]]:
     if path in visited:
         return
     visited.add(path)
-    content = read_json(path)
+    content = _read(path)
     yield from _items_of(content, path)
-    for link in content.get("links", ()):
-        if link.get("rel") in ("child", "item") and not urlsplit(link["href"]).scheme:
-            yield from _walk((path.parent / link["href"]).resolve(), visited)
+    for link in content.get("links", ()) if isinstance(content, dict) else ():
+        if link.get("rel") in ("child", "item"):
+            yield from _walk(_linked(link["href"], path), visited)
+
+
+def _linked(href: str, path: Path) -> Path:
+    """Return the file that a catalogue's file links to."""
+    place = Path(_absolute(href, str(path)))
+    if urlsplit(href).scheme not in ("", "file"):
+        raise InputError(
+            f"{path} links to {redact(href)!r}, and a catalogue on disk is read from files only; make its links "
+            "relative, or give the URL of a STAC API as archive.catalogue"
+        )
+    if not place.is_file():
+        raise InputError(f"{path} links to {href!r}, which does not exist; copy the whole catalogue")
+    return place.resolve()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as err:
+        raise InputError(
+            f"{path} is not JSON ({err}); copy it again, or take it out of the catalogue's folder"
+        ) from err
 
 
 def _items_of(content: Any, path: Path) -> Iterator[dict[str, Any]]:

@@ -292,3 +292,36 @@ def test_planetary_computers_landing_page_gets_cql2(real_data):
     with replay(respond) as url:
         sent = ApiCatalogue(url).filters(criteria)["max_cloud_cover_percent"]
     assert sent.get("filter_lang") == "cql2-json" or "query" in sent
+
+
+@pytest.fixture
+def linked(exchange, tmp_path):
+    """Return a search of a catalogue on disk whose one link is as given."""
+    (tmp_path / "an item.json").write_text(json.dumps(exchange["response"]["features"][0]))
+
+    def run(href: str) -> Any:
+        link = {"rel": "item", "href": href}
+        (tmp_path / "catalog.json").write_text(json.dumps({"type": "Catalog", "id": "c", "links": [link]}))
+        return search(tmp_path)
+
+    return run
+
+
+def test_a_catalogue_on_disk_links_to_files(linked, tmp_path):
+    for href in ("./an item.json", str(tmp_path / "an item.json"), (tmp_path / "an item.json").as_uri()):
+        assert len(linked(href).items) == 1
+    for href, words in (
+        ("https://a.b/item.json", "catalog.json links to 'https://a.b/item.json', and a catalogue on disk"),
+        ("s3://a/item.json", "read from files only"),
+        ("none.json", "links to 'none.json', which does not exist"),
+    ):
+        with pytest.raises(InputError, match=words):
+            linked(href)
+
+
+def test_a_broken_file_of_a_folder_is_named(exchange, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(exchange["response"]["features"][0]))
+    for broken in (b'{"type": "Feat', b"\xff\xfe"):
+        (tmp_path / "b.json").write_bytes(broken)
+        with pytest.raises(InputError, match="b.json is not JSON"):
+            search(tmp_path)
