@@ -18,7 +18,7 @@ from glacierhpc.report import animation, drawing
 from glacierhpc.report.blocks import Block, Note, Picture, number, plural, table, words
 from glacierhpc.report.drawing import BLUE, ORANGE
 from glacierhpc.report.losses import day
-from glacierhpc.report.run_files import RunFiles, median, setting
+from glacierhpc.report.run_files import RunFiles, median, on_stable_ground, setting
 
 COLUMNS = (
     "scene", "time", "ok", "reason", "shift_px", "shift_m", "shift_row_px", "shift_col_px",
@@ -27,6 +27,16 @@ COLUMNS = (
 CROP_PX = 112  # small enough that a shift of one pixel is seen, large enough to recognise the place
 READ_PX = 1000  # the crop is looked for in the middle of larger cubes
 REFERENCE_SCENES = 9
+
+
+def intro(run: RunFiles) -> str:
+    """Say what was done, and on which ground it was judged."""
+    ground = (
+        "judged on ground outside the glaciers"
+        if on_stable_ground(run)
+        else "judged over the whole area, moving ice included"
+    )
+    return f"Scenes of one place lie up to a few pixels apart. Each is shifted onto a common reference, {ground}."
 
 
 def shifts(run: RunFiles) -> list[Block]:
@@ -76,11 +86,12 @@ def shifts(run: RunFiles) -> list[Block]:
 
 
 def residuals(run: RunFiles) -> list[Block]:
-    """Draw the misfit left on stable ground, before and after, per scene."""
+    """Draw the misfit to the reference, before and after, per scene."""
     rows = _aligned(run)
     rows = rows[rows["residual_px"].notna() | rows["residual_before_px"].notna()]
     if rows.empty:
-        return [Note("No residual on stable ground was measured.", "missing")]
+        return [Note("No residual was measured: too little ground with texture.", "missing")]
+    stable = on_stable_ground(run)
     before, after = rows["residual_before_px"].astype(float), rows["residual_px"].astype(float)
 
     def paint(figure: Figure) -> None:
@@ -98,14 +109,15 @@ def residuals(run: RunFiles) -> list[Block]:
         )
         axes.scatter(rows["time"], after, s=26, c=BLUE, marker="o", linewidths=0, label="after alignment")
         axes.axhline(median(after), color=BLUE, linewidth=1, linestyle="--", label="median after")
-        axes.set(ylabel="misfit on stable ground, px", ylim=(0, None))
+        axes.set(ylabel="misfit on stable ground, px" if stable else "misfit, px", ylim=(0, None))
         axes.grid(True, axis="y")
         drawing.date_axis(axes)
         figure.legend(loc="outside upper left", ncols=3)
 
+    ground = "on ground outside the glaciers" if stable else "over the whole area"
     worse = int((after > before).sum())
     caption = (
-        f"Misfit to the reference on ground outside the glaciers: median {number(median(before), 2)} px before, "
+        f"Misfit to the reference {ground}: median {number(median(before), 2)} px before, "
         f"{number(median(after), 2)} px after alignment. "
         + (
             f"{plural(worse, 'scene')} fit worse than before."
@@ -113,9 +125,7 @@ def residuals(run: RunFiles) -> list[Block]:
             else "No scene fits worse than before."
         )
     )
-    return [
-        Picture(drawing.draw(paint, height_in=2.8), "Residual on stable ground before and after", caption)
-    ]
+    return [Picture(drawing.draw(paint, height_in=2.8), "Residual before and after alignment", caption)]
 
 
 def rejected(run: RunFiles) -> list[Block]:
@@ -157,7 +167,7 @@ def blink(run: RunFiles) -> list[Block]:
     caption = (
         f"Reference (median of the aligned scenes) and scene in turn, band {band}, {CROP_PX} px wide: upper row "
         "before, lower row after alignment. What jumps above and stands still below was put right; seasonal snow, "
-        "shadows and the glacier itself change in both. Worst, median and best by the misfit left on stable ground."
+        "shadows and the glacier itself change in both. Worst, median and best by the misfit left."
     )
     alt = "Blink comparison of three scenes with the reference before and after alignment"
     return [

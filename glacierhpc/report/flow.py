@@ -51,7 +51,8 @@ def fields(run: RunFiles) -> list[Block]:
     aspect = speeds[0].shape[1] / speeds[0].shape[2]
     height = 2 * panel_in * aspect + 0.5
     caption = (
-        f"Dense flow between successive images: {SHOWS}. Colour: length, px per step; arrows: direction. "
+        f"Dense flow from each pixel's latest input to each lead: {SHOWS}. Colour: length, px over all the windows "
+        "between them, so more of them at later leads; arrows: direction. "
         "A retreating snow line shows as motion although nothing moved."
     )
     alt = "Apparent motion fields of observed and predicted images"

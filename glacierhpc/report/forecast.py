@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from glacierhpc.report import animation, drawing
 from glacierhpc.report.blocks import Block, Note, Picture, plural, signed
 from glacierhpc.report.losses import day
-from glacierhpc.report.run_files import RunFiles
+from glacierhpc.report.run_files import RunFiles, shows
 
 SIDE_PX = 320
 MOST_LEADS = 6
@@ -102,7 +102,7 @@ def film(run: RunFiles) -> list[Block]:
     caption = (
         f"The sequence as a film: {plural(len(shown.inputs), 'input image')}, then "
         f"{plural(len(shown.targets), 'lead')} with the observed and the predicted {shown.band} side by side, "
-        "and the error. Snow and ice cover, not ice motion."
+        f"and the error. Shown: {shows(run)}."
     )
     alt = f"Animation of observed and predicted {shown.band}"
     return [

@@ -11,10 +11,17 @@ from typing import Any
 
 from glacierhpc.report.blocks import Tile, interval, number, plural, signed
 from glacierhpc.report.losses import fates
-from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, cube_crs, median, setting
+from glacierhpc.report.run_files import (
+    Damaged,
+    NotMade,
+    RunFiles,
+    cube_crs,
+    median,
+    on_stable_ground,
+    setting,
+    shows,
+)
 from glacierhpc.report.skill import model_name, spoken, verdicts
-
-SHOWS = "snow and ice cover (index values), not ice motion"
 
 
 def facts(run: RunFiles, settings: dict[str, Any]) -> list[tuple[str, str]]:
@@ -44,7 +51,7 @@ def tiles(run: RunFiles) -> list[Tile]:
             continue
         except Damaged:
             found.append(Tile("damaged", "!", "see below", "bad"))
-    return [*found, Tile("the figures show", _shows(run), tone="shows")]
+    return [*found, Tile("the figures show", shows(run), tone="shows")]
 
 
 def _scenes(run: RunFiles) -> list[Tile]:
@@ -66,11 +73,12 @@ def _alignment(run: RunFiles) -> list[Tile]:
         f"{number(median(good['shift_px']))} px",
         f"{number(median(good['shift_m']))} m; {len(good)} of {plural(len(rows), 'scene')} aligned",
     )
+    title = "misfit on stable ground" if on_stable_ground(run) else "misfit to the reference"
     if math.isnan(after):
-        return [shift, Tile("misfit on stable ground", "unknown", "was not measured")]
+        return [shift, Tile(title, "unknown", "was not measured")]
     tone = "bad" if after > before else "good"
     misfit = Tile(
-        "misfit on stable ground",
+        title,
         f"{number(after, 2)} px",
         f"median after alignment; {number(before, 2)} px before",
         tone,
@@ -110,15 +118,6 @@ def _skill(run: RunFiles) -> list[Tile]:
         )
         for one in verdicts(run)
     ]
-
-
-def _shows(run: RunFiles) -> str:
-    if not run.has("metrics.json"):
-        return SHOWS
-    try:
-        return str(run.json("metrics.json").get("shows", SHOWS))
-    except Damaged:
-        return SHOWS
 
 
 def _area(box: list[Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -29,7 +29,7 @@ from glacierhpc.report import (
     training,
 )
 from glacierhpc.report.blocks import Block, Note
-from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, setting
+from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, setting, shows
 
 log = logging.getLogger(__name__)
 Part = Callable[[RunFiles], list[Block]]
@@ -41,7 +41,7 @@ class Section:
 
     key: str
     title: str
-    intro: str
+    intro: str | Callable[[RunFiles], str]
     parts: tuple[Part, ...]
 
 
@@ -51,8 +51,7 @@ SECTIONS = (
     Section(
         "alignment",
         "Alignment",
-        "Scenes of one place lie up to a few pixels apart. Each is shifted onto a common reference, "
-        "judged on ground that does not move.",
+        alignment.intro,
         (alignment.blink, alignment.shifts, alignment.residuals, alignment.rejected),
     ),
     Section("composites", "Composites", "", (composites.thumbnails, composites.looks)),
@@ -63,7 +62,9 @@ SECTIONS = (
         "the image of the same season last year, and the mean of the season (climatology).",
         (skill.sentences, skill.charts, skill.all_metrics),
     ),
-    Section("forecast", "Forecast", f"What is shown: {overview.SHOWS}.", (forecast.film, forecast.maps)),
+    Section(
+        "forecast", "Forecast", lambda run: f"What is shown: {shows(run)}.", (forecast.film, forecast.maps)
+    ),
     Section("flow", "Apparent motion", f"What is shown: {flow.SHOWS}.", (flow.control, flow.fields)),
     Section("training", "Training and split", "", (training.history, training.split)),
     Section("record", "Record", "", (record.steps, record.configuration, record.provenance)),
@@ -95,7 +96,7 @@ def write_report(run_path: Path, *, title: str | None = None) -> Path:
     """
     run = RunFiles(Path(run_path))
     damaged: list[str] = []
-    sections = [(section, _blocks(run, section, damaged)) for section in SECTIONS]
+    sections = [(_worded(section, run), _blocks(run, section, damaged)) for section in SECTIONS]
     settings = {} if any("config.yaml" in text for text in damaged) else run.settings()
     page = _template().render(
         title=title or str(setting(settings, "name", run.path.resolve().name)),
@@ -111,6 +112,10 @@ def write_report(run_path: Path, *, title: str | None = None) -> Path:
     if damaged:
         raise GlacierError(f"{' '.join(damaged)} The report without it: {str(target)!r}")
     return target
+
+
+def _worded(section: Section, run: RunFiles) -> Section:
+    return section if isinstance(section.intro, str) else replace(section, intro=section.intro(run))
 
 
 def _blocks(run: RunFiles, section: Section, damaged: list[str]) -> list[Block]:

@@ -16,6 +16,7 @@ DATA_CREDITS = {
     "hls": "Harmonized Landsat Sentinel-2 data courtesy of NASA LP DAAC.",
 }
 METHODS = (
+    ("Forecast", "Shi et al. (2015), NeurIPS 28, ConvLSTM", "10.48550/arXiv.1506.04214"),
     ("Alignment", "Evangelidis & Psarakis (2008), IEEE TPAMI 30(10)", "10.1109/TPAMI.2008.113"),
     ("Dense flow", "Farnebäck (2003), SCIA, LNCS 2749", "10.1007/3-540-45103-X_50"),
     ("SSIM", "Wang et al. (2004), IEEE TIP 13(4)", "10.1109/TIP.2003.819861"),
@@ -63,6 +64,8 @@ def citation(run: RunFiles) -> list[Block]:
     credits = {
         text for name in collections for start, text in DATA_CREDITS.items() if name.lower().startswith(start)
     }
+    if _synthetic(run):
+        credits = {"Imagery: synthetic scenes that glacierhpc made; they show no real place."}
     commit = _commit(run)
     software = (
         f"glacierhpc, version {glacierhpc.__version__}{f', commit {commit}' if commit else ''}, Apache-2.0."
@@ -72,6 +75,13 @@ def citation(run: RunFiles) -> list[Block]:
         lines.append(f"Imagery: collections {', '.join(collections)}; cite them as their archive asks.")
     lines += [f"{what}: {paper}, doi:{doi}" for what, paper, doi in METHODS]
     return [Listing("To be named in a publication", "\n".join(lines), folded=False)]
+
+
+def _synthetic(run: RunFiles) -> bool:
+    if not run.has("items.json"):
+        return False
+    items = run.json("items.json", keys=("features",))["features"]
+    return bool(items) and all(item.get("properties", {}).get("glacierhpc:synthetic") for item in items)
 
 
 def _commit(run: RunFiles) -> str:

@@ -160,6 +160,26 @@ class RunFiles:
             return value
 
 
+def shows(run: RunFiles) -> str:
+    """Return what the values of the run's images mean, as its metrics or composites state it."""
+    try:
+        if run.has("metrics.json") and (stated := run.json("metrics.json").get("shows")):
+            return str(stated)
+        if run.has("composite.zarr") and (stated := run.cube("composite.zarr").attrs.get("shows")):
+            return str(stated)
+    except Damaged:
+        pass  # the part that reads the file tells so
+    return "index values, not ice motion"
+
+
+def on_stable_ground(run: RunFiles) -> bool:
+    """Return whether the scenes were aligned and judged on ground outside the glaciers alone."""
+    try:
+        return run.has("aligned.zarr") and bool(run.cube("aligned.zarr").attrs.get("stable_ground", False))
+    except Damaged:
+        return False
+
+
 def utc(times: Any) -> pd.Series:
     """Return times as UTC without a zone, whatever a table stored."""
     return pd.to_datetime(pd.Series(times), utc=True, format="mixed").dt.tz_localize(None)

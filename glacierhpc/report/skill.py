@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from glacierhpc.report import drawing
 from glacierhpc.report.blocks import Block, Note, Picture, interval, number, percent, signed, table, words
 from glacierhpc.report.drawing import BLUE, GREEN, INK, ORANGE, PURPLE, SKY
-from glacierhpc.report.run_files import RunFiles
+from glacierhpc.report.run_files import RunFiles, shows
 
 BASELINES = ("persistence", "same_season_last_year", "climatology")
 NAMES = {"same_season_last_year": "same season last year"}
@@ -147,7 +147,7 @@ def all_metrics(run: RunFiles) -> list[Block]:
     test = metrics.get("split", "test")
     count = words(metrics.get("n_sequences"))
     caption = f"Every metric over all leads on the {test} split ({count} sequences); below each its interval."
-    return [table(caption, ["method", *(_METRIC_WORDS.get(name, name) for name in present)], rows)]
+    return [table(caption, ["method", *(_metric_words(run, name) for name in present)], rows)]
 
 
 def model_name(run: RunFiles) -> str:
@@ -168,8 +168,15 @@ _METRIC_WORDS = {
     "mae": "mae ↓",
     "ssim": "ssim ↑",
     "psnr": "psnr, dB ↑",
-    "iou": "iou of snow and ice ↑",
 }
+
+
+def _metric_words(run: RunFiles, metric: str) -> str:
+    """Return a metric's heading; the overlap is that of what the index shows."""
+    if metric != "iou":
+        return _METRIC_WORDS.get(metric, metric)
+    covered = shows(run).split(",")[0].split(" (")[0].removesuffix(" cover")
+    return f"iou of {covered} ↑"
 
 
 def _sentence(model: str, verdict: Verdict, metrics: Mapping[str, Any]) -> str:

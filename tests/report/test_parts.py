@@ -15,6 +15,7 @@ from PIL import Image
 
 from glacierhpc.cube import finish_cube
 from glacierhpc.report import (
+    alignment,
     animation,
     composites,
     flow,
@@ -23,8 +24,10 @@ from glacierhpc.report import (
     maps,
     overview,
     record,
+    skill,
     timeline,
     training,
+    write_report,
 )
 from glacierhpc.report.blocks import Listing, Note, Picture, Table
 from glacierhpc.report.run_files import RunFiles
@@ -87,7 +90,34 @@ def test_residuals_that_were_not_measured_are_said_to_be_unknown(copied_run: Pat
     rows = pd.read_parquet(copied_run / "alignment.parquet")
     rows.assign(residual_px=np.nan, residual_before_px=np.nan).to_parquet(copied_run / "alignment.parquet")
     tiles = {tile.label: tile for tile in overview.tiles(RunFiles(copied_run))}
-    assert tiles["misfit on stable ground"].value == "unknown"
+    assert tiles["misfit to the reference"].value == "unknown"
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_stable_ground_is_said_only_where_it_was_used(copied_run: Path, stable: bool) -> None:
+    rewrite_json(
+        copied_run / "aligned.zarr" / "zarr.json",
+        lambda store: store["attributes"].update(stable_ground=stable),
+    )
+    run = RunFiles(copied_run)
+    (picture,) = alignment.residuals(run)
+    assert isinstance(picture, Picture)
+    labels = {tile.label for tile in overview.tiles(run)}
+    assert ("misfit on stable ground" in labels) is stable
+    for text in (picture.caption, alignment.intro(run)):
+        assert ("outside the glaciers" in text) is stable and ("over the whole area" in text) is not stable
+
+
+def test_what_an_index_shows_is_worded_from_the_run(copied_run: Path) -> None:
+    water = "open water (NDWI values), not ice motion"
+    rewrite_json(copied_run / "metrics.json", lambda metrics: metrics.update(shows=water))
+    run = RunFiles(copied_run)
+    (film,) = forecast.film(run)
+    assert isinstance(film, Picture) and water in film.caption
+    assert skill._metric_words(run, "iou") == "iou of open water ↑"
+    assert water in [tile.value for tile in overview.tiles(run)]
+    page = write_report(copied_run).read_text()
+    assert "snow and ice cover" not in page and f"What is shown: {water}" in page
 
 
 def test_no_scene_found(copied_run: Path) -> None:
@@ -253,3 +283,10 @@ def rewrite(path: Path, change) -> None:  # type: ignore[no-untyped-def]
         changed[name].encoding.clear()
     changed.to_zarr(path, mode="w", zarr_format=3, consolidated=False)
     finish_cube(path)
+
+
+def rewrite_json(path: Path, change) -> None:  # type: ignore[no-untyped-def]
+    """Change the object that a JSON file holds."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
