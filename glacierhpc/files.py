@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from glacierhpc.errors import GlacierError, InputError
 
@@ -51,6 +52,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if err.errno in (errno.ENOSPC, errno.EDQUOT):
             raise GlacierError(
                 f"the disk or quota is full while writing {path}; free space and run again"
+            ) from err
+        if err.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise InputError(
+                f"{path} cannot be written ({err.strerror}); give a folder that may be written, run_dir=..."
             ) from err
         raise
     finally:
@@ -152,7 +157,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} does not exist; run the step that writes it first") from err
     except ValueError as err:
         raise InputError(
-            f"{path} is not JSON ({err}); delete it and run the step that writes it again"
+            f"{path} is not JSON ({err}); if a step wrote it, run that step again, else mend it"
         ) from err
 
 
@@ -168,8 +173,11 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If the file is missing.
+        If the file is missing or damaged.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; run the step that writes it first")
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError) as err:
+        raise InputError(f"{path} is damaged ({err}); run the step that writes it again") from err

@@ -174,3 +174,11 @@ def test_provenance_keeps_what_was_said_before(tmp_path: Path) -> None:
         assert record == json.loads(run.provenance_file.read_text())
     assert record["seeds"] == {"train": 1} and record["input_ids"] == ["scene-1"] and record["job_id"] == "17"
     assert record["config_hash"] == "hash" and record["versions"]["numpy"] == np.__version__
+
+
+def test_a_damaged_table_names_itself(tmp_path: Path) -> None:
+    path = tmp_path / "sequences.parquet"
+    write_table(path, pd.DataFrame({"a": range(1000)}))
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match="sequences.parquet is damaged"):
+        read_table(path)

@@ -74,6 +74,7 @@ def make_item(
         "platform": platform,
         "instruments": ["oli", "tirs"],
         "description": "Synthetic scene in the form of Landsat Collection 2 Level-2",
+        "glacierhpc:synthetic": True,
         "proj:epsg": number,
         "proj:code": grid.crs,
         "proj:shape": list(grid.shape),
