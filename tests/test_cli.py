@@ -19,6 +19,7 @@ import yaml
 
 from glacierhpc import cli, workflows
 from glacierhpc.errors import GlacierError
+from glacierhpc.workflows.tasks import TASKS
 from tests.scenes.rasters import numbers, write_raster
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,10 +119,8 @@ def test_every_command_has_help(glacier: Callable[..., Answer]) -> None:
         assert glacier(*command, "--help").code == 0
 
 
-def test_the_steps_are_those_of_the_configuration() -> None:
-    from glacierhpc.config import STEPS
-
-    assert tuple(cli.STEPS) == STEPS
+def test_the_commands_are_the_steps_of_the_task() -> None:
+    assert list(cli.STEPS) == list(TASKS["forecast"])
 
 
 def test_own_files_become_a_catalogue(glacier: Callable[..., Answer], tmp_path: Path) -> None:

@@ -31,11 +31,6 @@ Index = Literal["ndsi", "ndwi", "ndvi", "albedo", Band]
 MODELS = ("convlstm",)
 """Models that can be trained by name; a dotted path to a class of one's own is accepted too."""
 
-STEPS = (
-    "search", "acquire", "clean", "align", "composite", "sequences", "train", "evaluate", "predict", "flow", "report",
-)  # fmt: skip
-"""The steps of the forecast task, in their order."""
-
 Mask = Literal["cloud", "dilated_cloud", "cloud_shadow", "cirrus", "snow", "water", "saturated"]
 
 OPERATIONAL: dict[str, Any] = {"operational": True}

@@ -18,7 +18,7 @@ import pandas as pd
 from glacierhpc.config import Config, config_hash
 from glacierhpc.coreg import align_cube
 from glacierhpc.cube import open_cube
-from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.errors import GlacierError
 from glacierhpc.grid import Grid
 from glacierhpc.hpc.cluster import make_cluster
 from glacierhpc.mapping.outlines import glacier_mask
@@ -28,7 +28,7 @@ from glacierhpc.scenes.acquire import plan_acquisition
 from glacierhpc.scenes.clean import clean_cube
 from glacierhpc.scenes.collections import archive_anchor
 from glacierhpc.scenes.composite import composite_cube
-from glacierhpc.scenes.stac import read_items, search_scenes, write_items
+from glacierhpc.scenes.stac import SearchResult, read_items, search_scenes, write_items
 from glacierhpc.workflows.tasks import Summary, need
 
 log = logging.getLogger(__name__)
@@ -184,11 +184,11 @@ def cube_grid(config: Config, items: Sequence[dict[str, Any]]) -> Grid:
     )
 
 
-def _search(config: Config) -> Any:
+def _search(config: Config) -> SearchResult:
     archive, period = config.archive, config.period
     # a wrong CRS is the user's to mend: say so before the catalogue is asked
     cube_grid(config, [])
-    result = search_scenes(
+    return search_scenes(
         archive.catalogue,
         collections=archive.collections,
         bbox_lonlat=config.area.bbox_lonlat,
@@ -203,13 +203,6 @@ def _search(config: Config) -> Any:
         timeout_s=archive.timeout_s,
         max_attempts=config.acquire.max_attempts,
     )
-    if not result.items:
-        raise InputError(
-            f"no scene of {', '.join(archive.collections)} in {archive.catalogue} lies in area.bbox_lonlat "
-            f"{list(config.area.bbox_lonlat)} between {period.start} and {period.end} with these filters; "
-            "widen the period or the area, or raise archive.max_cloud_cover_percent"
-        )
-    return result
 
 
 def _search_table(items: Sequence[dict[str, Any]], report: dict[str, Any]) -> list[list[Any]]:

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacierhpc.config import STEPS, Config, config_faults, config_hash, config_to_yaml, load_config
+from glacierhpc.config import Config, config_faults, config_hash, config_to_yaml, load_config
 from glacierhpc.config.template import template
 from glacierhpc.errors import InputError
 
@@ -250,7 +250,3 @@ def test_yaml_round_trip(
     )
     path.write_text(config_to_yaml(changed))
     assert load_config(path) == changed
-
-
-def test_steps_are_those_of_the_forecast() -> None:
-    assert STEPS[0] == "search" and STEPS[-1] == "report" and len(STEPS) == 11
