@@ -157,7 +157,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} does not exist; run the step that writes it first") from err
     except ValueError as err:
         raise InputError(
-            f"{path} is not JSON ({err}); if a step wrote it, run that step again, else mend it"
+            f"{path} is not JSON ({err}); mend it, or run the step that writes it again"
         ) from err
 
 

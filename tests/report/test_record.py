@@ -14,7 +14,7 @@ def test_synthetic_scenes_are_not_credited_to_an_agency(copied_run: Path) -> Non
     assert "U.S. Geological Survey" in str(record.citation(RunFiles(copied_run)))
     items = json.loads(path.read_text())
     for item in items["features"]:
-        item["properties"]["glacierhpc:synthetic"] = True
+        item.setdefault("properties", {})["glacierhpc:synthetic"] = True
     path.write_text(json.dumps(items))
     said = str(record.citation(RunFiles(copied_run)))
     assert "U.S. Geological Survey" not in said and "synthetic scenes" in said
