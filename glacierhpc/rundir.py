@@ -186,7 +186,10 @@ class RunDirectory:
 
         Yields the record; what the block adds to it is kept.
         """
-        record: dict[str, Any] = {"step": name, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+        record: dict[str, Any] = {
+            "step": name,
+            "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+        }
         path, begin = self.steps / f"{name}.json", time.perf_counter()
         write_json(path, {**record, "state": "running"})
         try:

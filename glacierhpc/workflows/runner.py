@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,7 +62,7 @@ def run_steps(
     Parameters
     ----------
     from_step : str, optional
-        Run from this step on, done or not.
+        Run from this step on, done or not; from ``train``, the model is trained anew.
     to_step : str, optional
         Stop after this step.
     """
@@ -70,10 +71,14 @@ def run_steps(
         if name is not None and name not in steps:
             raise unknown_name(f"{key} step", name, steps)
     names = list(steps)
+    if from_step and to_step and names.index(from_step) > names.index(to_step):
+        raise InputError(f"--from {from_step} comes after --to {to_step}; the order is {' > '.join(names)}")
     last = names.index(to_step) + 1 if to_step else len(names)
     with _claimed(config) as run:
         first = names.index(from_step) if from_step else _first_to_do(names, run)
         _check_packages(names[first:last], config)
+        if from_step == "train":
+            shutil.rmtree(run.checkpoints, ignore_errors=True)  # asked to train, not to go on
         summaries = {}
         for name in names[first:last]:
             summaries[name] = _recorded(name, config, run)
