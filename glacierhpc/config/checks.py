@@ -29,6 +29,9 @@ from glacierhpc.errors import unknown_name
 METRES_PER_DEGREE = 111_320.0  # of latitude, mean of the WGS 84 ellipsoid to 0.2 %
 MAX_SIDE_PX = 40_000  # a larger side is a mistyped resolution or box, not a glacier
 
+NO_REFLECTANCE = ("lwir", "lwir11", "lwir12", "pan", "cirrus")
+"""Bands that are temperatures, or that surface reflectance products leave out."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -174,6 +177,13 @@ def check_align_band(acquire: Acquire, align: Align) -> Iterator[Fault]:
 
 def check_index_bands(acquire: Acquire, composite: Composite) -> Iterator[Fault]:
     """Check that the bands of the index, or the band that stands for one, are read."""
+    if composite.index in NO_REFLECTANCE:
+        yield Fault(
+            ("composite", "index"),
+            f"band {composite.index!r} has no surface reflectance in these archives; choose one of: "
+            f"{', '.join((*INDEX_BANDS, *(band for band in acquire.bands if band not in NO_REFLECTANCE)))}",
+        )
+        return
     if composite.index not in INDEX_BANDS:
         if composite.index not in acquire.bands:
             yield Fault(
@@ -238,6 +248,16 @@ def check_split(split: Split) -> Iterator[Fault]:
         )
 
 
+def check_split_gap(split: Split) -> Iterator[Fault]:
+    """Refuse a gap in time where the split is one of ground."""
+    if split.method == "block" and split.gap_steps is not None:
+        yield Fault(
+            ("split", "gap_steps"),
+            f"{split.gap_steps} has no meaning with split.method block, whose parts lie side by side in the same "
+            "windows; write null, or method: time",
+        )
+
+
 def check_model(model: Model) -> Iterator[Fault]:
     """Check that the model exists, or looks like a dotted path."""
     if model.name not in MODELS and "." not in model.name:
@@ -267,6 +287,7 @@ RULES: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("period", "composite", "sequences"), check_enough_windows),
     (("area", "sequences"), check_patch_fits),
     (("split",), check_split),
+    (("split",), check_split_gap),
     (("model",), check_model),
     (("sequences", "predict"), check_overlap),
 )
