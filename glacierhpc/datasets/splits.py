@@ -78,6 +78,16 @@ def sample_steps(plan: SequencePlan, indices: np.ndarray) -> np.ndarray:
     return np.unique(np.unique(plan.starts[indices, 0])[:, None] + np.arange(plan.steps))
 
 
+def sample_pixels(plan: SequencePlan, indices: np.ndarray) -> np.ndarray:
+    """Return (times, rows, cols) bool: the pixel-times that occur in some sequences, as input or target."""
+    chosen = np.zeros(len(plan), dtype=bool)
+    chosen[indices] = True
+    pixels = np.zeros(plan.shape, dtype=bool)
+    for step, places in _starts_by_step(plan, chosen, range(plan.steps)).items():
+        pixels[step] = _covered(plan, places, 0)
+    return pixels
+
+
 def split_by_time(
     plan: SequencePlan,
     *,

@@ -11,6 +11,7 @@ from glacierhpc.datasets.sequences import SequencePlan
 from glacierhpc.datasets.splits import (
     SPLITS,
     audit_split,
+    sample_pixels,
     sample_steps,
     split_by_block,
     split_by_time,
@@ -86,6 +87,16 @@ def test_split_by_block_never_leaks_and_keeps_its_distance():
         assert apart.min() >= plan.size + 3
     again = split_by_block(plan, block_px=16, validation_share=0.2, test_share=0.2, gap_px=3, seed=4)
     np.testing.assert_array_equal(again.labels, split.labels)
+
+
+def test_the_pixels_of_a_part_are_those_of_its_samples():
+    plan = plan_of(6, 48, 48, size=8, stride=4, steps_in=1, steps_out=1)
+    indices = split_by_block(plan, block_px=16, validation_share=0.2, test_share=0.2).indices("test")
+    expected = np.zeros(plan.shape, dtype=bool)
+    for step, row, col in plan.starts[indices]:
+        expected[step : step + 2, row : row + 8, col : col + 8] = True
+    np.testing.assert_array_equal(sample_pixels(plan, indices), expected)
+    assert expected.any() and not expected.all()
 
 
 def test_audit_finds_the_published_leak():
