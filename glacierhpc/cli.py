@@ -279,6 +279,7 @@ def config_check(config: ConfigFile, overrides: Overrides = None, as_json: Json 
     from glacierhpc.config.checks import grid_size_px
 
     rows, columns = grid_size_px(loaded.area)
+    _check_grid(loaded)
     digest = config_hash(loaded)
     table = [
         ["configuration", "right"],
@@ -289,6 +290,16 @@ def config_check(config: ConfigFile, overrides: Overrides = None, as_json: Json 
     show(
         {"table": table, "config": str(config), "run": str(loaded.run_path), "hash": digest}, as_json=as_json
     )
+
+
+def _check_grid(config: Config) -> None:
+    """Lay the grid over the area, where the packages for it are installed: a CRS far from home shows only then."""
+    try:
+        from glacierhpc.grid import Grid
+    except ModuleNotFoundError:  # a login node with the core only
+        return
+    area = config.area
+    Grid.from_bbox(area.bbox_lonlat, area.resolution_m, crs=area.crs, allow_distortion=area.allow_distortion)
 
 
 @archive_app.command("create")

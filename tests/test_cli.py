@@ -373,3 +373,8 @@ def test_a_served_archive_ends_quietly(scenes: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+def test_a_crs_of_another_place_is_refused_by_the_check(glacier: Callable[..., Answer]) -> None:
+    answer = glacier("config", "check", ROOT / "configs" / "forecast.yaml", "area.crs=EPSG:32718")
+    assert answer.code == 2 and "scale of 1.086" in answer.err
