@@ -128,10 +128,10 @@ class RunDirectory:
             known = (
                 read_json(self.provenance_file).get("config_hash") if self.provenance_file.exists() else None
             )
-            if known not in (None, config_hash):
-                raise InputError(
-                    _other_configuration(self.path, self.config_file.read_text("utf-8"), config_text)
-                )
+            old_text = self.config_file.read_text("utf-8")
+            same = _holds(old_text, config_text) if known is None else known == config_hash
+            if not same:
+                raise InputError(_other_configuration(self.path, old_text, config_text))
         elif strangers := sorted(item.name for item in self.path.iterdir() if not item.name.startswith(".")):
             raise InputError(
                 f"run directory {str(self.path)!r} holds other things ({', '.join(strangers[:3])}) and no config.yaml; "
@@ -279,6 +279,12 @@ def _make_folder(path: Path) -> None:
         raise InputError(
             f"run directory {str(path)!r} cannot be made: {err.strerror}; give another one with run_dir=..."
         ) from err
+
+
+def _holds(old_text: str, new_text: str) -> bool:
+    """Return whether all that an old configuration says still holds, but for where the folder is."""
+    old, new = _flat(yaml.safe_load(old_text)), _flat(yaml.safe_load(new_text))
+    return all(key == "run_dir" or new.get(key) == value for key, value in old.items())
 
 
 def _other_configuration(path: Path, old_text: str, new_text: str) -> str:
