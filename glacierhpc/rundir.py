@@ -284,7 +284,11 @@ def _make_folder(path: Path) -> None:
 def _holds(old_text: str, new_text: str) -> bool:
     """Return whether all that an old configuration says still holds, but for where the folder is."""
     old, new = _flat(yaml.safe_load(old_text)), _flat(yaml.safe_load(new_text))
-    return all(key == "run_dir" or new.get(key) == value for key, value in old.items())
+    # a date may stand there as YAML's own or as text
+    return all(
+        key == "run_dir" or new.get(key) == value or str(new.get(key)) == str(value)
+        for key, value in old.items()
+    )
 
 
 def _other_configuration(path: Path, old_text: str, new_text: str) -> str:

@@ -104,10 +104,10 @@ def test_same_configuration_goes_on_another_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_its_provenance_is_known_by_its_configuration(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(f"{CONFIG}run_dir: /before/it/moved\n")
+    (tmp_path / "config.yaml").write_text(f"{CONFIG}run_dir: /before/it/moved\nday: 2015-01-01\n")
     with pytest.raises(InputError, match=r"align.motion was 'translation', is 'affine'"):
         RunDirectory.open(tmp_path, "name: a\nalign: {motion: affine}\n", "hash-2")
-    new_text = f"{CONFIG}run_dir: {tmp_path}\nflow: {{window_px: 15}}\n"
+    new_text = f"{CONFIG}run_dir: {tmp_path}\nday: '2015-01-01'\nflow: {{window_px: 15}}\n"
     RunDirectory.open(tmp_path, new_text, "hash-1").close()
     assert (tmp_path / "config.yaml").read_text() == new_text
 
