@@ -5,16 +5,15 @@ Which asset holds which band is `collections`'s; nothing here reads pixels or si
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import pystac_client
 import requests
@@ -25,9 +24,10 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 
-from glacierhpc.errors import GlacierError, InputError, redact
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.files import read_json, write_json
 from glacierhpc.scenes.search_filters import Criteria, check_bbox, choose_scenes
+from glacierhpc.scenes.static_catalogue import StaticCatalogue, absolute_hrefs
 
 log = logging.getLogger(__name__)
 
@@ -225,112 +225,8 @@ class ApiCatalogue:
                 yield from (absolute_hrefs(item, _self_link(item) or self._url) for item in features)
 
 
-class StaticCatalogue:
-    """A catalogue of files on disk; filtered here."""
-
-    def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise InputError(
-                f"archive.catalogue {str(path)!r} does not exist; write the URL of a STAC API, or a folder with a "
-                "catalog.json (made by: glacierhpc archive index FOLDER)"
-            )
-        self._root = path
-
-    def collections(self) -> list[str]:
-        """Return the ids of the collections of all items."""
-        return sorted({str(item.get("collection")) for item in self._all()})
-
-    def filters(self, criteria: Criteria) -> dict[str, Any]:
-        """Files filter nothing."""
-        return {}
-
-    def items(self, criteria: Criteria, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield all items; place, time and the rest are compared by the caller."""
-        return self._all()
-
-    def _all(self) -> Iterator[dict[str, Any]]:
-        root = self._root
-        if root.is_dir():
-            start = root / "catalog.json"
-            root = start if start.is_file() else root / "collection.json"
-        if root.is_file():
-            yield from _walk(root.resolve(), set())
-            return
-        files = sorted(self._root.rglob("*.json")) + sorted(self._root.rglob("*.geojson"))
-        for file in files:
-            yield from _items_of(_read(file), file.resolve())
-        if not files:
-            raise InputError(
-                f"{str(self._root)!r} holds no STAC catalogue; make one of its images with: "
-                f"glacierhpc archive index {self._root}"
-            )
-
-
-def absolute_hrefs(item: dict[str, Any], base: str) -> dict[str, Any]:
-    """Return the item with asset hrefs that do not depend on where the item lies."""
-    assets = {
-        key: {**asset, "href": _absolute(asset["href"], base)}
-        for key, asset in item.get("assets", {}).items()
-    }
-    return {**item, "assets": assets}
-
-
-def _absolute(href: str, base: str) -> str:
-    parts = urlsplit(href)
-    if parts.scheme == "file":
-        return unquote(parts.path)
-    if parts.scheme or href.startswith("/"):
-        return href
-    if urlsplit(base).scheme in ("http", "https"):
-        return urljoin(base, href)
-    return str((Path(base).parent / href).resolve())
-
-
 def _self_link(item: Mapping[str, Any]) -> str | None:
     return next((link["href"] for link in item.get("links", ()) if link.get("rel") == "self"), None)
-
-
-def _walk(path: Path, visited: set[Path]) -> Iterator[dict[str, Any]]:
-    if path in visited:
-        return
-    visited.add(path)
-    content = _read(path)
-    yield from _items_of(content, path)
-    for link in content.get("links", ()) if isinstance(content, dict) else ():
-        if link.get("rel") in ("child", "item"):
-            yield from _walk(_linked(link["href"], path), visited)
-
-
-def _linked(href: str, path: Path) -> Path:
-    """Return the file that a catalogue's file links to."""
-    place = Path(_absolute(href, str(path)))
-    if urlsplit(href).scheme not in ("", "file"):
-        raise InputError(
-            f"{path} links to {redact(href)!r}, and a catalogue on disk is read from files only; make its links "
-            "relative, or give the URL of a STAC API as archive.catalogue"
-        )
-    if not place.is_file():
-        raise InputError(f"{path} links to {href!r}, which does not exist; copy the whole catalogue")
-    return place.resolve()
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as err:
-        raise InputError(
-            f"{path} is not JSON ({err}); copy it again, or take it out of the catalogue's folder"
-        ) from err
-
-
-def _items_of(content: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the items of a file: one, a collection of them, or none."""
-    features: Iterable[Any] = content if isinstance(content, list) else []
-    if isinstance(content, dict):
-        features = [content] if content.get("type") == "Feature" else content.get("features") or []
-    for feature in features:
-        if isinstance(feature, dict) and "assets" in feature and "id" in feature:
-            yield absolute_hrefs(feature, str(path))
 
 
 @contextmanager
