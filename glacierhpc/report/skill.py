@@ -84,6 +84,10 @@ def sentences(run: RunFiles) -> list[Block]:
     blocks: list[Block] = []
     if (metrics.get("audit") or {}).get("ok") is False:
         blocks.append(Note("The split leaks: none of these figures is to be trusted. See the audit.", "bad"))
+    drawn = metrics.get("bootstrap") or {}
+    if drawn.get("few_blocks"):
+        text = "The test period is short: too few independent windows of time to rely on the intervals"
+        blocks.append(Note(f"{text} ({drawn.get('windows')}).", "plain"))
     for verdict in verdicts(run):
         blocks.append(
             Note(

@@ -78,6 +78,14 @@ def test_leads_at_which_the_baseline_wins_are_named(tmp_path: Path) -> None:
     assert notes(run)[0].text.endswith("At lead 3 persistence is better.")
 
 
+def test_few_windows_of_time_are_said_before_any_skill(tmp_path: Path) -> None:
+    scores = ({"persistence": score([0.9], 0.1)}, {"convlstm": score([0.1], 0.01)})
+    run = run_with(tmp_path, *scores, bootstrap={"windows": 2, "few_blocks": True})
+    assert "too few independent windows of time to rely on the intervals (2)" in notes(run)[0].text
+    enough = run_with(tmp_path, *scores, bootstrap={"windows": 9, "few_blocks": False})
+    assert not any("too few" in note.text for note in notes(enough))
+
+
 def test_a_leaking_split_is_said_before_any_skill(tmp_path: Path) -> None:
     run = run_with(
         tmp_path,
