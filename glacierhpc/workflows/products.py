@@ -17,6 +17,8 @@ from glacierhpc.rundir import atomic_path
 Flow = tuple[np.ndarray, np.ndarray, np.ndarray]
 """u, v (y, x) float32 px, and where they are valid (y, x) bool."""
 
+FLOW_SHOWS = "apparent motion of the index image, not ice velocity"
+
 
 def write_prediction(
     path: Path,
@@ -109,7 +111,7 @@ def write_flow(path: Path, prediction: xr.Dataset, fields: dict[int, dict[str, F
             stack = [np.where(pair[name][2], pair[name][axis], np.nan) for pair in fields.values()]
             variables[f"{letter}_{name}"] = (("lead", "y", "x"), np.stack(stack).astype(np.float32))
     coords = {"lead": ("lead", prediction.lead.values), "lead_time": ("lead", prediction.lead_time.values)}
-    dataset = _on_grid(prediction, variables, coords)
+    dataset = _on_grid(prediction, variables, coords).assign_attrs(shows=FLOW_SHOWS)
     for variable in dataset.data_vars.values():
         variable.attrs["units"] = "px"
     _write(path, dataset)

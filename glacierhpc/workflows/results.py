@@ -34,10 +34,7 @@ def flow(config: Config, run: RunDirectory) -> Summary:
         fields[lead] = pair
         leads.append(products.flow_row(lead + 1, pair["target"], pair["prediction"]))
     products.write_flow(run.flow, prediction, fields)
-    write_json(
-        run.flow_summary,
-        {"shows": "apparent motion of the index image, not ice velocity", "leads": leads},
-    )
+    write_json(run.flow_summary, {"shows": products.FLOW_SHOWS, "leads": leads})
     return {
         "table": [
             [

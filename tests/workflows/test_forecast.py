@@ -13,7 +13,7 @@ from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write
 from glacierhpc.errors import GlacierError
 from glacierhpc.grid import Grid
 from glacierhpc.rundir import RunDirectory, read_json
-from glacierhpc.workflows import forecast, products, run_steps
+from glacierhpc.workflows import forecast, products, results, run_steps
 
 EDGE, COUNT = 40, 24
 
@@ -118,6 +118,9 @@ def test_the_task_to_its_figures(run: RunDirectory, tmp_path: Path) -> None:
         "gradient across tile borders over inside"
     ]
     assert 0.5 < float(seams) < 1.5
+    results.flow(config, run)
+    assert open_cube(run.flow).attrs["shows"] == read_json(run.flow_summary)["shows"]
+    assert "not ice velocity" in open_cube(run.flow).attrs["shows"]
 
 
 def test_a_split_of_ground_shows_targets_on_test_ground_only(run: RunDirectory, tmp_path: Path) -> None:
