@@ -189,9 +189,9 @@ def missing_pieces(path: Path | str) -> dict[str, int]:
     A piece that is gone (a purge of the scratch file system, a copy that stopped) reads as fill without an
     error. Folders are listed, files are not opened: what is inside is not looked at.
     """
-    noted = zarr.open_group(path, mode="r", use_consolidated=False).attrs.get("pieces", {})
+    noted: Any = zarr.open_group(path, mode="r", use_consolidated=False).attrs.get("pieces", {})
     there = _count_pieces(Path(path))
-    lost = {name: count - there.get(name, 0) for name, count in dict(noted).items()}  # type: ignore[arg-type]
+    lost = {name: count - there.get(name, 0) for name, count in dict(noted).items()}
     return {name: count for name, count in lost.items() if count > 0}
 
 
