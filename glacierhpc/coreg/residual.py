@@ -70,12 +70,12 @@ def fitting_window_px(usable: np.ndarray, largest_px: int = 48) -> int:
     return next((size for size in sizes if len(_windows(usable, size)) >= 2 * MIN_WINDOWS), sizes[-1])
 
 
-def stable_residual_px(offsets: np.ndarray) -> float:
-    """Return the median length of local offsets, NaN from fewer than `MIN_WINDOWS` windows.
+def stable_residual_px(offsets: np.ndarray, *, least: int = MIN_WINDOWS) -> float:
+    """Return the median length of local offsets, NaN from fewer than `least` windows.
 
     It contains the estimator's own noise, about 0.05 to 0.1 px per window on satellite scenes.
     """
-    if len(offsets) < MIN_WINDOWS:
+    if len(offsets) < least:
         return float("nan")
     return float(np.median(np.hypot(offsets[:, 0], offsets[:, 1])))
 
