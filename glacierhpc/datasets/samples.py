@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from glacierhpc.datasets.climatology import Climatology
 from glacierhpc.datasets.sequences import SequencePlan
 from glacierhpc.errors import InputError
+from glacierhpc.files import atomic_path
 from glacierhpc.kernels.patches import GatherPlan, gather
-from glacierhpc.rundir import atomic_path
 
 _ARRAYS = ("images", "images_valid", "targets", "targets_valid")
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from glacierhpc.errors import InputError
+from glacierhpc.files import atomic_path
 from glacierhpc.models import build_model
-from glacierhpc.rundir import atomic_path
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 

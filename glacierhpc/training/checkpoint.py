@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from glacierhpc.errors import InputError
-from glacierhpc.rundir import atomic_path
+from glacierhpc.files import atomic_path
 
 logger = logging.getLogger(__name__)
 

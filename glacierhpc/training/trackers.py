@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glacierhpc.errors import missing_package, unknown_name
-from glacierhpc.rundir import atomic_path
+from glacierhpc.files import atomic_path
 
 Row = Mapping[str, float]
 

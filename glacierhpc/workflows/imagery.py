@@ -75,9 +75,10 @@ def plan(config: Config, run: RunDirectory) -> Summary:
 
 def clean(config: Config, run: RunDirectory) -> Summary:
     """Mask clouds, shadows and saturation, fill small holes, mark what was filled: ``clean.zarr``."""
+    source = need(run.cube, "acquire")
     with _workers(config) as executor, atomic_path(run.clean) as store:
         rows = clean_cube(
-            need(run.cube, "acquire"),
+            source,
             store,
             mask=config.clean.mask,
             fill_passes=config.clean.fill_passes,
@@ -143,9 +144,10 @@ def align(config: Config, run: RunDirectory) -> Summary:
 
 def composite(config: Config, run: RunDirectory) -> Summary:
     """Combine the looks of each date window into one index image: ``composite.zarr``."""
+    source = need(run.aligned, "align")
     with _workers(config) as executor, atomic_path(run.composite) as store:
         rows = composite_cube(
-            need(run.aligned, "align"),
+            source,
             store,
             index=config.composite.index,
             window_months=config.composite.window_months,

@@ -11,8 +11,8 @@ import xarray as xr
 
 from glacierhpc import __version__
 from glacierhpc.cube import finish_cube
+from glacierhpc.files import atomic_path
 from glacierhpc.grid import Grid
-from glacierhpc.rundir import atomic_path
 
 Flow = tuple[np.ndarray, np.ndarray, np.ndarray]
 """u, v (y, x) float32 px, and where they are valid (y, x) bool."""
