@@ -1,141 +1,189 @@
-"""How fast and how exact pairs are aligned: a first version, against OpenCV's `findTransformECC` on the same pairs.
+"""How fast and how exact pairs and stacks are aligned, beside OpenCV and scikit-image on the same images.
 
 Run it on an idle machine::
 
-    python benchmarks/align.py
+    glacierhpc bench align --output align.json --plots figures
+    glacierhpc bench align --trials 20 --sizes 512 1024
 
-Both images are sums of plane waves evaluated where the known matrix puts each pixel, so the truth is exact and no
-interpolation favours a side; both get the same noise. OpenCV starts at the identity, within the reach of its search
-(shifts under two pixels), and runs without its smoothing, which biases the result. Ours finds its own start.
+Pairs are views of one random landscape through a known matrix, exact to a millionth of a pixel, each with noise of
+its own (`pairs`). Peers start at the identity, at most 3 px away from the truth; ours finds its start itself, within
+its time. Times are of one core, one thing after the other; trials for accuracy use all cores.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
 import cv2
-import numpy as np
-from harness import Result, Row, arguments, medians, report
+from align_accuracy import FAILED_PX, Summary, accuracy, captures, cores
+from align_methods import METHODS, MOTIONS, OPENCV, OURS, SKIMAGE, absent
+from align_speed import Timing, cost_of_masks, processes_against_one, stack_speed, timings
+from harness import Result, Row, arguments, report
+from world import World
 
-from glacierhpc.coreg import align_pair
+SIZES = [512, 800, 1024, 2048, 4096]
+STACK_MOTIONS = ("translation", "euclidean")
+MULTISCALE = "OpenCV findTransformECCMultiScale"
+BOUND = "Cramer-Rao bound"
+NOISY = "3 % noise"  # the condition of the figures below
 
-WAVES = 80
-WAVELENGTHS_PX = (5.0, 160.0)
-MOTIONS = {
-    "translation": cv2.MOTION_TRANSLATION,
-    "euclidean": cv2.MOTION_EUCLIDEAN,
-    "affine": cv2.MOTION_AFFINE,
-    "homography": cv2.MOTION_HOMOGRAPHY,
+IN_README = {
+    ("an ECC iteration, affine, 2048 px", OPENCV.name),
+    ("align a pair, affine, 2048 px", OPENCV.name),
+    ("align a pair, affine, 2048 px", MULTISCALE),
+    ("align a pair, affine, 800 px", OPENCV.name),
+    ("align a pair, translation, 800 px", SKIMAGE.name),
+    *((f"corner error, {motion}, {NOISY}", BOUND) for motion in MOTIONS),
+    *((f"corner error, {motion}, {NOISY}", OPENCV.name) for motion in OPENCV.motions),
+    (f"scale bias, affine, {NOISY}", OPENCV.name),
+    *((f"align a stack, {motion}", OPENCV.name) for motion in STACK_MOTIONS),
+    *((f"align a stack, {motion}, two processes", "one process") for motion in STACK_MOTIONS[1:]),
 }
-ITERATIONS, EPSILON = 100, 1e-6
+"""The rows of the README, by what they tell and the peer."""
 
 
-def truth(motion: str, size_px: int) -> np.ndarray:
-    """Return the (3, 3) matrix from reference pixel to moving pixel: under two pixels at the corners of 800 px."""
-    angle = 0.0 if motion == "translation" else 1.0 / size_px
-    matrix = np.array([[np.cos(angle), -np.sin(angle), 1.3], [np.sin(angle), np.cos(angle), -0.6], [0, 0, 1]])
-    if motion in ("affine", "homography"):
-        matrix[:2, :2] += np.array([[0.7, 0.3], [-0.2, -0.5]]) / size_px
-    if motion == "homography":
-        matrix[2, :2] = np.array([0.5, -0.4]) / size_px**2
-    return matrix
+def row(
+    what: str, ours: float, peer: str, value: float, unit: str, *, more_is_better: bool = False
+) -> Iterator[Row]:
+    """Yield the row, or nothing where one of the two has no figure."""
+    if math.isfinite(ours) and math.isfinite(value) and ours > 0 and value > 0:
+        yield Row(what, ours, peer, value, unit, more_is_better, (what, peer) in IN_README)
 
 
-def pair(matrix: np.ndarray, size_px: int, *, noise: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
-    """Return a reference and a moving image, float32 in about [0, 1]: ``reference(p) = moving(matrix p)``."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:size_px, :size_px].astype(np.float64)
-    lengths = np.geomspace(*WAVELENGTHS_PX, WAVES)
-    angles, phases = rng.uniform(0, 2 * np.pi, (2, WAVES))
-    inverse = np.linalg.inv(matrix)
-    u, v, w = (inverse[i, 0] * x + inverse[i, 1] * y + inverse[i, 2] for i in range(3))
-    images = []
-    for px, py in ((x, y), (u / w, v / w)):
-        image = np.zeros(x.shape)
-        for length, angle, phase in zip(lengths, angles, phases):
-            image += np.sqrt(length) * np.sin(
-                2 * np.pi / length * (px * np.cos(angle) + py * np.sin(angle)) + phase
-            )
-        images.append(image)
-    spread = 6 * images[0].std()
+def rows_of_times(found: list[Timing]) -> Iterator[Row]:
+    """Yield ours beside each peer that was timed at the same thing."""
+    names = {"iteration": "an ECC iteration", "convergence": "align a pair"}
+    by_case = {(t.what, t.motion, t.size_px, t.method): t for t in found}
+    for (what, motion, size_px, method), theirs in by_case.items():
+        ours = by_case.get((what, motion, size_px, OURS.name))
+        if ours is not None and method != OURS.name:
+            title = f"{names[what]}, {motion}, {size_px} px"
+            yield from row(title, ours.seconds, method, theirs.seconds, "s")
+
+
+def rows_of_errors(summaries: list[Summary], bounds: list[dict[str, Any]]) -> Iterator[Row]:
+    """Yield the corner error of ours beside each peer and beside the bound; the scale bias of affine motions."""
+    by_case = {(s.motion, s.case, s.method): s for s in summaries}
+    bound_of = {(b["motion"], b["case"]): b["unknown_signal_px"] for b in bounds}
+    for (motion, case, method), theirs in by_case.items():
+        ours = by_case[motion, case, OURS.name]
+        title = f"corner error, {motion}, {case}"
+        if method == OURS.name:
+            if (motion, case) in bound_of:
+                yield from row(title, ours.corner_rms_px, BOUND, bound_of[motion, case], "px")
+            continue
+        yield from row(title, ours.corner_rms_px, method, theirs.corner_rms_px, "px")
+        if motion == "affine":
+            biases = (abs(ours.scale_bias), abs(theirs.scale_bias))
+            yield from row(f"scale bias, {motion}, {case}", biases[0], method, biases[1], "1")
+
+
+def rows_of_masks(seconds: dict[str, dict[str, float]], size_px: int) -> Iterator[Row]:
+    """Yield ours with masks on both images beside ours without."""
+    names = {"pass": "an ECC iteration", "alignment": "align a pair"}
+    for what, by_mask in seconds.items():
+        for mask in ("clouds", "specks"):
+            title = f"{names[what]}, {mask} masked in both, {size_px} px"
+            yield from row(title, by_mask[mask], "ours without masks", by_mask["no mask"], "s")
+
+
+def rows_of_stacks(stacks: dict[str, Any], processes: dict[str, Any]) -> Iterator[Row]:
+    """Yield scenes per second and errors of stacks, and two processes beside one."""
+    for motion, by_method in stacks.items():
+        ours, title = by_method[OURS.name], f"align a stack, {motion}"
+        for method, theirs in by_method.items():
+            if method == OURS.name:
+                continue
+            speeds = (ours["scenes_per_s"], theirs["scenes_per_s"])
+            yield from row(title, speeds[0], method, speeds[1], "scenes/s", more_is_better=True)
+            errors = (ours["corner_rms_px"], theirs["corner_rms_px"])
+            yield from row(f"{title}: corner error", errors[0], method, errors[1], "px")
+    for motion, speed in processes.items():
+        title = f"align a stack, {motion}, two processes"
+        yield from row(title, speed["two"], "one process", speed["one"], "scenes/s", more_is_better=True)
+
+
+def measure(asked: argparse.Namespace) -> Result:
+    """Measure everything."""
+    started = time.perf_counter()
+    motion, mask_px = "affine", asked.sizes[-1] if asked.quick else 2048
+    stack = {"scenes": asked.scenes, "size_px": asked.size_px, "repeats": asked.repeats}
+    times = timings(asked.sizes, repeats=asked.repeats)
+    masks = cost_of_masks(mask_px, motion=motion, repeats=asked.repeats)
+    stacks = {m: stack_speed(motion=m, **stack) for m in STACK_MOTIONS}
+    processes = {m: processes_against_one(motion=m, **stack) for m in STACK_MOTIONS[1:]}
+    errors, bounds = accuracy(trials=asked.trials, size_px=asked.size_px, processes=asked.processes)
+    reached = captures(trials=asked.captures, size_px=asked.size_px, processes=asked.processes)
+    rows = [
+        *rows_of_times(times),
+        *rows_of_masks(masks, mask_px),
+        *rows_of_errors(errors, bounds),
+        *rows_of_stacks(stacks, processes),
+    ]
+    details = {
+        "methods": [method.name for method in METHODS],
+        "absent": absent(),
+        "opencv": cv2.__version__,
+        "pairs": f"exact to {World((300, 300)).sampling_error_px():.1g} px",
+        "failure": f"no matrix, or a corner error over {FAILED_PX:g} px",
+        "times": [asdict(timing) for timing in times],
+        "accuracy": [asdict(summary) for summary in errors],
+        "bounds": bounds,
+        "captures": [asdict(summary) for summary in reached],
+        "masks": masks,
+        "stacks": stacks,
+        "processes": processes,
+        "seconds": time.perf_counter() - started,
+    }
+    return Result("align", _conditions(asked), rows, _without_nan(details))
+
+
+def _conditions(asked: argparse.Namespace) -> str:
+    missing = "; ".join(absent()) or "none"
     return (
-        (images[0] / spread + 0.5 + rng.normal(scale=noise, size=x.shape)).astype(np.float32),
-        (images[1] / spread + 0.5 + rng.normal(scale=noise, size=x.shape)).astype(np.float32),
+        f"one core; errors over {asked.trials} pairs of {asked.size_px}^2 px, noise as a share of the range; "
+        f"the bound is that for a landscape of which the spectrum is known; stacks of {asked.scenes} scenes of "
+        f"{asked.size_px}^2 px under 20 % cloud; OpenCV {cv2.__version__}; peers that are absent: {missing}"
     )
 
 
-def with_opencv(reference: np.ndarray, moving: np.ndarray, motion: str) -> np.ndarray:
-    """Return the matrix that `findTransformECC` finds."""
-    start = np.eye(3 if motion == "homography" else 2, 3, dtype=np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ITERATIONS, EPSILON)
-    _, found = cv2.findTransformECC(reference, moving, start, MOTIONS[motion], stop, None, 1)
-    return np.vstack([found, [0, 0, 1]])[:3].astype(np.float64)
-
-
-def with_ours(reference: np.ndarray, moving: np.ndarray, motion: str) -> np.ndarray:
-    """Return the matrix that `align_pair` finds."""
-    result = align_pair(
-        reference, moving, motion=motion, max_iterations=ITERATIONS, epsilon=EPSILON, max_shift_px=8
-    )
-    return result.matrix
-
-
-def corner_rms_px(matrix: np.ndarray, true: np.ndarray, size_px: int) -> float:
-    """Return the root mean square distance of the corners' images, pixels."""
-    end = size_px - 1
-    corners = np.array([[0, end, 0, end], [0, 0, end, end], [1, 1, 1, 1]], float)
-    there, ours = true @ corners, matrix @ corners
-    return float(np.sqrt((((ours / ours[2] - there / there[2])[:2]) ** 2).sum(axis=0).mean()))
-
-
-def measure(*, size_px: int, repeats: int) -> Result:
-    """Measure all motions."""
-    rows, errors = [], {}
-    for motion in MOTIONS:
-        true = truth(motion, size_px)
-        reference, moving = pair(true, size_px)
-        seconds = medians(
-            {
-                "ours": lambda a=reference, b=moving, m=motion: with_ours(a, b, m),
-                "OpenCV": lambda a=reference, b=moving, m=motion: with_opencv(a, b, m),
-            },
-            repeats=repeats,
-        )
-        error = {
-            "ours": corner_rms_px(with_ours(reference, moving, motion), true, size_px),
-            "OpenCV": corner_rms_px(with_opencv(reference, moving, motion), true, size_px),
-        }
-        peer = "OpenCV findTransformECC"
-        rows += [
-            Row(f"align a pair, {motion}", seconds["ours"], peer, seconds["OpenCV"], "s", in_readme=True),
-            Row(
-                f"align a pair, {motion}: corner error",
-                error["ours"],
-                peer,
-                error["OpenCV"],
-                "px",
-                in_readme=True,
-            ),
-        ]
-        errors[motion] = error
-    return Result(
-        "align",
-        f"{size_px}^2 px, one thread, {repeats} repeats",
-        rows,
-        {"corner_rms_px": errors, "first_version": True},
-    )
+def _without_nan(value: Any) -> Any:
+    """Return what JSON can hold: NaN becomes null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main() -> None:
-    """Measure and report."""
+    """Measure, report and draw."""
     parser = arguments(__doc__)
-    parser.add_argument("--size-px", type=int, default=800)
+    parser.set_defaults(repeats=3)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="of the pairs that are timed, px")
+    parser.add_argument("--size-px", type=int, default=800, help="of trials and stacks")
+    parser.add_argument("--trials", type=int, default=100, help="pairs per motion and condition")
+    parser.add_argument("--captures", type=int, default=20, help="pairs per start from far away")
+    parser.add_argument("--scenes", type=int, default=32, help="of a stack")
+    parser.add_argument("--processes", type=int, default=cores(), help="for the trials, which are not timed")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also draw figures")
     asked = parser.parse_args()
+    if asked.quick:
+        asked.sizes, asked.size_px, asked.trials, asked.captures = [96, 128], 128, 1, 1
+        asked.scenes, asked.processes, asked.repeats = 4, 1, 1
     cv2.setNumThreads(1)
-    report(
-        measure(size_px=128, repeats=1)
-        if asked.quick
-        else measure(size_px=asked.size_px, repeats=asked.repeats),
-        asked,
-    )
+    result = measure(asked)
+    if asked.plots:
+        from align_plots import draw_all
+
+        draw_all(result.details, asked.plots)
+    report(result, asked)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,13 @@ def run(script, *options):
 
 
 def test_every_benchmark_has_a_command_and_a_place_in_make_bench():
-    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"harness", "readme"}
+    names = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {
+        "harness",
+        "pairs",
+        "readme",
+        "world",
+    }
+    scripts = {name for name in names if not name.startswith("align_")}
     assert set(cli.BENCHMARKS) == scripts
     line = next(x for x in (ROOT / "Makefile").read_text().splitlines() if x.startswith("BENCHMARKS ="))
     assert set(line.split("=")[1].split()) == scripts
@@ -44,6 +52,95 @@ def test_a_benchmark_runs_and_its_json_is_well_formed(name, tmp_path):
     for row in told["rows"]:
         faster = row["ours"] / row["peer_value"] if row["more_is_better"] else row["peer_value"] / row["ours"]
         assert row["ratio"] == pytest.approx(faster) and row["ours"] > 0 and row["peer"] and row["unit"]
+
+
+@pytest.fixture
+def align(monkeypatch):
+    """The modules of `bench align`, imported as it imports them."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    names = ("align", "align_accuracy", "align_plots", "align_speed")
+    return {name: importlib.import_module(name) for name in names}
+
+
+def full_results(align):
+    """What a run at full size measures, with made-up figures: ours is twice as good as everyone."""
+    accuracy, speed, main = align["align_accuracy"], align["align_speed"], align["align"]
+    good = {method.name: 1.0 if method.name == "ours" else 2.0 for method in main.METHODS}
+    cases = [(method, motion) for method in main.METHODS for motion in method.motions]
+    times = [
+        speed.Timing(what, method.name, motion, size_px, 1e-9 * size_px**2 * good[method.name])
+        for what in ("iteration", "convergence")
+        for method, motion in cases
+        for size_px in main.SIZES
+        if what == "convergence" or method.iterate
+    ]
+    summaries = [
+        accuracy.Summary(
+            method.name, motion, case, 10, 0, 0.01 * good[method.name], 1e-5 * good[method.name], 1e-6
+        )
+        for case in accuracy.CONDITIONS
+        for method, motion in cases
+    ]
+    bounds = [
+        {"motion": motion, "case": case, "known_signal_px": 0.004, "unknown_signal_px": 0.005}
+        for motion in main.MOTIONS
+        for case in accuracy.CONDITIONS
+        if case != "no noise"
+    ]
+    return times, summaries, bounds
+
+
+def test_every_key_figure_of_the_alignment_is_measured(align):
+    times, summaries, bounds = full_results(align)
+    main = align["align"]
+    by_method = {
+        name: {"scenes_per_s": 4.0 - 2 * k, "corner_rms_px": 0.1 + 0.1 * k}
+        for k, name in enumerate(["ours", main.OPENCV.name])
+    }
+    rows = [
+        *main.rows_of_times(times),
+        *main.rows_of_errors(summaries, bounds),
+        *main.rows_of_stacks(
+            {m: by_method for m in main.STACK_MOTIONS},
+            {m: {"one": 2.0, "two": 4.0} for m in main.STACK_MOTIONS},
+        ),
+    ]
+    assert {(row.what, row.peer) for row in rows if row.in_readme} == main.IN_README
+    ratios = [row.ratio for row in rows if row.peer != main.BOUND]
+    assert ratios == pytest.approx([2] * len(ratios))
+    assert all(row.ratio == pytest.approx(0.5) for row in rows if row.peer == main.BOUND)
+
+
+def test_what_was_not_measured_has_no_row(align):
+    times, summaries, bounds = full_results(align)
+    main = align["align"]
+    blind = [replace(s, corner_rms_px=float("nan"), scale_bias=float("nan")) for s in summaries]
+    assert not list(main.rows_of_errors(blind, bounds))
+    assert not list(main.rows_of_times([t for t in times if t.method != "ours"]))
+
+
+def test_the_figures_are_drawn(align, tmp_path):
+    times, summaries, bounds = full_results(align)
+    main = align["align"]
+    far = [
+        replace(s, case=case, failures=3 * k)
+        for s in summaries
+        if s.case == "3 % noise"
+        for k, case in enumerate(("4 px", "1°"))
+    ]
+    details = {
+        "methods": [method.name for method in main.METHODS],
+        "times": [asdict(t) for t in times],
+        "accuracy": [asdict(s) for s in summaries],
+        "bounds": bounds,
+        "captures": [asdict(s) for s in far],
+    }
+    paths = align["align_plots"].draw_all(details, tmp_path)
+    assert {path.name for path in paths} == {
+        f"align_{n}.{e}" for n in ("speed", "accuracy", "capture") for e in ("svg", "png")
+    }
+    svg = (tmp_path / "align_speed.svg").read_text()
+    assert svg.count("<svg") == 1 and all(path.stat().st_size > 5000 for path in paths)
 
 
 @pytest.mark.slow
