@@ -1,32 +1,20 @@
-"""How far the scenes were off, how well they fit now, and which could not be aligned.
+"""The alignment in words: what was done, what its figures mean on the ground, and the verdicts.
 
-The scenes themselves are aligned elsewhere; here their table and images are only shown.
+The figures themselves are in `alignment_table` and `alignment_plots`, `closure`, `vectors` and `blink`.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
 import pandas as pd
-import xarray as xr
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 
-from glacierhpc.report import animation, drawing
-from glacierhpc.report.blocks import Block, Note, Picture, number, plural, table, words
-from glacierhpc.report.drawing import BLUE, ORANGE
-from glacierhpc.report.losses import day
-from glacierhpc.report.run_files import RunFiles, median, on_stable_ground, setting
+from glacierhpc.report.alignment_rows import FAR, aligned, alignment_rows, by_reason, metres_per_px, refused
+from glacierhpc.report.blocks import Block, Note, Terms, number, plural
+from glacierhpc.report.run_files import RunFiles, median, on_stable_ground
 
-COLUMNS = (
-    "scene", "time", "ok", "reason", "shift_px", "shift_m", "shift_row_px", "shift_col_px",
-    "residual_before_px", "residual_px",
-)  # fmt: skip
-CROP_PX = 112  # small enough that a shift of one pixel is seen, large enough to recognise the place
-READ_PX = 1000  # the crop is looked for in the middle of larger cubes
-REFERENCE_SCENES = 9
+DAYS_PER_YEAR = 365.25
+ERROR_PX = 0.1  # the misfit of a good alignment of satellite scenes: what the example in the text is about
+MOST_REASONS = 3
 
 
 def intro(run: RunFiles) -> str:
@@ -39,236 +27,78 @@ def intro(run: RunFiles) -> str:
     return f"Scenes of one place lie up to a few pixels apart. Each is shifted onto a common reference, {ground}."
 
 
-def shifts(run: RunFiles) -> list[Block]:
-    """Draw the shift of every aligned scene over time, in pixels and metres, and as a target."""
-    rows = _aligned(run)
-    if rows.empty:
-        return [Note("No scene could be aligned; the table below says why.", "bad")]
-    metres = median(rows["shift_m"] / rows["shift_px"].where(rows["shift_px"] > 0))
-
-    def over_time(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        axes.vlines(rows["time"], 0, rows["shift_px"], color=drawing.RULE, linewidth=1.2)
-        axes.scatter(rows["time"], rows["shift_px"], s=24, c=BLUE, linewidths=0)
-        axes.set(ylabel="shift found, px", ylim=(0, None))
-        axes.grid(True, axis="y")
-        if np.isfinite(metres):
-            right = axes.secondary_yaxis(
-                "right", functions=(partial(_times, metres), partial(_times, 1 / metres))
-            )
-            right.set_ylabel("shift found, m")
-        drawing.date_axis(axes, max_ticks=8)
-
-    def as_target(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        reach = max(1.0, float(np.ceil(rows["shift_px"].max())))
-        for radius in np.arange(1, reach + 1, max(1, round(reach / 4))):
-            axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor=drawing.RULE, linewidth=1))
-        axes.axhline(0, color=drawing.RULE, linewidth=1)
-        axes.axvline(0, color=drawing.RULE, linewidth=1)
-        axes.scatter(rows["shift_col_px"], rows["shift_row_px"], s=24, c=BLUE, linewidths=0, alpha=0.85)
-        axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
-        axes.set(xlabel="shift to the right, px", ylabel="shift downwards, px")
-
-    middle = median(rows["shift_px"])
-    how_far = (
-        f"median {number(middle)} px ({number(middle * metres)} m)"
-        if np.isfinite(metres)
-        else f"{middle:.2f} px"
-    )
-    half = {"width_in": drawing.HALF_IN, "height_in": 3.2}
-    return [
-        Picture(drawing.draw(over_time, **half), f"Shift of each scene over time, {how_far}",
-                f"How far each scene lay from the reference, {how_far}.", layout="half"),
-        Picture(drawing.draw(as_target, **half), "Shift of each scene as column and row offset",
-                "The same shifts by direction: one dot per scene, a ring per pixel.", layout="half"),
+def meaning(run: RunFiles) -> list[Block]:
+    """Say in plain words what the figures of this section mean, and what an error would read as."""
+    rows = alignment_rows(run)
+    ground = "outside the glaciers" if on_stable_ground(run) else "anywhere in the area, moving ice included"
+    terms = [
+        ("shift", "How far the scene lay from the reference. It was taken out and is no error; down and right count "
+                  "as positive."),
+        ("misfit", f"What small windows of the ground {ground} are still apart, the median of their offsets. It "
+                   f"holds the measurement's own noise, 0.05 to 0.1 px."),
+        ("correlation", "How alike scene and reference look, 1 at most. Snow, shadows and clouds lower it without "
+                        "any shift, so a low value alone condemns no scene."),
+        ("predicted error", "One standard error of the shift, from how much parts of the scene disagree. It says "
+                            "nothing of what all parts have in common."),
+        ("closure", "Scene A to B and on to C, against A to C directly: what is left over. It shows errors that a good "
+                    "fit to one reference hides, but none that belong to one scene, such as its shadows."),
+        ("verdict", "Refused scenes are left out of all that follows. Doubtful ones are used: they fit worse than "
+                    f"before, or a figure of theirs is over {FAR:g} times that of the median scene."),
     ]  # fmt: skip
+    return [*_example(rows), Terms("What the figures mean", tuple(terms))]
 
 
-def residuals(run: RunFiles) -> list[Block]:
-    """Draw the misfit to the reference, before and after, per scene."""
-    rows = _aligned(run)
-    rows = rows[rows["residual_px"].notna() | rows["residual_before_px"].notna()]
+def verdicts(run: RunFiles) -> list[Block]:
+    """Say how many scenes were aligned, refused and doubtful, and the most frequent reasons."""
+    rows = alignment_rows(run)
+    lost, doubtful = refused(rows), rows[rows["verdict"] == "doubtful"]
     if rows.empty:
-        return [Note("No residual was measured: too little ground with texture.", "missing")]
-    stable = on_stable_ground(run)
-    before, after = rows["residual_before_px"].astype(float), rows["residual_px"].astype(float)
+        return [Note("There was no scene to align.", "bad")]
+    notes: list[Block] = []
+    if len(lost) == len(rows):
+        notes.append(Note(f"No scene could be aligned: {_reasons(lost['why'])}.", "bad"))
+    elif len(lost):
+        said = f"{len(lost)} of {plural(len(rows), 'scene')} refused and not used: {_reasons(lost['why'])}."
+        notes.append(Note(said, "bad"))
+    else:
+        notes.append(Note(f"All {plural(len(rows), 'scene')} could be aligned.", "good"))
+    if len(doubtful):
+        kinds = _reasons(doubtful["why"].str.split(":").str[0])
+        said = f"{plural(len(doubtful), 'scene')} aligned and used, but doubtful: {kinds}."
+        notes.append(Note(said))
+    unchecked = aligned(rows)
+    unchecked = unchecked[unchecked["residual_px"].isna() & unchecked["error_px"].isna()]
+    if len(unchecked):
+        verb = "has" if len(unchecked) == 1 else "have"
+        said = f"{plural(len(unchecked), 'aligned scene')} {verb} no misfit: too little ground with texture in view."
+        notes.append(Note(f"{said} Nothing but the correlation speaks for them.", "plain"))
+    return notes
 
-    def paint(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        axes.vlines(rows["time"], after, before, color=drawing.RULE, linewidth=1.2)
-        axes.scatter(
-            rows["time"],
-            before,
-            s=26,
-            c="none",
-            marker="s",
-            edgecolors=ORANGE,
-            linewidths=1.4,
-            label="before alignment",
-        )
-        axes.scatter(rows["time"], after, s=26, c=BLUE, marker="o", linewidths=0, label="after alignment")
-        axes.axhline(median(after), color=BLUE, linewidth=1, linestyle="--", label="median after")
-        axes.set(ylabel="misfit on stable ground, px" if stable else "misfit, px", ylim=(0, None))
-        axes.grid(True, axis="y")
-        drawing.date_axis(axes)
-        figure.legend(loc="outside upper left", ncols=3)
 
-    ground = "on ground outside the glaciers" if stable else "over the whole area"
-    worse = int((after > before).sum())
-    caption = (
-        f"Misfit to the reference {ground}: median {number(median(before), 2)} px before, "
-        f"{number(median(after), 2)} px after alignment. "
-        + (
-            f"{plural(worse, 'scene')} fit worse than before."
-            if worse
-            else "No scene fits worse than before."
-        )
+def days_between(rows: pd.DataFrame) -> float:
+    """Return the median number of days from one aligned scene to the next of another day, NaN for fewer than two."""
+    days = np.unique(aligned(rows)["time"].to_numpy("datetime64[D]"))
+    return float(np.median(np.diff(days).astype(float))) if len(days) > 1 else float("nan")
+
+
+def _example(rows: pd.DataFrame) -> list[Block]:
+    """Say what an error reads as if it is taken for motion."""
+    metres, days = ERROR_PX * metres_per_px(rows), days_between(rows)
+    if not np.isfinite(metres) or not np.isfinite(days):
+        return []
+    per_year = number(metres * DAYS_PER_YEAR / days, 2)
+    text = (
+        f"What is at stake: an error of {ERROR_PX:g} px is {number(metres, 2)} m on the ground. Between two scenes "
+        f"that follow each other, here {plural(round(days), 'day')} apart in the median, it reads as {per_year} m/yr "
+        f"of motion where nothing moves; between scenes a year apart, as {number(metres, 2)} m/yr."
     )
-    return [Picture(drawing.draw(paint, height_in=2.8), "Residual before and after alignment", caption)]
+    if np.isfinite(typical := median(aligned(rows)["residual_px"])):
+        text += f" The median misfit left here is {number(typical, 2)} px."
+    return [Note(text)]
 
 
-def rejected(run: RunFiles) -> list[Block]:
-    """List the scenes that could not be aligned."""
-    rows = run.table("alignment.parquet", columns=COLUMNS)
-    lost = rows[~rows["ok"].astype(bool)]
-    if lost.empty:
-        return [Note(f"All {plural(len(rows), 'scene')} could be aligned.", "good")]
-    cells = [(r.scene, day(r.time), words(r.reason)) for r in lost.itertuples()]
-    caption = f"Not aligned, and therefore not used: {len(lost)} of {plural(len(rows), 'scene')}."
-    return [table(caption, ("scene", "date", "reason"), cells, source="alignment.parquet")]
-
-
-def blink(run: RunFiles) -> list[Block]:
-    """Animate worst, median and best scene against the reference, before and after alignment."""
-    rows = _aligned(run)
-    aligned, clean = (
-        run.cube("aligned.zarr", variables=("data",)),
-        run.cube("clean.zarr", variables=("data",)),
-    )
-    rows = rows[rows["scene"].isin(_scenes(aligned)) & rows["scene"].isin(_scenes(clean))]
-    if rows.empty:
-        return [Note("No aligned scene is left to compare with the reference.", "bad")]
-    band = setting(run.settings(), "align.band", "nir08")
-    band = band if band in aligned["band"].values else str(aligned["band"].values[0])
-    after, before = (_middle(cube["data"].sel(band=band)) for cube in (aligned, clean))
-    chosen = _worst_median_best(rows)
-    pairs = {
-        title: (
-            run.pixels("clean.zarr", before.isel(time=_scenes(clean).index(row.scene))),
-            run.pixels("aligned.zarr", after.isel(time=_scenes(aligned).index(row.scene))),
-        )
-        for title, row in chosen.items()
-    }
-    reference = _reference(run, after)
-    crop = best_crop(reference, [image for pair in pairs.values() for image in pair])
-    titles = [f"{title}: {day(row.time)}\nshift {row.shift_px:.2f} px" for title, row in chosen.items()]
-    frames = [_blink_frame(reference[crop], pairs, crop, titles, show) for show in ("reference", "scene")]
-    caption = (
-        f"Reference (median of the aligned scenes) and scene in turn, band {band}, {CROP_PX} px wide: upper row "
-        "before, lower row after alignment. What jumps above and stands still below was put right; seasonal snow, "
-        "shadows and the glacier itself change in both. Worst, median and best by the misfit left."
-    )
-    alt = "Blink comparison of three scenes with the reference before and after alignment"
-    return [
-        Picture(
-            animation.gif(frames, seconds=0.8, palette=animation.palette("gray")),
-            alt,
-            caption,
-            still=animation.still(frames[1]),
-        )
-    ]
-
-
-def best_crop(
-    reference: np.ndarray, images: list[np.ndarray], *, size_px: int = CROP_PX
-) -> tuple[slice, slice]:
-    """Return the window with most texture where all images have data.
-
-    Parameters
-    ----------
-    reference, images : (y, x) float32
-        NaN is invalid.
-    """
-    valid = np.isfinite(reference) & np.logical_and.reduce([np.isfinite(image) for image in images])
-    rows, columns = reference.shape
-    step = max(1, size_px // 2)
-    best, best_score = (slice(0, size_px), slice(0, size_px)), -1.0
-    for top in range(0, max(1, rows - size_px + 1), step):
-        for left in range(0, max(1, columns - size_px + 1), step):
-            crop = (slice(top, top + size_px), slice(left, left + size_px))
-            inside = valid[crop]
-            score = (
-                float(inside.mean()) ** 2 * float(np.std(reference[crop][inside])) if inside.any() else 0.0
-            )
-            if score > best_score:
-                best, best_score = crop, score
-    return best
-
-
-def _blink_frame(
-    reference: np.ndarray,
-    pairs: dict[str, tuple[np.ndarray, np.ndarray]],
-    crop: tuple[slice, slice],
-    titles: list[str],
-    show: str,
-) -> np.ndarray:
-    def paint(figure: Figure) -> None:
-        grid = figure.subplots(2, len(pairs), squeeze=False)
-        for column, pair in enumerate(pairs.values()):
-            for row, image in enumerate(pair):
-                axes = grid[row, column]
-                drawing.raster(
-                    axes, drawing.stretch(reference if show == "reference" else image[crop]), cmap="gray"
-                )
-                for spine in axes.spines.values():
-                    spine.set_visible(False)
-            grid[0, column].set_title(titles[column])
-        grid[0, 0].set_ylabel("before alignment")
-        grid[1, 0].set_ylabel("after alignment")
-        figure.suptitle(f"now shown: {show}", color=ORANGE if show == "scene" else drawing.SKY, fontsize=11)
-
-    return drawing.frame(paint, width_in=9.0, height_in=6.6)
-
-
-def _reference(run: RunFiles, stack: xr.DataArray) -> np.ndarray:
-    """Return the median of a few evenly spread aligned scenes: enough to look at, bounded in memory."""
-    count = stack.sizes["time"]
-    picked = np.unique(np.linspace(0, count - 1, min(count, REFERENCE_SCENES)).round().astype(int))
-    images = np.stack([run.pixels("aligned.zarr", stack.isel(time=index)) for index in picked])
-    median = np.full(images.shape[1:], np.nan, np.float32)
-    for row, line in enumerate(np.moveaxis(images, 1, 0)):  # by rows: nanmedian holds several copies
-        seen = np.isfinite(line).any(axis=0)
-        median[row, seen] = np.nanmedian(line[:, seen], axis=0)
-    return median
-
-
-def _times(factor: float, values: Any) -> Any:
-    return np.asarray(values) * factor
-
-
-def _worst_median_best(rows: pd.DataFrame) -> dict[str, pd.Series]:
-    measure = "residual_px" if rows["residual_px"].notna().any() else "shift_px"
-    ordered = rows[rows[measure].notna()].sort_values(measure, ascending=False)
-    places = {"best": len(ordered) - 1, "median": len(ordered) // 2, "worst": 0}
-    names = {
-        place: title for title, place in places.items()
-    }  # of two scenes the first is worst, the other median
-    return {names[place]: ordered.iloc[place] for place in sorted(names)}
-
-
-def _aligned(run: RunFiles) -> pd.DataFrame:
-    rows = run.table("alignment.parquet", columns=COLUMNS)
-    return rows[rows["ok"].astype(bool)].sort_values("time")
-
-
-def _scenes(cube: xr.Dataset) -> list[str]:
-    return [str(scene) for scene in cube["scene"].values]
-
-
-def _middle(stack: xr.DataArray) -> xr.DataArray:
-    def centred(size: int) -> slice:
-        start = max(0, (size - READ_PX) // 2)
-        return slice(start, min(size, start + READ_PX))
-
-    return stack.isel(y=centred(stack.sizes["y"]), x=centred(stack.sizes["x"]))
+def _reasons(reasons: pd.Series) -> str:
+    counted = by_reason(reasons)
+    said = [f"{reason} ({count})" for reason, count in counted[:MOST_REASONS]]
+    others = sum(count for _, count in counted[MOST_REASONS:])
+    return "; ".join([*said, *([f"other reasons ({others})"] if others else [])])

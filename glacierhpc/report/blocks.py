@@ -39,7 +39,14 @@ class Table:
     more: str = ""
     """Says what was left out, and where it is."""
     folded: bool = False
+    groups: tuple[tuple[str, int], ...] = ()
+    """Headings over several columns each, with how many; with them the table is set close and its numbers right."""
     kind: str = "table"
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Whether each column holds numbers and dashes alone."""
+        return tuple(all(_is_number(cell) for cell in column) for column in zip(*self.rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,36 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Words and what they mean."""
+
+    caption: str
+    pairs: tuple[tuple[str, str], ...]
+    kind: str = "terms"
+
+
+@dataclass(frozen=True)
+class Flicker:
+    """One column of a blink comparison; images are ``data:`` addresses of one size."""
+
+    title: str
+    detail: str
+    reference: str
+    before: str
+    after: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Blink:
+    """Scenes that take turns with their reference, before and after alignment; the reader may hold either."""
+
+    columns: tuple[Flicker, ...]
+    caption: str
+    kind: str = "blink"
+
+
+@dataclass(frozen=True)
 class Tile:
     """One verdict of the first screen."""
 
@@ -71,7 +108,7 @@ class Tile:
     tone: str = "plain"
 
 
-Block = Picture | Table | Note | Listing
+Block = Picture | Table | Note | Listing | Terms | Blink
 
 
 def table(
@@ -120,6 +157,10 @@ def number(value: float | None, digits: int = 3) -> str:
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     text = f"{value:.{places}f}" if places <= 6 else f"{value:.{digits - 1}e}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace("\N{MINUS SIGN}", "").replace("+", "").replace(".", "").isdecimal() or cell == "–"
 
 
 def signed(value: float | None, places: int = 2) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -173,6 +174,12 @@ def robust_range(
     return float(np.floor(bottom * 10) / 10), float(
         max(np.ceil(top * 10) / 10, np.floor(bottom * 10) / 10 + 0.1)
     )
+
+
+def nice(length: float) -> float:
+    """Return the largest of 1, 2, 5 times a power of ten that is not longer."""
+    power = 10 ** math.floor(math.log10(length))
+    return max(factor * power for factor in (1, 2, 5) if factor * power <= length * (1 + 1e-9))
 
 
 def symmetric_limit(images: Sequence[np.ndarray]) -> float:

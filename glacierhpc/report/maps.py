@@ -34,7 +34,7 @@ def area_map(run: RunFiles) -> list[Block]:
     name, scene, image, label, index_image = _base_image(run)
     crs = cube_crs(scene)
     left, right, bottom, top = extent = _extent(scene)
-    outlines, said = _outlines(run, crs)
+    rings, said = outlines(run, crs)
     aspect = (top - bottom) / (right - left)
     height_in = min(7.5, max(3.2, 6.6 * aspect + 0.5))
 
@@ -45,7 +45,7 @@ def area_map(run: RunFiles) -> list[Block]:
         if index_image:
             drawing.colour_bar(figure, shown, axes, label)
         axes.set(xlim=(left, right), ylim=(bottom, top))
-        for ring in outlines:
+        for ring in rings:
             axes.plot(*ring.T, color=PANEL, linewidth=2.4, solid_joinstyle="round")
             axes.plot(*ring.T, color="#f0e442", linewidth=1.2, solid_joinstyle="round")
         if crs is not None:
@@ -66,7 +66,7 @@ def paint_clearest(axes: Axes, run: RunFiles) -> str:
     """Draw the clearest scene and the glacier outlines without decoration; returns what it shows."""
     _, scene, image, label, index_image = _base_image(run)
     drawing.raster(axes, image, extent=_extent(scene), **({"cmap": "cividis"} if index_image else {}))
-    for ring in _outlines(run, cube_crs(scene))[0]:
+    for ring in outlines(run, cube_crs(scene))[0]:
         axes.plot(*ring.T, color="#f2e45c", linewidth=1.0, scalex=False, scaley=False)
     return label
 
@@ -205,8 +205,8 @@ def _extent(cube: xr.Dataset) -> tuple[float, float, float, float]:
     return x.min() - half, x.max() + half, y.min() - half, y.max() + half
 
 
-def _outlines(run: RunFiles, crs: pyproj.CRS | None) -> tuple[list[np.ndarray], str]:
-    """Return the rings of the configured outlines on the map's CRS, and the sentence about them."""
+def outlines(run: RunFiles, crs: pyproj.CRS | None) -> tuple[list[np.ndarray], str]:
+    """Return the rings (n, 2) of the configured outlines in a CRS, and the sentence about them."""
     given = setting(run.settings(), "area.outlines")
     if not given:
         return [], "No glacier outlines were given."
@@ -249,7 +249,7 @@ def _graticule(axes: Axes, crs: pyproj.CRS, extent: tuple[float, float, float, f
     columns, rows = np.meshgrid(np.linspace(left, right, 60), np.linspace(bottom, top, 60))
     longitude, latitude = to_lonlat.transform(columns, rows)
     for values, axis in ((longitude, "x"), (latitude, "y")):
-        step = _nice((values.max() - values.min()) / 3)
+        step = drawing.nice((values.max() - values.min()) / 3)
         levels = np.arange(math.ceil(values.min() / step), values.max() / step) * step
         edge, along = (values[0], columns[0]) if axis == "x" else (values[:, 0], rows[:, 0])
         margin = 0.03 * (edge.max() - edge.min())  # labels at the corner would meet those of the other axis
@@ -270,15 +270,9 @@ def _degrees(value: float, step: float, letters: str) -> str:
     return f"{abs(value):.{places}f}° {letters[0] if value >= 0 else letters[1]}"
 
 
-def _nice(length: float) -> float:
-    """Return the largest of 1, 2, 5 times a power of ten that is not longer."""
-    power = 10 ** math.floor(math.log10(length))
-    return max(factor * power for factor in (1, 2, 5) if factor * power <= length * (1 + 1e-9))
-
-
 def _scale_bar(axes: Axes, extent: tuple[float, float, float, float]) -> None:
     left, right, bottom, top = extent
-    length = _nice((right - left) * 0.28)
+    length = drawing.nice((right - left) * 0.28)
     x, y, thick = left + (right - left) * 0.04, bottom + (top - bottom) * 0.045, (top - bottom) * 0.012
     axes.add_patch(
         Rectangle((x, y), length, thick, facecolor="white", edgecolor=PANEL, linewidth=0.8, zorder=5)

@@ -17,6 +17,10 @@ from glacierhpc.errors import GlacierError
 from glacierhpc.files import atomic_path
 from glacierhpc.report import (
     alignment,
+    alignment_plots,
+    alignment_table,
+    blink,
+    closure,
     composites,
     flow,
     forecast,
@@ -27,6 +31,7 @@ from glacierhpc.report import (
     skill,
     timeline,
     training,
+    vectors,
 )
 from glacierhpc.report.blocks import Block, Note
 from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, setting, shows
@@ -52,7 +57,18 @@ SECTIONS = (
         "alignment",
         "Alignment",
         alignment.intro,
-        (alignment.blink, alignment.shifts, alignment.residuals, alignment.rejected),
+        (
+            alignment.verdicts,
+            alignment_table.first_looks,
+            alignment.meaning,
+            blink.blink,
+            alignment_plots.shifts,
+            alignment_plots.residuals,
+            vectors.vectors,
+            closure.closure,
+            closure.links,
+            alignment_table.every_scene,
+        ),  # fmt: skip
     ),
     Section("composites", "Composites", "", (composites.thumbnails, composites.looks)),
     Section(

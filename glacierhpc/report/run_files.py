@@ -33,6 +33,8 @@ STEP_OF = {
     "clean.parquet": "clean",
     "aligned.zarr": "align",
     "alignment.parquet": "align",
+    "alignment_links.parquet": "align",
+    "alignment_vectors.parquet": "align",
     "composite.zarr": "composite",
     "sequences.parquet": "sequences",
     "split.json": "sequences",

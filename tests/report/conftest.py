@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -223,7 +224,10 @@ def _write_clean_and_aligned(
         position += int(ok[index])
     finish_cube(path / "clean.zarr")
     finish_cube(path / "aligned.zarr")
-    _alignment_table(kept, ok, shifts, rng).to_parquet(path / "alignment.parquet")
+    table = _alignment_table(kept, ok, shifts, rng)
+    table.to_parquet(path / "alignment.parquet")
+    _write_vectors(path, grid, table, rng)
+    _write_links(path, table)
 
 
 def _alignment_table(
@@ -238,7 +242,39 @@ def _alignment_table(
     frame["shift_row_px"], frame["shift_col_px"] = np.where(ok, shifts.T, np.nan)
     frame["residual_before_px"] = np.where(ok, length * rng.uniform(0.9, 1.1, len(ok)), np.nan)
     frame["residual_px"] = np.where(ok, rng.uniform(0.03, 0.12, len(ok)), np.nan)
+    frame["rho_before"], frame["rho"] = 0.6, np.where(ok, 0.9, 0.11)
+    frame["iterations"], frame["seconds"] = 12, 0.25
+    frame["error_px"] = np.where(ok, rng.uniform(0.02, 0.04, len(ok)), np.nan)
+    frame["season"] = np.where(kept["time"].dt.month.isin([11, 12, 1, 2, 3, 4]), "winter", "summer")
+    frame["links"] = np.where(ok, 3, 0)
+    frame["closure_px"] = np.where(ok, rng.uniform(0.02, 0.05, len(ok)), np.nan)
     return frame
+
+
+def _write_vectors(path: Path, grid: Grid, table: pd.DataFrame, rng: np.random.Generator) -> None:
+    """A vector every 16 px for each aligned scene: noise as long as its misfit."""
+    rows, columns = (places.ravel() for places in np.mgrid[8 : grid.shape[0] : 16, 8 : grid.shape[1] : 16])
+    scenes = []
+    for scene in table[table["ok"]].itertuples():
+        noise = rng.normal(0, scene.residual_px / 1.18, (2, len(rows)))  # Rayleigh: the median is 1.18 sigma
+        offsets = {"dx_px": noise[0], "dy_px": noise[1], "weight": rng.uniform(0.2, 1, len(rows))}
+        scenes.append(pd.DataFrame({"scene": scene.scene, "x": columns, "y": rows, **offsets}))
+    pd.concat(scenes).to_parquet(path / "alignment_vectors.parquet")
+
+
+def _write_links(path: Path, table: pd.DataFrame) -> None:
+    """A link of each scene to its reference, and one to the next scene; the refused scene has none that was used."""
+    links = [(f"reference:{r.season}", r.scene, "reference", r.ok, r.reason) for r in table.itertuples()]
+    for first, second in pairwise(table.itertuples()):
+        used = first.ok and second.ok
+        links.append(
+            (first.scene, second.scene, "neighbour", used, "" if used else "overlap 0.01 is below 0.05")
+        )
+    frame = pd.DataFrame(links, columns=["first", "second", "kind", "used", "reason"])
+    known = frame["used"].to_numpy()
+    frame["rho"], frame["error_px"] = np.where(known, 0.8, 0.1), np.where(known, 0.03, np.nan)
+    frame["misfit_px"] = np.where(known, np.linspace(0.01, 0.05, len(frame)), np.nan)
+    frame.to_parquet(path / "alignment_links.parquet")
 
 
 def _write_composites(path: Path, grid: Grid, terrain: np.ndarray, rng: np.random.Generator) -> None:

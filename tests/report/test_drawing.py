@@ -47,7 +47,7 @@ def test_range_ignores_gaps_and_never_collapses() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.floats(1e-6, 1e7))
 def test_nice_lengths_are_short_and_round(length: float) -> None:
-    nice = maps._nice(length)
+    nice = drawing.nice(length)
     assert 0.39 * length <= nice <= length * (1 + 1e-6)
     assert f"{nice:.0e}"[0] in "125"
 

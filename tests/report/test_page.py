@@ -37,7 +37,7 @@ class Page(HTMLParser):
         self.addresses += [str(given[name]) for name in ("src", "href", "srcset", "data") if name in given]
         if tag == "img":
             self.images.append(given)
-        if tag not in ("meta", "img", "source", "link", "br"):
+        if tag not in ("meta", "img", "source", "link", "br", "input"):
             self.open.append(tag)
         if tag == "p" and "note" in (given.get("class") or ""):
             self.notes.append(str(given["class"]))
@@ -133,7 +133,8 @@ def test_each_file_may_be_missing(copied_run: Path, name: str) -> None:
 @pytest.mark.usefixtures("unpainted")
 @pytest.mark.parametrize(
     "name",
-    ["config.yaml", "items.json", "scenes.parquet", "manifest.parquet", "alignment.parquet", "sequences.parquet",
+    ["config.yaml", "items.json", "scenes.parquet", "manifest.parquet", "alignment.parquet",
+     "alignment_links.parquet", "alignment_vectors.parquet", "sequences.parquet",
      "split.json", "history.csv", "metrics.json", "flow.json", "provenance.json"],
 )  # fmt: skip
 def test_damaged_file_is_named_and_the_rest_still_written(copied_run: Path, name: str) -> None:

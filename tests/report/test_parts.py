@@ -16,6 +16,7 @@ from PIL import Image
 from glacierhpc.cube import finish_cube
 from glacierhpc.report import (
     alignment,
+    alignment_plots,
     animation,
     composites,
     flow,
@@ -100,7 +101,7 @@ def test_stable_ground_is_said_only_where_it_was_used(copied_run: Path, stable: 
         lambda store: store["attributes"].update(stable_ground=stable),
     )
     run = RunFiles(copied_run)
-    (picture,) = alignment.residuals(run)
+    (picture,) = alignment_plots.residuals(run)
     assert isinstance(picture, Picture)
     labels = {tile.label for tile in overview.tiles(run)}
     assert ("misfit on stable ground" in labels) is stable
