@@ -61,7 +61,8 @@ def verdicts(run: RunFiles) -> list[Block]:
         said = f"{len(lost)} of {plural(len(rows), 'scene')} refused and not used: {_reasons(lost['why'])}."
         notes.append(Note(said, "bad"))
     else:
-        notes.append(Note(f"All {plural(len(rows), 'scene')} could be aligned.", "good"))
+        said = f"All {len(rows)} scenes" if len(rows) > 1 else "The one scene"
+        notes.append(Note(f"{said} could be aligned.", "good"))
     if len(doubtful):
         kinds = _reasons(doubtful["why"].str.split(":").str[0])
         said = f"{plural(len(doubtful), 'scene')} aligned and used, but doubtful: {kinds}."

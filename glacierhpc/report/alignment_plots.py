@@ -32,7 +32,7 @@ def shifts(run: RunFiles) -> list[Block]:
     rows = alignment_rows(run)
     good, lost = aligned(rows), refused(rows)
     if good.empty:
-        return [Note("There is no shift to draw: no scene was aligned.", "bad")]
+        return [Note("There are no shifts, misfits or images to show: no scene was aligned.", "bad")]
     metres, reach = metres_per_px(rows), shift_reach(good)
     source = drawing.draw(partial(paint_shifts, good=good, lost=lost, metres=metres), height_in=3.9)
     middle = median(good["shift_px"])
@@ -88,8 +88,9 @@ def paint_shifts(figure: Figure, *, good: pd.DataFrame, lost: pd.DataFrame, metr
 
 def residuals(run: RunFiles) -> list[Block]:
     """Draw the misfit to the reference, before and after, per scene."""
-    rows = alignment_rows(run)
-    good = aligned(rows)
+    good = aligned(alignment_rows(run))
+    if good.empty:
+        return []
     good = good[good["residual_px"].notna() | good["residual_before_px"].notna()]
     if good.empty:
         return [Note("No misfit was measured: too little ground with texture.", "missing")]
@@ -169,7 +170,7 @@ def _target(axes: Axes, good: pd.DataFrame, reach: float) -> None:
 
 
 def _ring_step(reach: float) -> float:
-    return drawing.nice(max(reach, 0.05) / 4)
+    return drawing.nice(max(reach, 0.05) / 3)
 
 
 def _longest(good: pd.DataFrame) -> pd.Series:

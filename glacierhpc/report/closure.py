@@ -31,8 +31,10 @@ BINS = 24
 def closure(run: RunFiles) -> list[Block]:
     """Draw the closure errors, how often and of which scene; says so where the run has none."""
     rows = alignment_rows(run)
-    known = aligned(rows)
-    known = known[known["closure_px"].notna()]
+    good = aligned(rows)
+    if good.empty:
+        return []
+    known = good[good["closure_px"].notna()]
     if known.empty:
         return [
             Note(
@@ -45,7 +47,7 @@ def closure(run: RunFiles) -> list[Block]:
         f" ({number(middle * metres, 2)} m)" if np.isfinite(metres) else ""
     )
     beyond = int((known["closure_px"] > top).sum())
-    others = len(aligned(rows)) - len(known)
+    others = len(good) - len(known)
     far = f" Crosses at the edge, and the last bar: {plural(beyond, 'scene')} beyond." if beyond else ""
     none = f" {plural(others, 'aligned scene')} without a triangle." if others else ""
     half = {"width_in": drawing.HALF_IN, "height_in": 2.7}

@@ -53,6 +53,8 @@ class Field:
 def vectors(run: RunFiles) -> list[Block]:
     """Draw the offsets left on stable ground in the worst, median and best scene, and the median of all."""
     rows = alignment_rows(run)
+    if aligned(rows).empty:
+        return []
     given = run.table("alignment_vectors.parquet", columns=VECTOR_COLUMNS)
     with run.understanding("alignment_vectors.parquet"):
         given = given.astype({name: np.float64 for name in VECTOR_COLUMNS[1:]})
