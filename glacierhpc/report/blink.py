@@ -17,6 +17,7 @@ from PIL import Image
 from glacierhpc.report.alignment_rows import aligned, alignment_rows, worst_median_best
 from glacierhpc.report.blocks import Blink, Block, Flicker, Note, number
 from glacierhpc.report.drawing import data_uri
+from glacierhpc.report.ground import glacier_rings, inside
 from glacierhpc.report.losses import day
 from glacierhpc.report.run_files import RunFiles, setting
 
@@ -45,6 +46,16 @@ class Cubes:
     def after(self) -> dict[str, xr.DataArray]:
         """The aligned images by scene, not read yet."""
         return _images(self.aligned, self.band)
+
+    @cached_property
+    def ice(self) -> np.ndarray | None:
+        """Where the glaciers are, (y, x) bool; None where that is not known."""
+        rings = glacier_rings(self.run, self.aligned)
+        return (
+            inside(rings, (self.aligned.sizes["y"], self.aligned.sizes["x"]))[_window(self.aligned)]
+            if rings
+            else None
+        )
 
     def pair(self, scene: str) -> tuple[np.ndarray, np.ndarray]:
         """Return a scene before and after alignment, each (y, x) float32 with NaN."""
@@ -81,12 +92,13 @@ def blink(run: RunFiles) -> list[Block]:
     ]
     if not columns:
         return [Note("No scene has ground in common with its reference to be shown.", "bad")]
+    off_ice = " outside the glaciers" if cubes.ice is not None else ""
     caption = (
-        f"Reference and scene in turn, band {cubes.band}, {CROP_PX} px ({_width(cubes)}) wide: what jumps in the "
-        "upper row and stands still in the lower one was put right. The reference is the median of up to "
-        f"{REFERENCE_SCENES} other aligned scenes, of the same season where there are any. Upper and lower row have "
-        "the same contrast; where a scene has no data its reference stays. Snow, shadows and moving ice change in "
-        "both rows."
+        f"Reference and scene in turn where there is most texture{off_ice}, band {cubes.band}, {CROP_PX} px "
+        f"({_width(cubes)}) wide: what jumps in the upper row and stands still in the lower one was put right. The "
+        f"reference is the median of up to {REFERENCE_SCENES} other aligned scenes, of the same season where there "
+        "are enough. Upper and lower row have the same contrast; where a scene has no data its reference stays. "
+        "Snow, shadows and moving ice change in both rows."
     )
     return [Blink(tuple(columns), caption)]
 
@@ -100,7 +112,11 @@ def companions(rows: pd.DataFrame, row: pd.Series) -> list[str]:
 
 
 def best_crop(
-    reference: np.ndarray, images: list[np.ndarray], *, size_px: int = CROP_PX
+    reference: np.ndarray,
+    images: list[np.ndarray],
+    *,
+    moving: np.ndarray | None = None,
+    size_px: int = CROP_PX,
 ) -> tuple[slice, slice]:
     """Return the window with most texture where all images have data.
 
@@ -108,8 +124,12 @@ def best_crop(
     ----------
     reference, images : (y, x) float32
         NaN is invalid.
+    moving : (y, x) bool, optional
+        Ice, which does not count.
     """
     valid = np.isfinite(reference) & np.logical_and.reduce([np.isfinite(image) for image in images])
+    if moving is not None and (valid & ~moving).any():
+        valid &= ~moving
     rows, columns = reference.shape
     step = max(1, size_px // 4)
     best, best_score = (slice(0, size_px), slice(0, size_px)), -1.0
@@ -148,7 +168,7 @@ def contrast(values: list[np.ndarray]) -> tuple[float, float]:
 
 def _column(cubes: Cubes, title: str, row: pd.Series, others: list[str]) -> Flicker | None:
     reference, (before, after) = cubes.reference(others), cubes.pair(row["scene"])
-    crop = best_crop(reference, [before, after])
+    crop = best_crop(reference, [before, after], moving=cubes.ice)
     reference, before, after = reference[crop], before[crop], after[crop]
     seen = np.isfinite(reference) & np.isfinite(before) & np.isfinite(after)
     if seen.mean() < LEAST_VALID:
@@ -175,16 +195,16 @@ def _open(run: RunFiles) -> Cubes:
 
 
 def _images(cube: xr.Dataset, band: str) -> dict[str, xr.DataArray]:
-    stack = _middle(cube["data"].sel(band=band))
+    rows, columns = _window(cube)
+    stack = cube["data"].sel(band=band).isel(y=rows, x=columns)
     return {str(scene): stack.isel(time=index) for index, scene in enumerate(cube["scene"].values)}
 
 
-def _middle(stack: xr.DataArray) -> xr.DataArray:
-    def centred(size: int) -> slice:
-        start = max(0, (size - READ_PX) // 2)
-        return slice(start, min(size, start + READ_PX))
-
-    return stack.isel(y=centred(stack.sizes["y"]), x=centred(stack.sizes["x"]))
+def _window(cube: xr.Dataset) -> tuple[slice, slice]:
+    """Return the rows and columns of a cube's middle."""
+    starts = {axis: max(0, (cube.sizes[axis] - READ_PX) // 2) for axis in ("y", "x")}
+    rows, columns = (slice(start, min(cube.sizes[axis], start + READ_PX)) for axis, start in starts.items())
+    return rows, columns
 
 
 def _starts(size: int, window: int, step: int) -> list[int]:

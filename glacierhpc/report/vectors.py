@@ -19,9 +19,9 @@ from glacierhpc.report import drawing
 from glacierhpc.report.alignment_rows import aligned, alignment_rows, metres_per_px, worst_median_best
 from glacierhpc.report.blocks import Block, Note, Picture, number, plural
 from glacierhpc.report.drawing import BLUE, ORANGE
+from glacierhpc.report.ground import glacier_rings
 from glacierhpc.report.losses import day
-from glacierhpc.report.maps import outlines
-from glacierhpc.report.run_files import RunFiles, cube_crs
+from glacierhpc.report.run_files import RunFiles
 
 VECTOR_COLUMNS = ("scene", "x", "y", "dx_px", "dy_px", "weight")
 ARROWS = 16  # along the longer side: more are not told apart in a panel of 2 inches
@@ -201,9 +201,4 @@ def _ground(run: RunFiles, given: pd.DataFrame) -> tuple[tuple[int, int], list[n
     if name is None:
         return (int(given["y"].max()) + 1, int(given["x"].max()) + 1), []
     cube = run.cube(name)
-    x, y = cube["x"].values.astype(float), cube["y"].values.astype(float)
-    if len(x) < 2 or len(y) < 2:
-        return (len(y), len(x)), []
-    rings = outlines(run, cube_crs(cube))[0]
-    in_px = [(ring - (x[0], y[0])) / (x[1] - x[0], y[1] - y[0]) for ring in rings]
-    return (len(y), len(x)), in_px
+    return (cube.sizes["y"], cube.sizes["x"]), glacier_rings(run, cube)

@@ -29,6 +29,17 @@ def test_crop_is_where_the_texture_is_and_all_images_have_data() -> None:
     assert 220 <= columns.start <= 310
 
 
+def test_crop_is_not_where_the_ice_is() -> None:
+    image = np.random.default_rng(0).random((200, 200)).astype(np.float32)
+    image[100:, 100:] *= 3
+    ice = np.zeros((200, 200), bool)
+    ice[90:, 90:] = True
+    rows, columns = blink.best_crop(image, [image], moving=ice, size_px=80)
+    assert not ice[rows, columns].any()
+    everywhere = blink.best_crop(image, [image], moving=np.ones_like(ice), size_px=80)
+    assert min(one.start for one in everywhere) >= 100
+
+
 def test_crop_reaches_the_last_row_and_column() -> None:
     image = np.zeros((150, 170), np.float32)
     image[-40:, -40:] = np.random.default_rng(0).standard_normal((40, 40))
@@ -66,7 +77,7 @@ def test_titles_state_date_misfit_and_shift(finished_run: Path) -> None:
     assert first.title == f"worst: {worst['time']:%Y-%m-%d}"
     assert first.detail.startswith(f"misfit {worst['residual_px']:.2f} px, shift ")
     assert first.detail.endswith(worst["season"])
-    assert "band nir08, 112 px (3.4 km) wide" in block.caption
+    assert "most texture outside the glaciers, band nir08, 112 px (3.4 km) wide" in block.caption
 
 
 def test_before_and_after_have_one_contrast() -> None:
