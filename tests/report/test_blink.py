@@ -37,7 +37,7 @@ def test_crop_is_not_where_the_ice_is() -> None:
     rows, columns = blink.best_crop(image, [image], moving=ice, size_px=80)
     assert not ice[rows, columns].any()
     everywhere = blink.best_crop(image, [image], moving=np.ones_like(ice), size_px=80)
-    assert min(one.start for one in everywhere) >= 100
+    assert everywhere == blink.best_crop(image, [image], size_px=80) != (rows, columns)
 
 
 def test_crop_reaches_the_last_row_and_column() -> None:
