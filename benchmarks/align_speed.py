@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -24,8 +25,10 @@ from glacierhpc.coreg import align_pair
 from glacierhpc.kernels.filters import temporal_median
 
 NOISE, REACH_PX = 0.03, 2.0  # of the pairs that are timed
-FEW, MANY = 2, 5  # iterations whose difference is timed
-LEAST_S = 0.04  # short runs are called until they take about this long
+FEW, MANY = 1, 4  # iterations whose difference is timed
+LEAST_S, MOST_CALLS = 0.05, 20  # short runs are called until they take about this long, or so often
+COMPILING_PX = 64  # pairs on which everything runs once before it is timed
+LARGE_PX = 2048  # larger pairs take so long that once, after a first call, is enough
 CLOUDS, SPECKS = 0.3, 0.01  # share of each image that its mask hides
 
 
@@ -45,12 +48,14 @@ class Timing:
 
 def timings(sizes: list[int], *, repeats: int) -> list[Timing]:
     """Time all methods on all motions and sizes, on the same pairs, in turns."""
+    for motion, pair in pairs_of(COMPILING_PX):
+        _convergence(pair, motion, 1)
+        _iteration(pair, motion, 1)
     found: list[Timing] = []
     for size_px in sizes:
+        turns = repeats if size_px <= LARGE_PX else 1
         for motion, pair in pairs_of(size_px):
-            turns = repeats if size_px <= 2048 else min(repeats, 2)
-            found += _convergence(pair, motion, turns)
-            found += _iteration(pair, motion, turns)
+            found += [*_convergence(pair, motion, turns), *_iteration(pair, motion, turns)]
     return found
 
 
@@ -66,73 +71,71 @@ def pairs_of(size_px: int) -> Iterator[tuple[str, Pair]]:
 
 def _convergence(pair: Pair, motion: str, repeats: int) -> list[Timing]:
     """Time from raw arrays to matrix; who fails on a pair has no time."""
-    runs, errors = {}, {}
-    for method in METHODS:
-        if motion in method.motions and (error := _error_of(method, pair, motion)) <= FAILED_PX:
-            runs[method.name], errors[method.name] = _aligning(method, pair, motion), error
-    seconds = _in_turns(runs, repeats)
-    size_px = pair.shape[0]
-    return [
-        Timing("convergence", name, motion, size_px, value, errors[name]) for name, value in seconds.items()
-    ]
+    runs = {m.name: partial(_aligned, m, pair, motion) for m in METHODS if m.timed and motion in m.motions}
+    first = {name: _timed(run) for name, run in runs.items()}
+    errors = {name: corner_rms(found, pair.truth, pair.shape) for name, (_, found) in first.items()}
+    runs = {name: run for name, run in runs.items() if errors[name] <= FAILED_PX}
+    seconds = _in_turns(runs, first, repeats)
+    return [Timing("convergence", n, motion, pair.shape[0], value, errors[n]) for n, value in seconds.items()]
 
 
-def _error_of(method: Method, pair: Pair, motion: str) -> float:
-    """Return the corner error; this first call also compiles what is compiled."""
+def _aligned(method: Method, pair: Pair, motion: str) -> np.ndarray:
+    """Align; NaN where there is no answer."""
     try:
-        return corner_rms(method.align(pair, motion), pair.truth, pair.shape)
+        return method.align(pair, motion)
     except Exception:  # noqa: BLE001 - what a peer raises counts as its failure
-        return float("inf")
-
-
-def _aligning(method: Method, pair: Pair, motion: str) -> Callable[[], Any]:
-    return lambda: method.align(pair, motion)
+        return np.full((3, 3), np.nan)
 
 
 def _iteration(pair: Pair, motion: str, repeats: int) -> list[Timing]:
-    """Time an iteration at full size as the difference of runs with different numbers of them."""
-    seconds = {
-        method.name: seconds_per_iteration(method, pair, motion, repeats)
-        for method in METHODS
-        if method.iterate is not None and motion in method.motions
+    """Time an iteration at full size."""
+    asked = {m.name: (m, pair) for m in METHODS if m.iterate is not None and m.timed and motion in m.motions}
+    seconds = seconds_per_iteration(asked, motion, repeats)
+    return [
+        Timing("iteration", name, motion, pair.shape[0], value)
+        for name, value in seconds.items()
+        if value > 0
+    ]
+
+
+def seconds_per_iteration(
+    asked: dict[str, tuple[Method, Pair]], motion: str, repeats: int
+) -> dict[str, float]:
+    """Return the difference of runs with `MANY` and `FEW` iterations, per iteration; NaN where they are as many."""
+    runs = {
+        (name, n): partial(method.iterate, pair, motion, n)
+        for name, (method, pair) in asked.items()
+        if method.iterate is not None
+        for n in (FEW, MANY)
     }
-    size_px = pair.shape[0]
-    return [Timing("iteration", name, motion, size_px, value) for name, value in seconds.items() if value > 0]
+    first = {key: _timed(run) for key, run in runs.items()}
+    seconds = _in_turns(runs, first, repeats)
+    told = {}
+    for name in asked:
+        done = first[name, MANY][1] - first[name, FEW][1]
+        told[name] = (seconds[name, MANY] - seconds[name, FEW]) / done if done > 0 else float("nan")
+    return told
 
 
-def seconds_per_iteration(method: Method, pair: Pair, motion: str, repeats: int) -> float:
-    """Return the seconds of one iteration of a method that has them; NaN where it ends before they can be told."""
-    iterate = method.iterate
-    if iterate is None:
-        raise ValueError(f"{method.name!r} has no iterations to count")
-    done = iterate(pair, motion, MANY) - iterate(pair, motion, FEW)
-    runs: dict[str, Callable[[], Any]] = {str(n): (lambda n=n: iterate(pair, motion, n)) for n in (FEW, MANY)}
-    seconds = _in_turns(runs, repeats)
-    return (seconds[str(MANY)] - seconds[str(FEW)]) / done if done > 0 else float("nan")
+def _in_turns(
+    runs: dict[Any, Callable[[], Any]], first: dict[Any, tuple[float, Any]], repeats: int
+) -> dict[Any, float]:
+    """Return median seconds; a run whose first call was short is called several times in each turn."""
+    calls = {name: int(np.ceil(LEAST_S / max(first[name][0], LEAST_S / MOST_CALLS))) for name in runs}
+    several = {name: partial(_repeated, run, calls[name]) for name, run in runs.items()}
+    seconds = medians(several, repeats=repeats, warm_up=False)
+    return {name: value / calls[name] for name, value in seconds.items()}
 
 
-def _in_turns(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Return medians; each run is called so often in a turn that it takes at least `LEAST_S`."""
-    seconds = {}
-    calls = {name: max(1, int(np.ceil(LEAST_S / max(_once(run), 1e-6)))) for name, run in runs.items()}
-    several = {name: _repeated(run, calls[name]) for name, run in runs.items()}
-    for name, value in medians(several, repeats=repeats, warm_up=False).items():
-        seconds[name] = value / calls[name]
-    return seconds
-
-
-def _once(run: Callable[[], Any]) -> float:
+def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
+    value = run()
+    return time.perf_counter() - started, value
 
 
-def _repeated(run: Callable[[], Any], times: int) -> Callable[[], None]:
-    def all_of_them() -> None:
-        for _ in range(times):
-            run()
-
-    return all_of_them
+def _repeated(run: Callable[[], Any], times: int) -> None:
+    for _ in range(times):
+        run()
 
 
 def cost_of_masks(size_px: int, *, motion: str, repeats: int) -> dict[str, dict[str, float]]:
@@ -149,11 +152,10 @@ def cost_of_masks(size_px: int, *, motion: str, repeats: int) -> dict[str, dict[
         "clouds": make(shape, matrix, noise=NOISE, clouds=CLOUDS, seed=7),
         "specks": replace(clear, reference_valid=specks[0], moving_valid=specks[1]),
     }
+    runs = {name: partial(_aligned, OURS, pair, motion) for name, pair in pairs.items()}
     return {
-        "alignment": _in_turns(
-            {name: _aligning(OURS, pair, motion) for name, pair in pairs.items()}, repeats
-        ),
-        "pass": {name: seconds_per_iteration(OURS, pair, motion, repeats) for name, pair in pairs.items()},
+        "alignment": _in_turns(runs, {name: _timed(run) for name, run in runs.items()}, repeats),
+        "pass": seconds_per_iteration({name: (OURS, pair) for name, pair in pairs.items()}, motion, repeats),
     }
 
 
@@ -171,10 +173,7 @@ def _aligned_to(
     reference: np.ndarray, image: np.ndarray, valid: np.ndarray, motion: str, method: Method
 ) -> np.ndarray:
     pair = Pair(np.nan_to_num(reference), image, np.eye(3), np.isfinite(reference), valid)
-    try:
-        return method.align(pair, motion)
-    except Exception:  # noqa: BLE001 - what a peer raises counts as its failure
-        return np.full((3, 3), np.nan)
+    return _aligned(method, pair, motion)
 
 
 STACK_METHODS: dict[str, Callable[[np.ndarray, np.ndarray, str], np.ndarray]] = {
