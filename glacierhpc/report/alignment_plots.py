@@ -83,7 +83,10 @@ def paint_shifts(figure: Figure, *, good: pd.DataFrame, lost: pd.DataFrame, metr
         figure.legend(*first.get_legend_handles_labels(), loc="outside upper left")
     first.tick_params(labelbottom=False)
     drawing.date_axis(second)
-    _target(figure.add_subplot(grid[:, 1]), good, reach)
+    target = figure.add_subplot(grid[:, 1])
+    _target(target, good, reach)
+    for axes in (first, second, target):
+        drawing.flatten_many(axes, len(good))
 
 
 def residuals(run: RunFiles) -> list[Block]:
@@ -132,6 +135,7 @@ def paint_residuals(figure: Figure, *, rows: pd.DataFrame, stable: bool) -> None
         axes.set_ylim(0, None)
     axes.grid(True, axis="y")
     drawing.date_axis(axes)
+    drawing.flatten_many(axes, len(rows))
     figure.legend(loc="outside upper left", ncols=3)
 
 

@@ -90,6 +90,7 @@ def paint_by_scene(figure: Figure, *, known: pd.DataFrame, top: float) -> None:
     axes.set(ylabel="closure error, px", ylim=(0, 1.06 * top))
     axes.grid(True, axis="y")
     drawing.date_axis(axes, max_ticks=7)
+    drawing.flatten_many(axes, len(known))
 
 
 def links(run: RunFiles) -> list[Block]:

@@ -31,6 +31,7 @@ PANEL = "#16212b"  # ground of animations, which cannot follow the reader's ligh
 
 FULL_IN, HALF_IN = 9.2, 4.5  # the column of the page and half of it, at 96 px per inch
 RASTER_DPI = 130
+MANY_MARKS = 600  # a mark takes about 100 bytes of SVG: from here on a picture of them is smaller
 
 # A figure follows the reader's setting: each of these colours has a twin for dark pages.
 _DARK = {INK: "#e4eaef", MUTED: "#9fb0bd", RULE: "#33424f", BLUE: "#4fa9dd", RED: "#ee7d3a"}
@@ -141,6 +142,13 @@ def colour_bar(figure: Figure, shown: Any, axes: Any, label: str, **options: Any
     bar = figure.colorbar(shown, ax=axes, label=label, **{"fraction": 0.035, "pad": 0.015, **options})
     bar.outline.set_visible(False)  # type: ignore[operator]
     return bar
+
+
+def flatten_many(axes: Axes, count: int) -> None:
+    """Turn marks and lines of more than `MANY_MARKS` things into pixels, so that long series keep the page small."""
+    if count > MANY_MARKS:
+        for marks in axes.collections:
+            marks.set_rasterized(True)
 
 
 def date_axis(axes: Axes, *, max_ticks: int = 9) -> None:

@@ -123,6 +123,18 @@ def test_many_bad_scenes_are_counted_and_the_first_of_them_shown(copied_run: Pat
     assert note.text == f"No scene could be aligned: correlation … is below 0.2 ({len(many)})."
 
 
+def test_archive_is_cut_at_the_better_end(copied_run: Path) -> None:
+    rows = pd.read_parquet(copied_run / "alignment.parquet")
+    pd.concat([rows.assign(scene=rows["scene"] + f"-{n}") for n in range(40)]).to_parquet(
+        copied_run / "alignment.parquet"
+    )
+    (table,) = alignment_table.every_scene(RunFiles(copied_run))
+    assert isinstance(table, Table) and table.folded
+    assert table.caption.startswith(f"The 400 worst of {40 * len(rows)} scenes")
+    assert [row[1] for row in table.rows[:40]] == ["refused"] * 40
+    assert table.more == f"{40 * len(rows) - 400} more rows are in alignment.parquet."
+
+
 def test_reasons_are_counted_without_the_numbers_in_which_they_differ() -> None:
     reasons = pd.Series(["overlap 0.01 is below 0.05", "overlap 0.03 is below 0.05", "flat", "over 8 px"])
     assert by_reason(reasons) == [("overlap … is below 0.05", 2), ("flat", 1), ("over 8 px", 1)]

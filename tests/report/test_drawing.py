@@ -36,6 +36,18 @@ def test_gaps_are_hatched_and_not_coloured() -> None:
     assert (np.abs(frame.astype(int) - grey).max(axis=-1) < 3).sum() > 500
 
 
+def test_many_marks_become_one_picture() -> None:
+    def size(count: int) -> int:
+        def paint(figure: Figure) -> None:
+            axes = figure.add_subplot()
+            axes.scatter(np.linspace(0, 1, count), np.linspace(0, 1, count) ** 2)
+            drawing.flatten_many(axes, count)
+
+        return len(drawing.draw(paint, width_in=4, height_in=3))
+
+    assert size(5 * drawing.MANY_MARKS) < size(drawing.MANY_MARKS)
+
+
 def test_range_ignores_gaps_and_never_collapses() -> None:
     assert drawing.robust_range([np.array([np.nan, 0.31, 0.58])]) == (pytest.approx(0.3), pytest.approx(0.6))
     assert drawing.robust_range([np.full(4, np.nan)]) == (0.0, 1.0)
