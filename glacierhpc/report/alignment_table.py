@@ -73,9 +73,8 @@ def every_scene(run: RunFiles) -> list[Block]:
     shown = rows.head(MAX_ROWS).to_dict("records")
     cells = tuple(tuple(_cell(row, column) for column in columns) for row in shown)
     left_out = len(rows) - len(shown)
-    caption = (
-        "Every scene, worst first: shift and misfit before and after alignment, predicted error, verdict."
-    )
+    which = f"The {len(shown)} worst of {len(rows)} scenes" if left_out else "Every scene, worst first"
+    caption = f"{which}: shift and misfit before and after alignment, predicted error, verdict."
     return [
         Table(
             caption,
