@@ -65,7 +65,8 @@ CAPTURES = {
     **{f"{px} px": Capture("translation", shift_px=px) for px in (4, 8, 16, 32, 64)},
     **{f"{degrees:g}°": Capture("euclidean", degrees=degrees) for degrees in (0.5, 1, 2)},
     "0.5 % zoom": Capture("affine", zoom=0.005),
-    "32 px, 2°, 0.5 % zoom": Capture("affine", shift_px=32, degrees=2, zoom=0.005),
+    "32 px, 2°": Capture("euclidean", shift_px=32, degrees=2),
+    "64 px, 2°, 0.5 % zoom": Capture("affine", shift_px=64, degrees=2, zoom=0.005),
 }
 
 

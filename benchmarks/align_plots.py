@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -116,7 +115,7 @@ def _bounds(axis: Axes, bounds: list[dict[str, Any]], cases: list[str]) -> None:
     for bound in bounds:
         at = cases.index(bound["case"])
         low, high = bound["known_signal_px"], bound["unknown_signal_px"]
-        label = "Cramer-Rao bound: landscape known (lower edge), only its spectrum known (upper)"
+        label = "Cramer-Rao bound, landscape known to only spectrum known"
         axis.fill_between([at - 0.46, at + 0.46], low, high, color="#bdbdbd", lw=0, label=label, zorder=1)
         axis.plot([at - 0.46, at + 0.46], [high, high], color=INK, lw=1.0, zorder=2)
 
@@ -133,29 +132,35 @@ def _errors_of(axis: Axes, summaries: list[dict[str, Any]], method: str, at: lis
 
 
 def reached(details: dict[str, Any]) -> Figure:
-    """Draw from how far away the methods with a start of their own arrive."""
+    """Draw from how far away the methods with a start of their own arrive, and how exactly, as a table."""
     summaries = details["captures"]
     cases = list(dict.fromkeys(s["case"] for s in summaries))
     methods = [m for m in details["methods"] if any(s["method"] == m for s in summaries)]
-    figure = Figure(figsize=(7.4, 2.9))
+    figure = Figure(figsize=(0.85 * len(cases) + 1.8, 0.55 * len(methods) + 1.1))
     axis = figure.subplots()
-    width = 0.8 / len(methods)
-    for k, method in enumerate(methods):
-        mine = {s["case"]: 1 - s["failures"] / s["trials"] for s in summaries if s["method"] == method}
-        x = np.array([cases.index(case) for case in mine]) + (k - (len(methods) - 1) / 2) * width
-        colour, _ = LOOK.get(method, (GREY, "x"))
-        heights = [100 * share for share in mine.values()]
-        axis.bar(x, heights, width * 0.9, color=colour, label=SHORT.get(method, method))
-        for left, height in zip(x, heights):
-            if height == 0:
-                axis.plot(left, 1.5, "x", color=colour, ms=5, clip_on=False)  # tried, and never arrived
-    axis.set_xticks(range(len(cases)), [c.replace(", 0.5", ",\n0.5") for c in cases], fontsize=8)
-    axis.set_ylim(0, 103)
-    axis.set_ylabel(f"pairs within 1 px, %\n(of {summaries[0]['trials']})", color=INK)
-    _quiet(axis)
-    axis.set_xlabel("distance of the start from the truth", color=INK)
-    _legend(figure, [axis])
+    for summary in summaries:
+        _cell(axis, cases.index(summary["case"]), methods.index(summary["method"]), summary)
+    axis.set_xlim(-0.5, len(cases) - 0.5)
+    axis.set_ylim(len(methods) - 0.5, -0.5)
+    axis.set_xticks(range(len(cases)), [c.replace(", ", ",\n") for c in cases])
+    axis.set_yticks(range(len(methods)), [SHORT.get(m, m) for m in methods])
+    axis.tick_params(colors=INK, labelsize=8, length=0)
+    for side in axis.spines.values():
+        side.set_visible(False)
+    axis.set_title(
+        "pairs aligned to within 1 px, and the corner error of those, px", fontsize=9, color=INK, loc="left"
+    )
+    figure.tight_layout()
     return figure
+
+
+def _cell(axis: Axes, column: int, line: int, summary: dict[str, Any]) -> None:
+    good = summary["trials"] - summary["failures"]
+    share, error = good / summary["trials"], summary["corner_rms_px"]
+    shade = (1 - 0.75 * share, 1 - 0.35 * share, 1 - 0.55 * share)
+    axis.fill_between([column - 0.48, column + 0.48], line - 0.46, line + 0.46, color=shade, lw=0)
+    told = f"{good} of {summary['trials']}" + (f"\n{error:.3f}" if error is not None else "")
+    axis.text(column, line, told, ha="center", va="center", fontsize=8, color=INK)
 
 
 def _plain_log(axis: Axes, which: str) -> None:
@@ -186,13 +191,13 @@ def _legend(figure: Figure, axes: list[Axes]) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels()):
             handles.setdefault(label, handle)
     figure.tight_layout()
-    names = list(handles)
+    names = sorted(handles, key=lambda name: "bound" in name)
     figure.legend(
         [handles[n] for n in names],
         names,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=3,
+        ncols=min(len(names), 6),
         frameon=False,
         fontsize=8,
     )
