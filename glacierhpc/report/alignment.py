@@ -30,7 +30,7 @@ def intro(run: RunFiles) -> str:
 def meaning(run: RunFiles) -> list[Block]:
     """Say in plain words what the figures of this section mean, and what an error would read as."""
     rows = alignment_rows(run)
-    ground = "outside the glaciers" if on_stable_ground(run) else "anywhere in the area, moving ice included"
+    ground = "outside the glaciers" if on_stable_ground(run) else "anywhere in the area, moving ice included,"
     terms = [
         ("shift", "How far the scene lay from the reference. It was taken out and is no error; down and right count "
                   "as positive."),

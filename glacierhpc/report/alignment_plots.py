@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from glacierhpc.report import drawing
-from glacierhpc.report.alignment_rows import aligned, alignment_rows, metres_per_px, refused
+from glacierhpc.report.alignment_rows import NOISE_PX, aligned, alignment_rows, metres_per_px, refused
 from glacierhpc.report.blocks import Block, Note, Picture, number, plural
 from glacierhpc.report.drawing import BLUE, ORANGE, RED
 from glacierhpc.report.run_files import RunFiles, median, on_stable_ground
@@ -101,16 +101,13 @@ def residuals(run: RunFiles) -> list[Block]:
     before, after = good["residual_before_px"], good["residual_px"]
     source = drawing.draw(partial(paint_residuals, rows=good, stable=stable), height_in=2.8)
     ground = "on ground outside the glaciers" if stable else "over the whole area"
-    worse = int((after > before).sum())
+    worse = int((after > before + NOISE_PX).sum())
+    which = f"{plural(worse, 'scene')} fit{'s' if worse == 1 else ''}" if worse else "No scene fits"
+    alone = " A square or dot that stands alone could be measured only once." if _lonely(good) else ""
     caption = (
         f"Misfit to the reference {ground}: median {number(median(before), 2)} px before, "
-        f"{number(median(after), 2)} px after alignment. "
-        + (
-            f"{plural(worse, 'scene')} fit worse than before."
-            if worse
-            else "No scene fits worse than before."
-        )
-        + (" A square or dot that stands alone could be measured only once." if _lonely(good) else "")
+        f"{number(median(after), 2)} px after alignment. {which} worse than before by more than the noise of "
+        f"{NOISE_PX:g} px.{alone}"
     )
     return [Picture(source, "Misfit before and after alignment by scene over time", caption)]
 

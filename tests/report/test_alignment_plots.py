@@ -94,7 +94,9 @@ def test_misfit_of_nothing_is_drawn_too(copied_run: Path) -> None:
 
 def test_scene_that_fits_worse_than_before_is_counted(copied_run: Path) -> None:
     rows = pd.read_parquet(copied_run / "alignment.parquet")
-    rows.loc[rows.index[rows["ok"]][:2], "residual_px"] = 9.0
+    first, second, third = rows.index[rows["ok"]][:3]
+    rows.loc[[first, second], "residual_px"] = 9.0
+    rows.loc[third, "residual_px"] = rows.loc[third, "residual_before_px"] + 0.05  # within the noise
     rows.to_parquet(copied_run / "alignment.parquet")
     (picture,) = alignment_plots.residuals(RunFiles(copied_run))
     assert isinstance(picture, Picture)
