@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix, csc_matrix
 from scipy.sparse.linalg import splu
 
 from glacierhpc.coreg.links import Link, mapped
-from glacierhpc.kernels.ecc import corners
+from glacierhpc.kernels.motions import corners
 
 FLOOR_PX = 0.02  # no link is believed to better than this: what all scenes of a pair share is in no error
 UNKNOWN_PX = 0.2  # error of a link that tells none

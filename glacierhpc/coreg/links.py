@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from glacierhpc.kernels.ecc import corners
+from glacierhpc.kernels.motions import corners
 
 
 @dataclass(frozen=True)

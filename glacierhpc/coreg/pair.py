@@ -6,14 +6,18 @@ How the matrix is found is in `search`; series of scenes are in `cube`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from glacierhpc.coreg.prepared import Prepared, prepare
 from glacierhpc.coreg.search import Search, SearchOptions, search
 from glacierhpc.errors import InputError, unknown_name
-from glacierhpc.kernels.ecc import MOTIONS, corners
+from glacierhpc.kernels.motions import MOTIONS, corners
+from glacierhpc.kernels.warp import as_homography
 
+# structure that moves (snow lines, sunlight) may correlate better unaligned, by chance: real scenes by up to 0.2
+MAX_CORRELATION_LOSS = 0.3
 MIN_SIDE_PX = 16  # smaller images have fewer independent pixels than a homography has parameters
 
 
@@ -40,11 +44,17 @@ class AlignmentResult:
     overlap_share: float
     """Pixels valid in both, as a share of the smaller image's valid pixels."""
     seconds: float
+    error_px: float = float("nan")
+    """Predicted root mean square error of the corners, px, from the scatter between blocks of the image; NaN when
+    not ok, or from too few blocks."""
+    vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
+    """(n, 5) float64: x, y of a block's centre in the reference, px; the offset x, y left there, px (NaN without
+    texture); the weight in [0, 1] that the block had."""
 
 
 def align_pair(
-    reference: np.ndarray,
-    moving: np.ndarray,
+    reference: np.ndarray | Prepared,
+    moving: np.ndarray | Prepared,
     *,
     motion: str = "translation",
     reference_valid: np.ndarray | None = None,
@@ -55,20 +65,24 @@ def align_pair(
     epsilon: float = 1e-6,
     min_correlation: float = 0.2,
     min_overlap_share: float = 0.05,
+    max_error_px: float = 1.0,
+    start: np.ndarray | None = None,
+    robust: bool = True,
 ) -> AlignmentResult:
     """Align one image to a reference by enhanced correlation coefficient maximisation.
 
-    Texture is compared, not brightness: both images lose their local mean and are clipped first. The start
-    is the best whole-pixel shift within `max_shift_px` at low resolution, refined from level to level.
+    The start is the best whole-pixel shift within `max_shift_px` at low resolution, refined from level to level.
+    Where the two show the same all over, all pixels count alike; else texture is compared, not brightness, and parts
+    that do not belong to the common picture (cloud, new snow, moving ice) lose their weight.
     Use the motion with the fewest parameters that the sensor needs; terrain-corrected satellite scenes
     differ by a translation. Does not resample: see `glacierhpc.kernels.warp.warp`.
 
     Parameters
     ----------
-    reference, moving : (y, x) float32
-        Any unit; NaN is invalid. Shapes may differ.
-    motion : {"translation", "euclidean", "affine", "homography"}
-        2, 3, 6 or 8 parameters.
+    reference, moving : (y, x) float32, or Prepared
+        Any unit; NaN is invalid. Shapes may differ. `prepare` an image that is aligned more than once.
+    motion : {"translation", "euclidean", "similarity", "affine", "homography"}
+        2, 3, 4, 6 or 8 parameters.
     reference_valid, moving_valid : (y, x) bool, optional
         Where each image may be used (no cloud, no nodata).
     stable : (y, x) bool, optional
@@ -83,6 +97,12 @@ def align_pair(
         Below it the result is not ok.
     min_overlap_share : float, default 0.05
         Of the smaller image's valid pixels.
+    max_error_px : float, default 1
+        Largest accepted error of the corners, as the scatter between blocks predicts it.
+    start : (2, 3) or (3, 3) float, optional
+        A matrix right within about a pixel, if one is known: the search at low resolution is left out.
+    robust : bool, default True
+        False lets every valid pixel vote alike, whatever it shows.
 
     Returns
     -------
@@ -104,15 +124,14 @@ def align_pair(
     if min(*reference.shape, *moving.shape) < MIN_SIDE_PX:
         found = trial.failed(f"an image has fewer than {MIN_SIDE_PX} rows or columns")
     else:
-        options = SearchOptions(motion, max_shift_px, max_iterations, epsilon, min_overlap_share)
-        found = _result(
-            trial,
-            search(
-                _masked(reference, _both(reference_valid, stable)), _masked(moving, moving_valid), options
-            ),
-        )
+        options = SearchOptions(motion, max_shift_px, max_iterations, epsilon, min_overlap_share, robust)
+        images = _ready(reference, _both(reference_valid, stable)), _ready(moving, moving_valid)
+        found = _result(trial, search(*images, options, None if start is None else as_homography(start)))
         if found.ok:
-            found = _judge(found, trial.shape, max_shift_px, min_correlation, min_overlap_share)
+            reason = _objection(
+                found, trial.shape, max_shift_px, min_correlation, min_overlap_share, max_error_px
+            )
+            found = _refused(found, reason) if reason else found
     return replace(found, seconds=time.perf_counter() - started)
 
 
@@ -136,8 +155,8 @@ class _Trial:
 
 
 def _check(
-    reference: np.ndarray,
-    moving: np.ndarray,
+    reference: np.ndarray | Prepared,
+    moving: np.ndarray | Prepared,
     motion: str,
     reference_valid: np.ndarray | None,
     moving_valid: np.ndarray | None,
@@ -145,7 +164,7 @@ def _check(
 ) -> None:
     if motion not in MOTIONS:
         raise unknown_name("motion", motion, MOTIONS)
-    if reference.ndim != 2 or moving.ndim != 2:
+    if len(reference.shape) != 2 or len(moving.shape) != 2:
         raise InputError(
             f"reference {reference.shape} and moving {moving.shape} must be (y, x): give one band at a time"
         )
@@ -162,12 +181,10 @@ def _both(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | N
     return np.logical_and(first, second)
 
 
-def _masked(image: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-    """Return a float32 copy with NaN where it may not be used."""
-    values = np.array(image, np.float32, order="C")
-    usable = np.isfinite(values) if valid is None else np.isfinite(values) & valid.astype(bool)
-    values[~usable] = np.nan
-    return values
+def _ready(image: np.ndarray | Prepared, valid: np.ndarray | None) -> Prepared:
+    if isinstance(image, Prepared):
+        return image if valid is None else prepare(image.image, valid)
+    return prepare(image, valid)
 
 
 def _result(trial: _Trial, found: Search) -> AlignmentResult:
@@ -187,30 +204,40 @@ def _result(trial: _Trial, found: Search) -> AlignmentResult:
         motion=trial.motion,
         overlap_share=found.overlap_share,
         seconds=0.0,
+        error_px=found.error_px,
+        vectors=found.vectors,
         **known,  # type: ignore[arg-type]
     )
 
 
-def _judge(
+def _objection(
     found: AlignmentResult,
     shape: tuple[int, ...],
     max_shift_px: float,
     min_correlation: float,
     min_overlap_share: float,
-) -> AlignmentResult:
-    """Refuse a result that is not credible; its correlation and shift stay on record."""
+    max_error_px: float,
+) -> str:
+    """Return why a result is not credible, or nothing."""
     points = corners(shape)
     moved = found.matrix @ points
     reach = float(np.hypot(*(moved[:2] / moved[2] - points[:2])).max())
     area = float(np.linalg.det(found.matrix[:2, :2]))
     if not found.overlap_share >= min_overlap_share:
-        reason = f"overlap {found.overlap_share:.3f} is below {min_overlap_share:g}"
-    elif not found.rho >= min_correlation:
-        reason = f"correlation {found.rho:.3f} is below {min_correlation:g}"
-    elif not reach <= max_shift_px:
-        reason = f"a corner moves by {reach:.1f} px, over {max_shift_px:g} px"
-    elif (moved[2] <= 0).any() or not 0.5 < area < 2.0:
-        reason = f"the matrix is not a small change: it scales areas by {area:.2f}"
-    else:
-        return found
-    return replace(found, ok=False, reason=reason, matrix=np.full((3, 3), np.nan))
+        return f"overlap {found.overlap_share:.3f} is below {min_overlap_share:g}"
+    if not found.rho >= min_correlation:
+        return f"correlation {found.rho:.3f} is below {min_correlation:g}"
+    if found.rho < found.rho_before - MAX_CORRELATION_LOSS:
+        return f"the correlation fell from {found.rho_before:.3f} to {found.rho:.3f}"
+    if (moved[2] <= 0).any() or not 0.5 < area < 2.0:
+        return f"the matrix is not a small change: it scales areas by {area:.2f}"
+    if not reach <= max_shift_px:
+        return f"a corner moves by {reach:.1f} px, over {max_shift_px:g} px"
+    if found.error_px > max_error_px:
+        return f"the blocks of the image disagree: the predicted error is {found.error_px:.1f} px"
+    return ""
+
+
+def _refused(found: AlignmentResult, reason: str) -> AlignmentResult:
+    """Return the result without its matrix; its correlation and shift stay on record."""
+    return replace(found, ok=False, reason=reason, matrix=np.full((3, 3), np.nan), error_px=float("nan"))

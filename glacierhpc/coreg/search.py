@@ -1,43 +1,39 @@
-"""The way to a matrix: texture, a start at low resolution, a pyramid, and a second look without mismatch.
+"""The way to a matrix: a start at low resolution, a pyramid, and at full size as little as the evidence asks for.
 
 Whether the result is credible is decided in `pair`; one resolution's iteration is in `glacierhpc.kernels.ecc`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from glacierhpc.kernels.coarse import coarse_shift
-from glacierhpc.kernels.ecc import corner_motion, ecc
-from glacierhpc.kernels.filters import halve, smooth, subtract_local_mean
-from glacierhpc.kernels.warp import warp
+from glacierhpc.coreg.prepared import Prepared
+from glacierhpc.kernels.coarse import coarse_shifts
+from glacierhpc.kernels.ecc import FAILURES, EccResult, Units, correlation, ecc
+from glacierhpc.kernels.motions import corner_motion
 
 MIN_PIXELS = 128
-COARSE_SIDE_PX = 256  # the start is searched at a resolution that brings the longer side below this
-COARSEST_SIDE_PX = 24
+CANDIDATES, RIVAL_SHARE = 4, 0.7  # starts that are followed: those with so much of the best one's correlation
 PARAMETRIC_PIXELS = 4096  # coarser levels determine a shift only
-# Structure above about 33 px is illumination, haze and snow cover rather than terrain. On two series of real
-# glacier scenes 16 px halved the scatter of the shifts against 32 px.
-MAX_MEAN_RADIUS_PX = 16
-# The finest structure (under about 5 px) is rock and crevasses; sunlight and snow lines, which move with the season,
-# are coarser. On the same real series a last look at 2 px halved the scatter again (median absolute deviation
-# 0.27 to 0.13 px on Jakobshavn), on synthetic seasons the error fell from 0.12 to 0.03 px. It needs a start
-# within a pixel, and says nothing where haze or noise cover that structure: then the coarser look stands.
-FINE_MEAN_RADIUS_PX = 2
-MAX_FINE_SHIFT_PX = 1.0
-MIN_FINE_RHO = 0.2
+FULL_PIXELS = 20000  # and coarser than this no more than a turn and a zoom
+# a step this short leaves a twentieth of itself, which the next level sees to; it has seen a tenth of a pixel off
+JUMP = 3  # levels at once: a twentieth of a pixel is less than half of one there
+COARSE_ITERATIONS, COARSE_STEP_PX, HALF_STEP_PX = 6, 0.25, 0.1
 MAX_LEVEL_SHIFT_PX = 4.0  # a start is right within a pixel of its level: what leaves further has lost its way
-CLIP_DEVIATIONS = 4.0  # a cloud that no mask has found may not outvote the terrain
-SAME_RHO, SAME_SHARE = 0.95, 0.98  # pairs above both show the same: a second look finds nothing new
-SECOND_LOOKS, SETTLED_PX = 3, 0.01
-AGREEMENT_RADIUS_PX = 8
-AGREEMENT_RHO = 0.5  # of a window; three quarters of its variance are then not shared
-MIN_AGREEING_SHARE = 0.1  # less is chance
+# Pairs that correlate above this, with next to no block that shows something else, show the same all over: all
+# pixels count alike, which averages most noise away
+SAME_RHO, MAX_MISTRUSTED = 0.95, 0.01
+# One more iteration is worth it while a step is this many times the predicted error: what a step leaves is a twentieth
+STEP_ERRORS = 4.0
+ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
+ROBUST_BLOCK_PX = 16  # on real series of 300 px the shifts scattered half as much as with 32
+# The finest structure is heard unless it correlates too little, leaves the coarser look, or predicts so much more error
+MIN_FINE_RHO, MAX_FINE_SHIFT_PX, MAX_FINE_ERRORS = 0.2, 1.0, 1.5
 _EYE = np.eye(3)
 
-_FAILURES = {
+_REASONS = {
     "no_overlap": "too few pixels are valid in both images",
     "flat": "an image has no contrast where both are valid",
     "singular": "the texture does not determine the motion (it varies in one direction only)",
@@ -54,6 +50,7 @@ class SearchOptions:
     max_iterations: int
     epsilon: float
     min_overlap_share: float
+    robust: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,145 +60,209 @@ class Search:
     reason: str
     matrix: np.ndarray
     """(3, 3), reference pixel to moving pixel."""
+    motion: str = ""
     rho: float = float("nan")
     rho_before: float = float("nan")
     iterations: int = 0
     overlap_share: float = 0.0
     """Pixels valid in both, as a share of the smaller image's valid pixels."""
-    common_share: float = 0.0
-    """The same as a share of the larger image's."""
+    error_px: float = float("nan")
+    vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
 
 
-def search(reference: np.ndarray, moving: np.ndarray, options: SearchOptions) -> Search:
-    """Return the motion between two images (y, x) float32, NaN where invalid."""
-    radius = _mean_radius(reference, moving)
-    pair = _textures(reference, moving, radius)
-    if isinstance(pair, str):
-        return Search(pair, _EYE)
-    levels = _pyramid(pair)
-    factor = 2 ** (len(levels) - 1)
-    reach = options.max_shift_px / factor + 1
-    start = coarse_shift(*levels[-1], max_shift_px=reach, min_overlap_share=options.min_overlap_share)
-    if start is None:
-        reason = f"no shift within {options.max_shift_px:g} px leaves enough overlap and contrast"
-        return Search(reason, _EYE)
-    matrix = np.array([[1.0, 0.0, start[0]], [0.0, 1.0, start[1]], [0.0, 0.0, 1.0]])
-    found = _look_again(reference, moving, pair, _descend(levels, matrix, options), options, radius)
-    return found if found.reason else _fine_look(reference, moving, found, options)
-
-
-def _mean_radius(*images: np.ndarray) -> int:
-    # one radius for both: unequal filters would make equal textures differ
-    return min(MAX_MEAN_RADIUS_PX, max(4, min(side for image in images for side in image.shape) // 8))
-
-
-def _look_again(
-    reference: np.ndarray,
-    moving: np.ndarray,
-    pair: tuple[np.ndarray, np.ndarray],
-    found: Search,
-    options: SearchOptions,
-    radius: int,
+def search(
+    reference: Prepared, moving: Prepared, options: SearchOptions, start: np.ndarray | None = None
 ) -> Search:
-    """Refine on what agrees until the matrix settles; pairs that show the same all over need it not."""
-    for _ in range(SECOND_LOOKS):
-        if found.reason or (found.rho > SAME_RHO and found.common_share > SAME_SHARE):
-            break
-        before, found = found.matrix, _second_look(reference, moving, pair, found, options, radius)
-        if found.rho > SAME_RHO or corner_motion(found.matrix, before, reference.shape) < SETTLED_PX:
-            break
-    return found
+    """Return the motion between two images, from a start (3, 3) right within about a pixel if one is known."""
+    for name, image in (("reference", reference), ("moving image", moving)):
+        if image.pixels < MIN_PIXELS:
+            return Search(f"the {name} has fewer than {MIN_PIXELS} valid pixels", _EYE)
+    top = min(len(reference.levels), len(moving.levels)) - 1
+    if start is None:
+        found = _start(reference, moving, top, options)
+        if isinstance(found, str):
+            return Search(found, _EYE)
+        descent = _descend(reference, moving, found, top, options)
+    else:
+        descent = _descend(reference, moving, _coarser(start, min(top, 1)), min(top, 1), options)
+    return _finish(reference, moving, descent, options)
 
 
-def _fine_look(reference: np.ndarray, moving: np.ndarray, coarse: Search, options: SearchOptions) -> Search:
-    """Refine on the finest structure where both images have it; the coarse correlation stays the verdict's.
+@dataclass(frozen=True)
+class _Descent:
+    """Where the coarser levels led."""
 
-    Pairs that show the same all over are left alone: there is nothing to be deceived by, and the coarse look
-    averages more of the noise away.
-    """
-    pair = _textures(reference, moving, FINE_MEAN_RADIUS_PX)
-    if isinstance(pair, str) or coarse.rho > SAME_RHO:
-        return coarse
-    fine = _finest(pair, coarse.matrix, options)
-    if fine.reason or fine.rho < MIN_FINE_RHO:
-        return coarse
-    fine = _look_again(reference, moving, pair, fine, options, FINE_MEAN_RADIUS_PX)
-    apart_px = corner_motion(fine.matrix, coarse.matrix, reference.shape)
-    if apart_px > MAX_FINE_SHIFT_PX:
-        return coarse
-    return replace(coarse, matrix=fine.matrix, iterations=coarse.iterations + fine.iterations)
+    matrix: np.ndarray
+    """(3, 3) in pixels of the next finer level."""
+    iterations: int
+    same: bool
+    """Whether both images show the same all over."""
 
 
-def _textures(reference: np.ndarray, moving: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray] | str:
-    """Return both images as clipped texture of unit deviation, or why one has none."""
-    ready = []
-    for name, values in (("reference", reference), ("moving image", moving)):
-        if np.count_nonzero(np.isfinite(values)) < MIN_PIXELS:
-            return f"the {name} has fewer than {MIN_PIXELS} valid pixels"
-        texture = _texture(values, radius)
+def _start(reference: Prepared, moving: Prepared, top: int, options: SearchOptions) -> np.ndarray | str:
+    """Return the matrix at the top level of the best start, or why there is none."""
+    textures = reference.texture(top), moving.texture(top)
+    for name, texture in zip(("reference", "moving image"), textures, strict=True):
         if texture is None:
             return f"the {name} has no contrast"
-        ready.append(texture)
-    return ready[0], ready[1]
-
-
-def _texture(values: np.ndarray, radius: int) -> np.ndarray | None:
-    brightness = np.nanmax(np.abs(values))
-    texture = subtract_local_mean(values, radius)
-    sample = texture[np.isfinite(texture)]
-    sample = sample[:: max(1, sample.size // 65536)]
-    deviation = sample.std(dtype=np.float64)
-    # float32 keeps seven digits: less contrast than this is rounding
-    if not deviation > 1e-6 * brightness:
-        return None
-    spread = 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
-    limit = CLIP_DEVIATIONS * (spread if spread > 0.05 * deviation else float(deviation))
-    np.clip(texture, -limit, limit, out=texture)
-    scale = np.clip(sample, -limit, limit).std(dtype=np.float64)
-    return texture / np.float32(scale)
-
-
-def _pyramid(pair: tuple[np.ndarray, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the pair at full resolution, half of it, and so on."""
-    levels = [pair]
-    while True:
-        sides = [*levels[-1][0].shape, *levels[-1][1].shape]
-        if max(sides) <= COARSE_SIDE_PX or min(sides) < 2 * COARSEST_SIDE_PX:
-            return levels
-        levels.append((halve(levels[-1][0]), halve(levels[-1][1])))
+    peaks = coarse_shifts(
+        *textures,  # type: ignore[arg-type]
+        max_shift_px=options.max_shift_px / 2**top + 1,
+        min_overlap_share=options.min_overlap_share,
+        most=CANDIDATES,
+    )
+    if not peaks:
+        return f"no shift within {options.max_shift_px:g} px leaves enough overlap and contrast"
+    starts = [_shift(x, y) for x, y, rho in peaks if rho >= RIVAL_SHARE * peaks[0][2]]
+    if len(starts) == 1 or top == 0:
+        return starts[0]
+    finer = [
+        _step_down(reference, moving, start, top, replace(options, motion="translation")).matrix
+        for start in starts
+    ]
+    levels = reference.levels[top - 1], moving.levels[top - 1]
+    scores = [np.nan_to_num(correlation(*levels, matrix, local=True), nan=-1.0) for matrix in finer]
+    return starts[int(np.argmax(scores))]
 
 
 def _descend(
-    levels: list[tuple[np.ndarray, np.ndarray]], matrix: np.ndarray, options: SearchOptions
-) -> Search:
-    """Refine a start from the coarsest level to the finest."""
-    iterations = 0
-    for level in range(len(levels) - 1, 0, -1):
-        pair = (smooth(levels[level][0]), smooth(levels[level][1]))
-        motions = ["translation"] if level == len(levels) - 1 else []
-        motions += [options.motion] if pair[0].size >= PARAMETRIC_PIXELS else []
-        for motion in dict.fromkeys(motions):
-            # coarse levels only bring the next one within reach
-            found = ecc(
-                *pair,
-                matrix,
-                motion=motion,
-                max_iterations=options.max_iterations,
-                epsilon=1e-4,
-                min_pixels=32,
-            )
-            iterations += found.iterations
-            if found.status not in _FAILURES and not _lost(found.matrix, matrix, motion, pair[0].shape):
-                matrix = found.matrix
-        matrix = _finer(matrix)
-    if len(levels) == 1 and options.motion != "translation":
-        matrix = _finest(levels[0], matrix, replace(options, motion="translation")).matrix
-    found_here = _finest(levels[0], matrix, options)
-    return replace(found_here, iterations=found_here.iterations + iterations)
+    reference: Prepared, moving: Prepared, matrix: np.ndarray, top: int, options: SearchOptions
+) -> _Descent:
+    """Refine a start from level `top` to level 1, leaving out levels where both images clearly show the same."""
+    iterations, level, same = 0, top, False
+    while level > 0:
+        step = _step_down(reference, moving, matrix, level, options)
+        sure = step.same and _motions_at(reference.levels[level].size, options.motion)[-1] == options.motion
+        following = max(1, level - JUMP) if sure and level > 1 else level - 1
+        matrix, iterations, same = step.matrix, iterations + step.iterations, step.same
+        for _ in range(level - 1 - following):
+            matrix = _finer(matrix)
+        level = following
+    return _Descent(matrix, iterations, same)
+
+
+def _step_down(
+    reference: Prepared, moving: Prepared, matrix: np.ndarray, level: int, options: SearchOptions
+) -> _Descent:
+    """Refine a matrix at one level."""
+    pair = reference.levels[level], moving.levels[level]
+    iterations, same = 0, False
+    for motion in _motions_at(pair[0].size, options.motion):
+        found = ecc(
+            *pair,
+            matrix,
+            motion=motion,
+            max_iterations=min(COARSE_ITERATIONS, options.max_iterations),
+            epsilon=1e-4,
+            min_step_px=HALF_STEP_PX if level == 1 else COARSE_STEP_PX,
+            min_pixels=32,
+            interpolation="cubic" if level == 1 else "linear",
+            local=True,
+            robust=options.robust,
+            units=_units(reference, moving),
+        )
+        iterations += found.iterations
+        if found.status not in FAILURES and not _lost(found.matrix, matrix, motion, pair[0].shape):
+            matrix, same = found.matrix, _same(found)
+    return _Descent(_finer(matrix), iterations, same)
+
+
+def _units(reference: Prepared, moving: Prepared) -> Units:
+    """Return the pair's units, from the smallest level."""
+    (mean_r, deviation_r), (mean_i, deviation_i) = reference.brightness, moving.brightness
+    known = deviation_r > 0 and deviation_i > 0
+    return Units(mean_r, mean_i, deviation_r / deviation_i if known else 1.0)
+
+
+def _same(found: EccResult) -> bool:
+    """Return whether a pair has next to nothing that robust weights would take out."""
+    return found.rho >= SAME_RHO and found.mistrusted <= MAX_MISTRUSTED
+
+
+def _motions_at(pixels: int, motion: str) -> list[str]:
+    """Return the motions that a level of so many pixels determines, one after another."""
+    if motion == "translation" or pixels < PARAMETRIC_PIXELS:
+        return ["translation"]
+    if pixels < FULL_PIXELS:
+        return ["translation", "euclidean" if motion == "euclidean" else "similarity"]
+    return [motion]
 
 
 def _lost(matrix: np.ndarray, start: np.ndarray, motion: str, shape: tuple[int, ...]) -> bool:
     return motion == "translation" and corner_motion(matrix, start, shape) > MAX_LEVEL_SHIFT_PX
+
+
+def _finish(reference: Prepared, moving: Prepared, descent: _Descent, options: SearchOptions) -> Search:
+    """Refine at full size: on everything where both show the same all over, else on what agrees."""
+    pair = reference.levels[0], moving.levels[0]
+    plain = descent.same or not options.robust
+    units = _units(reference, moving)
+    found = _at_full_size(pair, descent.matrix, options, units, robust=not plain)
+    if not plain:
+        found = _fine_look(reference, moving, found, options)
+    lost = found.status not in FAILURES and _lost(found.matrix, descent.matrix, options.motion, pair[0].shape)
+    reason = _REASONS["lost" if lost else found.status] if lost or found.status in FAILURES else ""
+    return Search(
+        reason,
+        found.matrix,
+        options.motion,
+        found.rho,
+        _before(pair, units, local=not plain),
+        found.iterations + descent.iterations,
+        found.pixels / max(min(reference.pixels, moving.pixels), 1),
+        found.error_px,
+        found.vectors,
+    )
+
+
+def _at_full_size(
+    pair: tuple[np.ndarray, np.ndarray],
+    matrix: np.ndarray,
+    options: SearchOptions,
+    units: Units | None = None,
+    *,
+    robust: bool,
+) -> EccResult:
+    return ecc(
+        *pair,
+        matrix,
+        motion=options.motion,
+        max_iterations=min(ROBUST_ITERATIONS, options.max_iterations) if robust else options.max_iterations,
+        epsilon=options.epsilon,
+        min_step_errors=ROBUST_STEP_ERRORS if robust else STEP_ERRORS,
+        min_pixels=MIN_PIXELS,
+        interpolation="cubic",
+        local=robust,
+        robust=robust,
+        block_px=ROBUST_BLOCK_PX if robust else None,
+        units=units,
+    )
+
+
+def _fine_look(reference: Prepared, moving: Prepared, coarse: EccResult, options: SearchOptions) -> EccResult:
+    """Refine on the finest structure, which neither sunlight nor snow lines move.
+
+    It says nothing where haze or noise cover it. The coarse correlation stays the verdict's.
+    """
+    if coarse.status in FAILURES or reference.fine is None or moving.fine is None:
+        return coarse
+    fine = _at_full_size((reference.fine, moving.fine), coarse.matrix, options, robust=True)
+    shape = reference.shape
+    far = corner_motion(fine.matrix, coarse.matrix, shape) > MAX_FINE_SHIFT_PX
+    worse = fine.error_px > MAX_FINE_ERRORS * coarse.error_px
+    if fine.status in FAILURES or fine.rho < MIN_FINE_RHO or far or worse:
+        return coarse
+    return replace(fine, rho=coarse.rho, pixels=coarse.pixels, iterations=coarse.iterations + fine.iterations)
+
+
+def _before(pair: tuple[np.ndarray, np.ndarray], units: Units, *, local: bool) -> float:
+    """Return the correlation with no alignment: of every eighth row of blocks, of all where these have none."""
+    sampled = correlation(*pair, _EYE, local=local, every=8, units=units)
+    return sampled if np.isfinite(sampled) else correlation(*pair, _EYE, local=local, units=units)
+
+
+def _shift(x: float, y: float) -> np.ndarray:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def _finer(matrix: np.ndarray) -> np.ndarray:
@@ -210,76 +271,9 @@ def _finer(matrix: np.ndarray) -> np.ndarray:
     return up @ matrix @ np.linalg.inv(up)
 
 
-def _finest(pair: tuple[np.ndarray, np.ndarray], matrix: np.ndarray, options: SearchOptions) -> Search:
-    reference, moving = smooth(pair[0]), smooth(pair[1])
-    found = ecc(
-        reference,
-        moving,
-        matrix,
-        motion=options.motion,
-        max_iterations=options.max_iterations,
-        epsilon=options.epsilon,
-        min_pixels=MIN_PIXELS,
-    )
-    lost = _lost(found.matrix, matrix, options.motion, reference.shape)
-    before = _correlation(reference, moving, _EYE)
-    counts = [int(np.count_nonzero(np.isfinite(image))) for image in (reference, moving)]
-    return Search(
-        _FAILURES["lost" if lost else found.status] if lost or found.status in _FAILURES else "",
-        found.matrix,
-        found.rho,
-        before,
-        found.iterations,
-        found.pixels / max(min(counts), 1),
-        found.pixels / max(*counts, 1),
-    )
-
-
-def _correlation(reference: np.ndarray, moving: np.ndarray, matrix: np.ndarray) -> float:
-    return ecc(reference, moving, matrix, motion="translation", max_iterations=0, min_pixels=MIN_PIXELS).rho
-
-
-def _second_look(
-    reference: np.ndarray,
-    moving: np.ndarray,
-    pair: tuple[np.ndarray, np.ndarray],
-    first: Search,
-    options: SearchOptions,
-    radius: int,
-) -> Search:
-    """Refine on the pixels that are valid in both images and show the same in both.
-
-    Leaves out undetected cloud, new snow and moving ice, and takes the local means over the same ground.
-    The correlation reported stays that of all pixels: a selection would flatter itself.
-    """
-    warped, _ = warp(pair[1], first.matrix, out_shape=pair[0].shape, kernel="linear")  # type: ignore[arg-type]
-    common = np.isfinite(pair[0]) & np.isfinite(warped)
-    agrees = common & (_local_correlation(pair[0], warped) >= AGREEMENT_RHO)
-    share = int(np.count_nonzero(agrees)) / max(1, int(np.count_nonzero(common)))
-    if share < MIN_AGREEING_SHARE:
-        return first
-    there, _ = warp(
-        agrees.astype(np.float32), np.linalg.inv(first.matrix), out_shape=moving.shape, kernel="linear"  # type: ignore[arg-type]
-    )  # fmt: skip
-    nothing = np.float32(np.nan)
-    selected = _textures(np.where(agrees, reference, nothing), np.where(there > 0.5, moving, nothing), radius)
-    if isinstance(selected, str):
-        return first
-    second = _finest(selected, first.matrix, options)
-    if second.reason:
-        return first
-    rho = _correlation(smooth(pair[0]), smooth(pair[1]), second.matrix)
-    return replace(first, matrix=second.matrix, rho=rho, iterations=first.iterations + second.iterations)
-
-
-def _local_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the correlation coefficient in the window around every pixel, NaN where either has no data."""
-    common = np.isfinite(first) & np.isfinite(second)
-    a, b = (np.where(common, image, np.float32(np.nan)) for image in (first, second))
-
-    def mean(image: np.ndarray) -> np.ndarray:
-        return image - subtract_local_mean(image, AGREEMENT_RADIUS_PX)
-
-    mean_a, mean_b = mean(a), mean(b)
-    spread = (mean(a * a) - mean_a**2) * (mean(b * b) - mean_b**2)
-    return (mean(a * b) - mean_a * mean_b) / np.sqrt(np.maximum(spread, np.float32(1e-12)))
+def _coarser(matrix: np.ndarray, levels: int) -> np.ndarray:
+    """Express a matrix in pixels of images halved so many times."""
+    down = np.linalg.inv(np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]]))
+    for _ in range(levels):
+        matrix = down @ matrix @ np.linalg.inv(down)
+    return matrix

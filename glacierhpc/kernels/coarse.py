@@ -1,22 +1,28 @@
-"""The whole-pixel shift between two images, over a wide range; `ecc` refines it."""
+"""The whole-pixel shifts that two small images may have between them; `ecc` refines them."""
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
+
+from glacierhpc.kernels.sampling import FAST
+
+LEAST_ENERGY = 1e-5  # of the largest: rounding leaves about 1e-7 where there is no contrast
 
 
-def coarse_shift(
+def coarse_shifts(
     reference: np.ndarray,
     moving: np.ndarray,
     *,
     max_shift_px: float,
     min_overlap_share: float = 0.05,
-) -> tuple[float, float, float] | None:
-    """Return the shift that maximises the masked normalised cross-correlation.
+    most: int = 1,
+) -> list[tuple[float, float, float]]:
+    """Return the shifts with the highest masked normalised cross-correlation.
 
     Every candidate shift is scored by the correlation coefficient of exactly the pixels that are valid in
-    both images at this shift, so that nodata, clouds and unequal shapes do not pull. All shifts at once by
-    Fourier transforms, zero-padded so that nothing wraps around.
+    both images at this shift, so that nodata, clouds and unequal shapes do not pull. Meant for the top of a
+    pyramid, where few shifts are left: the cost is that of all pixels for each.
 
     Parameters
     ----------
@@ -26,46 +32,30 @@ def coarse_shift(
         Largest shift considered in x and in y.
     min_overlap_share : float
         Shifts with fewer common pixels than this share of the smaller valid area are not considered.
+    most : int
+        How many local maxima to return.
 
     Returns
     -------
-    (x, y, correlation) or None
-        Reference pixel (x, y) shows what moving pixel (x + shift x, y + shift y) shows; None where no shift
-        has enough overlap and contrast.
+    list of (x, y, correlation)
+        Best first: reference pixel (x, y) shows what moving pixel (x + shift x, y + shift y) shows. Empty where no
+        shift has enough overlap and contrast.
 
     References
     ----------
     Padfield (2012), IEEE TIP 21(5), doi:10.1109/TIP.2011.2181402
     """
-    reach = int(np.ceil(min(max_shift_px, max(*reference.shape, *moving.shape))))
-    shape = tuple(_fast_length(max(reference.shape[axis], moving.shape[axis]) + reach) for axis in (0, 1))
-    ref, ref_ok = _zero_filled(reference)
-    mov, mov_ok = _zero_filled(moving)
-    f_ref, f_ref_ok, f_ref2 = (np.fft.rfft2(a, shape) for a in (ref, ref_ok, ref * ref))
-    f_mov, f_mov_ok, f_mov2 = (np.fft.rfft2(a, shape) for a in (mov, mov_ok, mov * mov))
-
-    def correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.fft.irfft2(np.conj(a) * b, shape)
-
-    count = np.maximum(np.rint(correlate(f_ref_ok, f_mov_ok)), 1.0)
-    sum_ref, sum_mov = correlate(f_ref, f_mov_ok), correlate(f_ref_ok, f_mov)
-    covariance = correlate(f_ref, f_mov) - sum_ref * sum_mov / count
-    energy_ref = correlate(f_ref2, f_mov_ok) - sum_ref**2 / count
-    energy_mov = correlate(f_ref_ok, f_mov2) - sum_mov**2 / count
-
-    dy = _signed(shape[0], moving.shape[0])
-    dx = _signed(shape[1], moving.shape[1])
-    enough = count >= max(16.0, min_overlap_share * min(ref_ok.sum(), mov_ok.sum()))
-    # rounding leaves about 1e-7 of the total energy where there is none
-    contrast = (energy_ref > 1e-5 * energy_ref.max()) & (energy_mov > 1e-5 * energy_mov.max())
-    in_range = (np.abs(dy) <= max_shift_px)[:, None] & (np.abs(dx) <= max_shift_px)[None, :]
-    usable = enough & contrast & in_range
-    if not usable.any():
-        return None
-    score = np.full(shape, -np.inf)
-    score[usable] = covariance[usable] / np.sqrt(energy_ref[usable] * energy_mov[usable])
-    row, column = np.unravel_index(int(np.argmax(score)), shape)
-    return float(dx[column]), float(dy[row]), float(score[row, column])
+    reach = int(np.ceil(min(max_shift_px, max(*reference.shape, *moving.shape) - 1)))
+    sums = _correlate(*_zero_filled(reference), *_zero_filled(moving), reach)
+    n = np.maximum(sums[0], 1.0)
+    covariance = sums[5] - sums[1] * sums[2] / n
+    energy_r, energy_i = sums[3] - sums[1] ** 2 / n, sums[4] - sums[2] ** 2 / n
+    least = min_overlap_share * min(np.count_nonzero(np.isfinite(image)) for image in (reference, moving))
+    usable = (sums[0] >= max(16.0, least)) & (energy_r > LEAST_ENERGY * energy_r.max())
+    usable &= energy_i > LEAST_ENERGY * energy_i.max()
+    score = np.full(covariance.shape, -np.inf)
+    score[usable] = covariance[usable] / np.sqrt(energy_r[usable] * energy_i[usable])
+    return [(float(x - reach), float(y - reach), float(score[y, x])) for y, x in _peaks(score)[:most]]
 
 
 def _zero_filled(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,19 +63,52 @@ def _zero_filled(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(ok, image, np.float32(0)).astype(np.float32), ok.astype(np.float32)
 
 
-def _signed(length: int, moving: int) -> np.ndarray:
-    """Shift that each place of a circular correlation stands for."""
-    shift = np.arange(length)
-    return np.where(shift < moving, shift, shift - length)
+def _peaks(score: np.ndarray) -> np.ndarray:
+    """Return the rows and columns (n, 2) of the finite local maxima, highest first."""
+    padded = np.pad(score, 1, constant_values=-np.inf)
+    rows, columns = score.shape
+    around = [
+        padded[1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + columns]
+        for dy in (-1, 0, 1)
+        for dx in (-1, 0, 1)
+        if (dy, dx) != (0, 0)
+    ]
+    places = np.argwhere(np.isfinite(score) & (score >= np.max(around, axis=0)))
+    return places[np.argsort(-score[tuple(places.T)], kind="stable")]
 
 
-def _fast_length(length: int) -> int:
-    """Return the next number whose only prime factors are 2, 3 and 5."""
-    while True:
-        rest = length
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return length
-        length += 1
+@njit(cache=True, nogil=True, error_model="numpy")
+def _correlate(ref, ref_ok, mov, mov_ok, reach):
+    """Sums (6, shifts y, shifts x) over the common pixels: n, r, i, r^2, i^2, r i."""
+    side = 2 * reach + 1
+    out = np.zeros((6, side, side))
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            x0, x1 = max(0, -dx), min(ref.shape[1], mov.shape[1] - dx)
+            if x1 <= x0:
+                continue
+            for y in range(max(0, -dy), min(ref.shape[0], mov.shape[0] - dy)):
+                n, r, i, rr, ii, ri = _line(
+                    ref[y, x0:x1], ref_ok[y, x0:x1], mov[y + dy, x0 + dx : x1 + dx], mov_ok[y + dy, x0 + dx : x1 + dx]
+                )  # fmt: skip
+                at = out[:, dy + reach, dx + reach]
+                at[0] += n
+                at[1] += r
+                at[2] += i
+                at[3] += rr
+                at[4] += ii
+                at[5] += ri
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _line(ref, ref_ok, mov, mov_ok):
+    n = sum_r = sum_i = rr = ii = ri = np.float32(0)
+    for x in range(ref.size):
+        n += ref_ok[x] * mov_ok[x]
+        sum_r += ref[x] * mov_ok[x]
+        sum_i += mov[x] * ref_ok[x]
+        rr += ref[x] * ref[x] * mov_ok[x]
+        ii += mov[x] * mov[x] * ref_ok[x]
+        ri += ref[x] * mov[x]
+    return n, sum_r, sum_i, rr, ii, ri

@@ -5,30 +5,63 @@ The images are used as they are: smoothing, high-pass and masks (NaN) are the ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from glacierhpc.errors import unknown_name
-from glacierhpc.kernels.ecc_sums import accumulate
+from glacierhpc.kernels.ecc_normal import (
+    MIN_CONTRAST,
+    Blocks,
+    Normal,
+    covariance,
+    offsets,
+    residuals,
+    robust_weights,
+)
+from glacierhpc.kernels.ecc_sums import SUMS, accumulate, block_centres, block_side
+from glacierhpc.kernels.motions import (
+    MOTIONS,
+    Frame,
+    checked,
+    corner_motion,
+    corners,
+    increment,
+    jacobian,
+)
+from glacierhpc.kernels.sampling import CUBIC, LINEAR
 from glacierhpc.kernels.warp import as_homography
 
-# Displacement fields (u_x, u_y) of each motion's parameters, as {(component, power of x, power of y): factor}
-_TRANSLATION = ({(0, 0, 0): 1}, {(1, 0, 0): 1})
-_LINEAR = ({(0, 1, 0): 1}, {(0, 0, 1): 1}, {(1, 1, 0): 1}, {(1, 0, 1): 1})
-_PROJECTIVE = ({(0, 2, 0): -1, (1, 1, 1): -1}, {(0, 1, 1): -1, (1, 0, 2): -1})
-_FIELDS = {
-    "translation": _TRANSLATION,
-    "euclidean": (*_TRANSLATION, {(0, 0, 1): -1, (1, 1, 0): 1}),
-    "affine": (*_TRANSLATION, *_LINEAR),
-    "homography": (*_TRANSLATION, *_LINEAR, *_PROJECTIVE),
-}
-_DEGREE = {"translation": 0, "euclidean": 1, "affine": 1, "homography": 2}
-MOTIONS = tuple(_FIELDS)
+__all__ = ["FAILURES", "MOTIONS", "EccResult", "Units", "correlation", "ecc"]
 
-MAX_CONDITION = 1e6  # of the scaled Hessian
-MIN_DIRECTION = 1e-4  # least share of gradient energy across the strongest direction
+FAILURES = ("no_overlap", "flat", "singular")
+INTERPOLATIONS = {"linear": LINEAR, "cubic": CUBIC}
 MIN_STEP_PX = 1e-3  # a step that moves no corner further than this ends the iteration
+MAX_STEP_PX = 2.0  # the linearisation reaches no further
+MISTRUST = 0.3  # a block's weight
+MIN_FALL = 1e-4  # of the coefficient: less is the weights' doing
+
+
+@dataclass(frozen=True)
+class Units:
+    """What brings two images to common units, roughly: their means, and the ratio of their deviations."""
+
+    reference_mean: float
+    moving_mean: float
+    gain: float
+    """Deviation of the reference over that of the moving image."""
+
+    @classmethod
+    def of(cls, reference: np.ndarray, moving: np.ndarray) -> Units:
+        """Return those of two images (y, x), from every seventh row of each; 0, 0, 1 where they have none."""
+        (mean_r, spread_r), (mean_i, spread_i) = (_brightness(image) for image in (reference, moving))
+        return cls(mean_r, mean_i, spread_r / spread_i if spread_i > 0 and spread_r > 0 else 1.0)
+
+
+def _brightness(image: np.ndarray) -> tuple[float, float]:
+    sample = image[::7, :: 1 if image.shape[1] < 512 else 3]
+    sample = sample[np.isfinite(sample)].astype(np.float64)
+    return (float(sample.mean()), float(sample.std())) if sample.size else (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -36,24 +69,22 @@ class EccResult:
     """Where the iteration ended."""
 
     status: str
-    """``converged``, ``max_iterations``; or why there is no answer: ``no_overlap``, ``flat``, ``singular``."""
+    """``converged``, ``max_iterations``; or why there is no answer, one of `FAILURES`."""
     matrix: np.ndarray
-    """(3, 3) float64, reference pixel to moving pixel; the best one met."""
+    """(3, 3) float64, reference pixel to moving pixel."""
     rho: float
-    """Correlation coefficient at `matrix`, NaN without overlap."""
+    """Correlation coefficient of all blocks where it was last measured, NaN without overlap."""
     rho_start: float
     """Correlation coefficient at the start."""
     iterations: int
     pixels: int
-    """Pixels valid in both at `matrix`."""
-
-
-def gradients(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the central differences (g_x, g_y) of an image, float32, NaN where a neighbour has no data."""
-    out = np.full((2, *image.shape), np.nan, np.float32)
-    out[0, :, 1:-1] = (image[:, 2:] - image[:, :-2]) * np.float32(0.5)
-    out[1, 1:-1, :] = (image[2:, :] - image[:-2, :]) * np.float32(0.5)
-    return out[0], out[1]
+    """Pixels valid in both, with their neighbours."""
+    error_px: float = float("nan")
+    """Predicted root mean square error of the corners, px."""
+    mistrusted: float = 0.0
+    """Share of the pixels that lie in blocks of a weight below `MISTRUST`."""
+    vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
+    """(blocks, 5): centre x, y, px; displacement x, y left there, px, NaN without texture; weight."""
 
 
 def ecc(
@@ -64,26 +95,49 @@ def ecc(
     motion: str = "translation",
     max_iterations: int = 100,
     epsilon: float = 1e-6,
+    min_step_px: float = MIN_STEP_PX,
+    min_step_errors: float = 0.0,
     min_pixels: int = 64,
+    interpolation: str = "linear",
+    local: bool = False,
+    robust: bool = False,
+    block_px: int | None = None,
+    units: Units | None = None,
 ) -> EccResult:
     """Maximise the correlation coefficient of two images over a motion, from a start close by.
 
-    The inverse compositional form: the reference carries the gradients, and every step's warp is inverted
-    and composed. Insensitive to gain and offset of either image. Only pixels valid in both images count,
-    anew in every iteration. Converges from a start within about the images' correlation length.
+    Every step's warp is composed with the one before. The gradient is the mean of both images', warped, which
+    converges faster and lets less noise through than that of one. Insensitive to gain and offset of either image.
+    Only pixels valid in both images count, anew in every iteration. Converges from a start within about the images'
+    correlation length.
 
     Parameters
     ----------
     reference, moving : (y, x) float32
-        NaN is invalid. Both of about unit standard deviation; shapes may differ.
+        NaN is invalid; any unit; shapes may differ.
     start : (2, 3) or (3, 3) float
         Reference pixel to moving pixel.
-    motion : {"translation", "euclidean", "affine", "homography"}
-        2, 3, 6 or 8 parameters.
+    motion : {"translation", "euclidean", "similarity", "affine", "homography"}
+        2, 3, 4, 6 or 8 parameters.
     epsilon : float
-        Ends when the coefficient rises by less than this, or when a step moves no corner by `MIN_STEP_PX`.
+        Ends when the coefficient changes by less than this from one iteration to the next.
+    min_step_px : float
+        Ends when a step moves no corner further than this.
+    min_step_errors : float
+        Or no further than so many predicted errors.
     min_pixels : int
         Fewer common pixels are ``no_overlap``.
+    interpolation : {"linear", "cubic"}
+        Cubic costs half as much again and has a twentieth of the bias.
+    local : bool
+        Compare what is left of each block after its own mean, not the mean of all: slow changes of brightness drop out.
+    robust : bool
+        Weight blocks, see `ecc_normal.robust_weights`.
+    block_px : {16, 32, 64}, optional
+        Side of the blocks; by default what leaves six or more along the shorter side. Smaller ones follow the
+        outlines of clouds and glaciers better, and cost more.
+    units : Units, optional
+        Where they are known already.
 
     Returns
     -------
@@ -92,170 +146,181 @@ def ecc(
 
     References
     ----------
-    Evangelidis & Psarakis (2008), IEEE TPAMI 30(10), doi:10.1109/TPAMI.2008.113
+    Evangelidis & Psarakis (2008), IEEE TPAMI 30(10), doi:10.1109/TPAMI.2008.113; the mean gradient: Benhimane &
+    Malis (2007), Int. J. Robotics Research 26(7), doi:10.1177/0278364907080252
     """
-    if motion not in _FIELDS:
-        raise unknown_name("motion", motion, MOTIONS)
-    grad_x, grad_y = gradients(reference)
-    usable = np.isfinite(grad_x) & np.isfinite(grad_y) & np.isfinite(reference)
-    target = np.where(usable, reference, np.float32(np.nan)).astype(np.float32)
-    scale = _Scale.of(reference.shape)
-    xs, ys = scale.axes(reference.shape)
-    basis = _basis(motion)
-
-    matrix = best = as_homography(start)
-    best_rho, rho_start, best_pixels, status = -np.inf, np.nan, 0, "max_iterations"
-    iteration = falls = 0
-    for iteration in range(max_iterations + 1):
-        sums = accumulate(target, grad_x, grad_y, moving, matrix, basis, _DEGREE[motion], xs, ys)
-        normal = _NormalEquations.of(sums, min_pixels)
-        if normal.status != "ok":
-            status = normal.status
-            break
-        if iteration == 0:
-            rho_start = normal.rho
-        gain = normal.rho - best_rho
-        falls += gain < -epsilon
-        if gain > 0:
-            best, best_rho, best_pixels = matrix, normal.rho, normal.pixels
-        if abs(gain) < epsilon or falls == 2:
-            status = "converged"
-            break
-        step = normal.solve()
-        if step is None:
-            status = "singular"
-            break
-        # the gradients are per pixel, the fields in scaled coordinates
-        update = scale.to_pixels(np.linalg.inv(_increment(motion, step / scale.half)))
-        if not np.isfinite(update).all():
-            status = "singular"
-            break
-        matrix = _normalised(matrix @ update)
-        if corner_motion(update, np.eye(3), reference.shape) < MIN_STEP_PX:
-            status = "converged"
-            best = matrix
-            break
-    rho = best_rho if np.isfinite(best_rho) else float("nan")
-    return EccResult(status, best, float(rho), float(rho_start), iteration, int(best_pixels))
+    level = _Level.of(reference, moving, checked(motion), interpolation, units, block_px)
+    matrix, gain = as_homography(start), level.units.gain
+    best: tuple[_Look, np.ndarray] | None = None
+    last, rho_start, falls = float("nan"), float("nan"), 0
+    for done in range(max_iterations + 1):
+        look = level.look(matrix, gain, local=local, robust=robust, min_pixels=min_pixels)
+        rho_start = look.blocks.rho if done == 0 else rho_start
+        if look.status:
+            return look.result(look.status, matrix, rho_start, done)
+        falls += best is not None and look.rho < best[0].rho - max(epsilon, MIN_FALL)
+        following = look.after(matrix)
+        if best is None or look.rho > best[0].rho:
+            best = look, following
+        step_px = corner_motion(following, matrix, reference.shape)
+        enough_px = max(min_step_px, min_step_errors * look.error_px) if min_step_errors else min_step_px
+        settled = abs(look.rho - last) < epsilon or step_px < enough_px or falls == 2
+        if settled or done == max_iterations:
+            chosen, end = best if falls else (look, following)
+            # the step that is left costs nothing more; none is taken where none was asked for
+            end = end if max_iterations > 0 else matrix
+            return chosen.result("converged" if settled else "max_iterations", end, rho_start, done)
+        matrix, last = following, look.rho
+        gain *= look.normal.gain if look.normal else 1.0
+    raise AssertionError("the loop returns")
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """Pixel coordinates brought to about [-1, 1], so that the normal equations are well conditioned."""
+def correlation(
+    reference: np.ndarray,
+    moving: np.ndarray,
+    matrix: np.ndarray,
+    *,
+    local: bool = False,
+    every: int = 1,
+    units: Units | None = None,
+) -> float:
+    """Return the correlation coefficient of two images through a matrix, NaN without overlap or contrast.
 
-    centre_x: float
-    centre_y: float
-    half: float
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...]) -> _Scale:
-        return cls((shape[1] - 1) / 2, (shape[0] - 1) / 2, max(shape) / 2)
-
-    def axes(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        xs = (np.arange(shape[1]) - self.centre_x) / self.half
-        ys = (np.arange(shape[0]) - self.centre_y) / self.half
-        return xs.astype(np.float32), ys
-
-    def to_pixels(self, matrix: np.ndarray) -> np.ndarray:
-        """Express a map of scaled coordinates in pixels."""
-        to_pixel = np.array(
-            [[self.half, 0, self.centre_x], [0, self.half, self.centre_y], [0, 0, 1]], np.float64
-        )
-        return to_pixel @ matrix @ np.linalg.inv(to_pixel)
+    Parameters
+    ----------
+    reference, moving, matrix, local, units
+        As in `ecc`.
+    every : int
+        Looks at every so many-th row of blocks only.
+    """
+    level = _Level.of(reference, moving, "translation", "linear", units)
+    return level.blocks(as_homography(matrix), level.units.gain, local=local, every=every).rho
 
 
 @dataclass(frozen=True)
-class _NormalEquations:
-    """Zero-mean sums of one iteration, equations (15) to (18) of the paper with the roles exchanged."""
+class _Look:
+    """One pass over the pixels, and the step it asks for; the rest is worked out when it is asked for."""
 
+    level: _Level
     status: str
-    pixels: int = 0
-    rho: float = float("nan")
-    reference_norm: float = 0.0
-    """Squared norm of the zero-mean reference."""
-    product: float = 0.0
-    """Inner product of the zero-mean reference and moving image."""
-    hessian: np.ndarray | None = None
-    on_reference: np.ndarray | None = None
-    on_moving: np.ndarray | None = None
+    """Empty, or one of `FAILURES`."""
+    blocks: Blocks
+    pixels: int
+    weights: np.ndarray
+    normal: Normal | None = None
+    step: np.ndarray | None = None
+    """(k) px at unit scaled coordinates, and the gain it holds for."""
+    step_gain: float = 1.0
+
+    @property
+    def rho(self) -> float:
+        """Correlation coefficient of the weighted blocks."""
+        return self.normal.rho if self.normal else float("nan")
+
+    def after(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the matrix after the step."""
+        if self.step is None:
+            return matrix
+        frame = self.level.frame
+        # the gradients are per pixel, the fields in scaled coordinates
+        following = matrix @ frame.to_pixels(increment(self.level.motion, _bounded(self.step) / frame.half))
+        return following / following[2, 2]
+
+    @cached_property
+    def pull(self) -> np.ndarray:
+        """What each block's residual asks of a shift, (blocks, 2)."""
+        return residuals(self.blocks, self.step_gain)[1]
+
+    @cached_property
+    def error_px(self) -> float:
+        """Predicted root mean square error of the corners."""
+        fields = self.level.jacobian
+        variances = covariance(self.normal, self.weights, self.pull, fields) if self.normal else None
+        if variances is None:
+            return float("nan")
+        shape = self.level.reference.shape
+        at_corners = jacobian(self.level.motion, self.level.frame.scaled(corners(shape)[:2].T))
+        return float(np.sqrt(np.einsum("nck,kl,ncl->", at_corners, variances, at_corners) / len(at_corners)))
+
+    def vectors(self) -> np.ndarray:
+        """Return `EccResult.vectors`."""
+        newton = self.normal.newton if self.normal else 1.0
+        left = offsets(self.blocks, self.pull, newton)
+        return np.column_stack([self.level.centres.reshape(-1, 2), left, self.weights])
+
+    def result(self, status: str, matrix: np.ndarray, rho_start: float, iterations: int) -> EccResult:
+        """Return the public form."""
+        known = (matrix, self.blocks.rho, rho_start, iterations, self.pixels)
+        if status in FAILURES or self.normal is None:
+            return EccResult(status, *known)
+        mistrusted = float(self.blocks.count @ (self.weights < MISTRUST)) / self.pixels
+        return EccResult(status, *known, self.error_px, mistrusted, self.vectors())
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A pair at one resolution, and what stays the same over its iterations."""
+
+    reference: np.ndarray
+    moving: np.ndarray
+    motion: str
+    half: int
+    units: Units
+    side: int
+    centres: np.ndarray
+    """(blocks y, blocks x, 2) x, y in pixels."""
+    frame: Frame
+    jacobian: np.ndarray
+    """(blocks, 2, k)."""
 
     @classmethod
-    def of(cls, sums: tuple[np.ndarray, ...], min_pixels: int) -> _NormalEquations:
-        hessian, projections, scalars = sums
-        n, sum_r, sum_i, sum_rr, sum_ii, sum_ri = scalars
-        if n < min_pixels:
-            return cls("no_overlap", int(n))
-        rr, ii, ri = sum_rr - sum_r**2 / n, sum_ii - sum_i**2 / n, sum_ri - sum_r * sum_i / n
-        if rr <= 1e-6 * max(sum_rr, 1e-30) or ii <= 1e-6 * max(sum_ii, 1e-30):
-            return cls("flat", int(n))
-        ones, on_r, on_i = projections
-        return cls(
-            "ok",
-            int(n),
-            float(ri / np.sqrt(rr * ii)),
-            rr,
-            ri,
-            hessian - np.outer(ones, ones) / n,
-            on_r - ones * sum_r / n,
-            on_i - ones * sum_i / n,
-        )
+    def of(
+        cls,
+        reference: np.ndarray,
+        moving: np.ndarray,
+        motion: str,
+        interpolation: str,
+        units: Units | None,
+        block_px: int | None = None,
+    ) -> _Level:
+        side, frame = block_px or block_side(reference.shape), Frame.of(reference.shape)
+        centres = block_centres(reference.shape, side)
+        fields = jacobian(motion, frame.scaled(centres.reshape(-1, 2)))
+        units = units or Units.of(reference, moving)
+        half = INTERPOLATIONS[interpolation]
+        return cls(reference, moving, motion, half, units, side, centres, frame, fields)
 
-    def solve(self) -> np.ndarray | None:
-        """Return the step, or None where the texture does not determine it."""
-        if self.hessian is None or self.on_reference is None or self.on_moving is None:
-            return None
-        diagonal = np.sqrt(np.diag(self.hessian))
-        least, most = np.linalg.eigvalsh(self.hessian[:2, :2])  # the two parameters of a shift come first
-        if not least > MIN_DIRECTION * most or not (diagonal > 0).all():
-            return None
-        scaled = self.hessian / np.outer(diagonal, diagonal)
-        if np.linalg.cond(scaled) > MAX_CONDITION:
-            return None
-        r, i = self.on_reference / diagonal, self.on_moving / diagonal
-        solved_r, solved_i = np.linalg.solve(scaled, np.stack([r, i], axis=1)).T
-        denominator = self.product - r @ solved_i
-        if denominator > 0:
-            gain = (self.reference_norm - r @ solved_r) / denominator
-        else:  # the correlation would be minimised: equation (20), the smallest admissible gain
-            norm = i @ solved_i
-            if norm <= 0:
-                return None
-            gain = max(np.sqrt(max(r @ solved_r, 0.0) / norm), (r @ solved_i - self.product) / norm)
-        step = (gain * solved_i - solved_r) / diagonal
-        return step if np.isfinite(step).all() else None
+    def blocks(self, matrix: np.ndarray, gain: float, *, local: bool, every: int = 1) -> Blocks:
+        table = np.empty((*self.centres.shape[:2], len(SUMS)))
+        mean, offset = np.float32(self.units.reference_mean), np.float32(-gain * self.units.moving_mean)
+        accumulate(
+            self.reference, mean, self.moving, matrix, np.float32(gain), offset, self.half, self.side, every, table
+        )  # fmt: skip
+        return Blocks.of(table, local=local)
 
+    def look(self, matrix: np.ndarray, gain: float, *, local: bool, robust: bool, min_pixels: int) -> _Look:
+        blocks = self.blocks(matrix, gain, local=local)
+        pixels, weights = int(blocks.count.sum()), np.ones(len(blocks.count))
+        if pixels < min_pixels:
+            return _Look(self, "no_overlap", blocks, pixels, weights)
+        if self._flat(blocks, pixels, gain):
+            return _Look(self, "flat", blocks, pixels, weights)
+        normal = Normal.of(blocks, weights, self.jacobian)
+        solved = normal.solve()
+        if robust and solved is not None:
+            weights = robust_weights(blocks, solved[1], self.side)
+            normal = Normal.of(blocks, weights, self.jacobian)
+            solved = normal.solve()
+        if solved is None:
+            return _Look(self, "singular", blocks, pixels, weights, normal)
+        return _Look(self, "", blocks, pixels, weights, normal, *solved)
 
-def _basis(motion: str) -> np.ndarray:
-    """Coefficients (parameter, component, power of x, power of y) of the displacement fields."""
-    basis = np.zeros((len(_FIELDS[motion]), 2, 3, 3))
-    for parameter, field in enumerate(_FIELDS[motion]):
-        for place, factor in field.items():
-            basis[parameter][place] = factor
-    return basis
+    def _flat(self, blocks: Blocks, pixels: int, gain: float) -> bool:
+        brightness = (self.units.reference_mean, gain * self.units.moving_mean)
+        energy = (blocks.rr.sum(), blocks.ii.sum())
+        return any(e <= pixels * (MIN_CONTRAST * b) ** 2 for e, b in zip(energy, brightness, strict=True))
 
 
-def _increment(motion: str, p: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) map of scaled coordinates for the parameters of a step."""
-    if motion == "translation":
-        return np.array([[1, 0, p[0]], [0, 1, p[1]], [0, 0, 1]])
-    if motion == "euclidean":
-        cos, sin = np.cos(p[2]), np.sin(p[2])
-        return np.array([[cos, -sin, p[0]], [sin, cos, p[1]], [0, 0, 1]])
-    bottom = p[6:8] if motion == "homography" else (0.0, 0.0)
-    return np.array([[1 + p[2], p[3], p[0]], [p[4], 1 + p[5], p[1]], [*bottom, 1]])
-
-
-def _normalised(matrix: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(matrix / matrix[2, 2])
-
-
-def corners(shape: tuple[int, ...]) -> np.ndarray:
-    """Return the homogeneous coordinates (3, 4) of the centres of an image's corner pixels."""
-    x, y = shape[1] - 1.0, shape[0] - 1.0
-    return np.array([[0, x, 0, x], [0, 0, y, y], [1, 1, 1, 1]], np.float64)
-
-
-def corner_motion(matrix: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Return the largest difference, pixels in x or y, between what two (3, 3) matrices make of the corners."""
-    first, second = (m @ corners(shape) for m in (matrix, other))
-    return float(np.abs(first[:2] / first[2] - second[:2] / second[2]).max())
+def _bounded(step: np.ndarray) -> np.ndarray:
+    """Shorten a step, px at the corners, to what the linearisation reaches."""
+    return step * min(1.0, MAX_STEP_PX / max(float(np.abs(step).max()), 1e-30))

@@ -1,115 +1,147 @@
-"""The compiled pass over the pixels behind `ecc`: everything that one iteration sums."""
+"""The compiled pass over the pixels behind `ecc`: everything that one iteration sums, block by block."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
+from glacierhpc.kernels.sampling import FAST, sample_row
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def accumulate(reference, grad_x, grad_y, moving, matrix, basis, degree, xs, ys):
-    """Sum everything that one iteration needs, in one pass over the reference's rows.
-
-    The steepest-descent image of parameter k is ``g_x u_x + g_y u_y`` with polynomials u of x and y. Per
-    row the gradients' products are summed against powers of x (contiguous loops), and the parameters'
-    coefficients at this y are applied to the sums.
-
-    Returns
-    -------
-    hessian (k, k); projections (3, k): steepest-descent images summed alone, on the reference, on the moving
-    image; scalars (6,): n and the sums of r, i, r^2, i^2, r i.
-    """
-    k = basis.shape[0]
-    rows, columns = reference.shape
-    hessian, projections, scalars = np.zeros((k, k)), np.zeros((3, k)), np.zeros(6)
-    row = np.empty(columns, np.float32)
-    products = np.empty((9, columns), np.float32)
-    moments = np.empty((9, 5))
-    powers = np.ones((5, columns), np.float32)
-    for a in range(1, 5):
-        powers[a] = powers[a - 1] * xs
-    at_y = np.empty((k, 2, 3))
-    for y in range(rows):
-        _sample_row(moving, matrix, y, row)
-        count = _row_products(reference[y], grad_x[y], grad_y[y], row, products, scalars)
-        if count == 0:
-            continue
-        for q in range(9):
-            for a in range(2 * degree + 1 if q < 3 else degree + 1):
-                total = np.float32(0)
-                for x in range(columns):
-                    total += products[q, x] * powers[a, x]
-                moments[q, a] = total
-        for p in range(k):
-            for c in range(2):
-                for a in range(degree + 1):
-                    at_y[p, c, a] = basis[p, c, a, 0] + ys[y] * (
-                        basis[p, c, a, 1] + ys[y] * basis[p, c, a, 2]
-                    )
-        for p in range(k):
-            for a in range(degree + 1):
-                ux, uy = at_y[p, 0, a], at_y[p, 1, a]
-                for s in range(3):
-                    projections[s, p] += ux * moments[3 + 2 * s, a] + uy * moments[4 + 2 * s, a]
-                for q in range(p + 1):
-                    for b in range(degree + 1):
-                        vx, vy = at_y[q, 0, b], at_y[q, 1, b]
-                        hessian[p, q] += ux * vx * moments[0, a + b] + uy * vy * moments[2, a + b]
-                        hessian[p, q] += (ux * vy + uy * vx) * moments[1, a + b]
-    for p in range(k):
-        for q in range(p):
-            hessian[q, p] = hessian[p, q]
-    return hessian, projections, scalars
+# What is summed over the pixels of a block that are valid in both images. r: reference, i: warped moving image,
+# g = (grad r + grad i) / 2, both in reference pixels; cross: grad r . grad i.
+SUMS = (
+    *("n", "r", "i", "rr", "ii", "ri", "gx", "gy"),
+    *("gx r", "gy r", "gx i", "gy i", "gx gx", "gx gy", "gy gy", "cross"),
+)
+SIDES_PX = (16, 32, 64)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _row_products(reference, grad_x, grad_y, moving, products, scalars):
-    """Fill the nine products of a row, zero where either image is invalid; add to the scalar sums."""
-    n, sum_r, sum_i = np.float32(0), np.float32(0), np.float32(0)
-    sum_rr, sum_ii, sum_ri = np.float32(0), np.float32(0), np.float32(0)
-    zero = np.float32(0)
-    for x in range(reference.size):
-        ok = reference[x] == reference[x] and moving[x] == moving[x]
-        r, i = (reference[x] if ok else zero), (moving[x] if ok else zero)
-        gx, gy = (grad_x[x] if ok else zero), (grad_y[x] if ok else zero)
-        n += np.float32(1) if ok else zero
-        sum_r += r
-        sum_i += i
-        sum_rr += r * r
-        sum_ii += i * i
-        sum_ri += r * i
-        products[0, x] = gx * gx
-        products[1, x] = gx * gy
-        products[2, x] = gy * gy
-        products[3, x] = gx
-        products[4, x] = gy
-        products[5, x] = gx * r
-        products[6, x] = gy * r
-        products[7, x] = gx * i
-        products[8, x] = gy * i
-    scalars[0] += n
-    scalars[1] += sum_r
-    scalars[2] += sum_i
-    scalars[3] += sum_rr
-    scalars[4] += sum_ii
-    scalars[5] += sum_ri
-    return n
+def block_side(shape: tuple[int, ...]) -> int:
+    """Return the side of an image's blocks, pixels: some ten or more blocks along each side."""
+    return next((side for side in SIDES_PX[:0:-1] if min(shape) >= 6 * side), SIDES_PX[0])
+
+
+def block_centres(shape: tuple[int, ...], side: int) -> np.ndarray:
+    """Return the centres (blocks y, blocks x, 2) of an image's blocks as x, y in pixels; the rim belongs to none."""
+    middles = []
+    for size in (shape[1], shape[0]):
+        first = np.arange(1, size - 1, side)
+        middles.append((first + np.minimum(first + side, size - 1) - 1) / 2)
+    return np.stack(np.meshgrid(*middles), axis=-1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sample_row(moving, matrix, y, out):
-    """Interpolate the moving image linearly along row y of the reference, NaN outside."""
-    rows, columns = moving.shape
-    nan = np.float32(np.nan)
-    for x in range(out.size):
-        d = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
-        u = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / d
-        v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / d
-        if u >= 0.0 and v >= 0.0 and u <= columns - 1.0 and v <= rows - 1.0:
-            iu, iv = min(int(u), columns - 2), min(int(v), rows - 2)
-            fu, fv = np.float32(u - iu), np.float32(v - iv)
-            top = moving[iv, iu] + fu * (moving[iv, iu + 1] - moving[iv, iu])
-            low = moving[iv + 1, iu] + fu * (moving[iv + 1, iu + 1] - moving[iv + 1, iu])
-            out[x] = top + fv * (low - top)
-        else:
-            out[x] = nan
+def accumulate(reference, mean, moving, matrix, gain, offset, half, side, every, table):
+    """Sum everything that one iteration needs, in one pass over the reference's rows.
+
+    A row of the moving image is interpolated when it is needed, and gradients are differences of neighbouring
+    rows and columns, so that each image is read once and nothing is stored. The sums are kept by block, for which
+    the coordinates are constant enough: weights, models and local means are applied to blocks afterwards.
+
+    Parameters
+    ----------
+    reference, moving : (y, x) float32
+        NaN is no data.
+    matrix : (3, 3) float64
+        Reference pixel to moving pixel.
+    mean, gain, offset : float32
+        ``reference - mean`` and ``gain * moving + offset`` are in the same units, with means near zero.
+    half : int
+        `sampling.LINEAR` or `sampling.CUBIC`.
+    side : int
+        One of `SIDES_PX`, see `block_side`.
+    every : int
+        Sums only every so many-th row of blocks.
+    table : (blocks y, blocks x, 16) float64
+        Filled with `SUMS`; those with g once are of 4 g, with g twice of 16 g^2, `cross` is four times itself.
+    """
+    rows, columns = reference.shape
+    width = table.shape[1] * side + 2
+    ring_r = np.full((3, width), np.float32(np.nan), np.float32)
+    ring_i = np.full((3, width), np.float32(np.nan), np.float32)
+    table[:] = 0.0
+    for by in range(0, table.shape[0], every):
+        first, end = 1 + by * side, min(1 + (by + 1) * side, rows - 1)
+        for y in range(first - 1, end + 1):
+            _subtract(reference[y], mean, ring_r[y % 3])
+            sample_row(moving, matrix, y, half, gain, offset, ring_i[y % 3, :columns])
+            if y > first:
+                above, here, below = (y - 2) % 3, (y - 1) % 3, y % 3
+                rows_of_three = (
+                    ring_r[above], ring_r[here], ring_r[below],
+                    ring_i[above], ring_i[here], ring_i[below],
+                )  # fmt: skip
+                if side == 64:
+                    _sums_64(*rows_of_three, table[by])
+                elif side == 32:
+                    _sums_32(*rows_of_three, table[by])
+                else:
+                    _sums_16(*rows_of_three, table[by])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _subtract(row, mean, out):
+    for x in range(row.size):
+        out[x] = row[x] - mean
+
+
+def _row_sums(side):
+    """Return the loop over one row for blocks of a width that the compiler knows, without which it is half as fast."""
+
+    def row_sums(r_above, r_here, r_below, i_above, i_here, i_below, table):
+        for block in range(table.shape[0]):
+            n = sum_r = sum_i = rr = ii = ri = _ZERO
+            gx_ = gy_ = gxr = gyr = gxi = gyi = gxx = gxy = gyy = cross = _ZERO
+            for x in range(side):
+                k = block * side + x
+                r, i = r_here[k + 1], i_here[k + 1]
+                rx, ry = r_here[k + 2] - r_here[k], r_below[k + 1] - r_above[k + 1]
+                ix, iy = i_here[k + 2] - i_here[k], i_below[k + 1] - i_above[k + 1]
+                # one NaN anywhere makes the sum NaN
+                probe = (r + i) + ((rx + ry) + (ix + iy))
+                ok = probe == probe
+                r, i = (r if ok else _ZERO), (i if ok else _ZERO)
+                rx, ry = (rx if ok else _ZERO), (ry if ok else _ZERO)
+                ix, iy = (ix if ok else _ZERO), (iy if ok else _ZERO)
+                n += _ONE if ok else _ZERO
+                gx, gy = rx + ix, ry + iy
+                sum_r += r
+                sum_i += i
+                rr += r * r
+                ii += i * i
+                ri += r * i
+                gx_ += gx
+                gy_ += gy
+                gxr += gx * r
+                gyr += gy * r
+                gxi += gx * i
+                gyi += gy * i
+                gxx += gx * gx
+                gxy += gx * gy
+                gyy += gy * gy
+                cross += rx * ix + ry * iy
+            row = table[block]
+            row[0] += n
+            row[1] += sum_r
+            row[2] += sum_i
+            row[3] += rr
+            row[4] += ii
+            row[5] += ri
+            row[6] += gx_
+            row[7] += gy_
+            row[8] += gxr
+            row[9] += gyr
+            row[10] += gxi
+            row[11] += gyi
+            row[12] += gxx
+            row[13] += gxy
+            row[14] += gyy
+            row[15] += cross
+
+    return row_sums
+
+
+_sums_16 = njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)(_row_sums(16))
+_sums_32 = njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)(_row_sums(32))
+_sums_64 = njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)(_row_sums(64))

@@ -1,0 +1,109 @@
+"""An image made ready for alignment: masked, smoothed, and at every resolution; what is done with it is in `search`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from glacierhpc.kernels.filters import halve, smooth, subtract_local_mean
+from glacierhpc.kernels.masks import masked, survey
+
+TOP_SIDE_PX = 64  # the start is searched at a resolution that brings the longer side to this
+LEAST_SIDE_PX = 16
+# At low resolution, structure above a quarter of the scene is illumination, haze and snow cover rather than terrain
+TOP_MEAN_RADIUS_PX = 6
+# The finest structure (under about 5 px) is rock and crevasses; sunlight and snow lines, which move with the season,
+# are coarser. On series of real glacier scenes a last look at 2 px halved the scatter of the shifts (median absolute
+# deviation 0.27 to 0.13 px on Jakobshavn).
+FINE_MEAN_RADIUS_PX = 2
+CLIP_DEVIATIONS = 4.0  # a cloud that no mask has found may not outvote the terrain
+
+
+class Prepared:
+    """An image ready for alignment: make it once, align it to many. Nothing is computed before it is needed.
+
+    Parameters
+    ----------
+    image : (y, x) float32
+        NaN is invalid; not copied, not changed.
+    """
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @cached_property
+    def pixels(self) -> int:
+        """Number of valid pixels."""
+        return int(survey(self.image)[0])
+
+    @cached_property
+    def levels(self) -> tuple[np.ndarray, ...]:
+        """The image smoothed (standard deviation 1 px), at half the resolution, a quarter and so on.
+
+        Pixel i of a level lies at 2 i + 0.5 of the one before. Smoothing lets through what both noise and
+        interpolation leave intact: against none it halves the error of a shift under 3 % noise.
+        """
+        levels = [smooth(self.image)]
+        while max(levels[-1].shape) > TOP_SIDE_PX and min(levels[-1].shape) >= 2 * LEAST_SIDE_PX:
+            levels.append(halve(levels[-1]))
+        return tuple(levels)
+
+    @cached_property
+    def brightness(self) -> tuple[float, float]:
+        """Mean and standard deviation, roughly: of the smallest level."""
+        values = self.levels[-1][np.isfinite(self.levels[-1])]
+        return (float(values.mean()), float(values.std())) if values.size else (0.0, 0.0)
+
+    def texture(self, level: int) -> np.ndarray | None:
+        """Return what is left of a level without its local means, clipped; None where there is no contrast."""
+        return _clipped(self.levels[level], TOP_MEAN_RADIUS_PX)
+
+    @cached_property
+    def fine(self) -> np.ndarray | None:
+        """The finest structure, clipped and smoothed, (y, x); None where there is no contrast."""
+        texture = _clipped(self.image, FINE_MEAN_RADIUS_PX)
+        return None if texture is None else smooth(texture)
+
+
+def prepare(image: np.ndarray, valid: np.ndarray | None = None) -> Prepared:
+    """Make an image ready for alignment.
+
+    Parameters
+    ----------
+    image : (y, x)
+        Any unit; values that are not finite are invalid.
+    valid : (y, x) bool, optional
+        Where the image may be used.
+    """
+    values = np.ascontiguousarray(image, np.float32)
+    if valid is not None:
+        return Prepared(masked(values, np.ascontiguousarray(valid, np.bool_)))
+    return Prepared(
+        np.where(np.isfinite(values), values, np.float32(np.nan)) if survey(values)[1] else values
+    )
+
+
+def _clipped(image: np.ndarray, radius: int) -> np.ndarray | None:
+    """Return the texture without outliers, of unit deviation; None where the image is flat."""
+    sample = image[:: max(1, image.shape[0] // 256)]
+    brightness = float(np.nanmax(np.abs(sample), initial=0.0)) if sample.size else 0.0
+    texture = subtract_local_mean(image, radius)
+    sample = texture[:: max(1, image.shape[0] // 256)]
+    sample = sample[np.isfinite(sample)]
+    if sample.size == 0:
+        return None
+    deviation = float(sample.std(dtype=np.float64))
+    # float32 keeps seven digits: less contrast than this is rounding
+    if not deviation > 1e-6 * brightness:
+        return None
+    spread = 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
+    limit = CLIP_DEVIATIONS * (spread if spread > 0.05 * deviation else deviation)
+    np.clip(texture, -limit, limit, out=texture)
+    texture *= np.float32(1.0 / np.clip(sample, -limit, limit).std(dtype=np.float64))
+    return texture

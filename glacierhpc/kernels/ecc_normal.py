@@ -1,0 +1,218 @@
+"""From block sums to a step: the weighted normal equations of an ECC iteration, and what each block says of it.
+
+The pass over the pixels is in `ecc_sums`, the iteration in `ecc`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+MAX_CONDITION = 1e6  # of the scaled Hessian
+MIN_DIRECTION = 1e-4  # least share of gradient energy across the strongest direction
+MIN_CONTRAST = 1e-6  # of the brightness: float32 keeps seven digits, less is rounding
+LEAST_NEWTON = 0.3  # the gradients' shared part is not told from noise below
+MIN_BLOCK_SHARE, MIN_BLOCK_PIXELS = 0.03, 16  # fewer pixels of a block say nothing for themselves
+# Blocks further off than so many deviations lose weight, and have none from the second on (Hampel's psi)
+HAMPEL = (3.0, 6.0)
+LEAST_NOISE = 1e-4  # of the reference's variance: images that differ by less are equal
+QUIET_QUANTILE = 0.4  # of the blocks' residual variances: what noise alone leaves
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What the blocks of one pass say, flattened: n of them."""
+
+    count: np.ndarray
+    """(n) pixels valid in both."""
+    rr: np.ndarray
+    """(n) sums of squares about the mean: reference, moving, and their product."""
+    ii: np.ndarray
+    ri: np.ndarray
+    on_r: np.ndarray
+    """(n, 2) gradient on the reference, and on the moving image."""
+    on_i: np.ndarray
+    hessian: np.ndarray
+    """(n, 3) xx, xy, yy of the mean gradient."""
+    cross: np.ndarray
+    """(n) inner product of the two images' gradients."""
+
+    @classmethod
+    def of(cls, table: np.ndarray, *, local: bool) -> Blocks:
+        """Take means out of the sums (blocks y, blocks x, 16): each block's own, or that of all."""
+        sums = table.reshape(-1, table.shape[-1]).T
+        n, r, i, rr, ii, ri = sums[:6]
+        g, on_r, on_i = 0.25 * sums[6:8].T, 0.25 * sums[8:10].T, 0.25 * sums[10:12].T
+        if local:
+            mean_r, mean_i = r / np.maximum(n, 1), i / np.maximum(n, 1)
+        else:
+            mean_r, mean_i = (np.full(len(n), values.sum() / max(n.sum(), 1)) for values in (r, i))
+        return cls(
+            count=n,
+            rr=rr - 2 * mean_r * r + n * mean_r**2,
+            ii=ii - 2 * mean_i * i + n * mean_i**2,
+            ri=ri - mean_r * i - mean_i * r + n * mean_r * mean_i,
+            on_r=on_r - g * mean_r[:, None],
+            on_i=on_i - g * mean_i[:, None],
+            hessian=sums[12:15].T / 16,
+            cross=sums[15] / 4,
+        )
+
+    @property
+    def rho(self) -> float:
+        """Correlation coefficient of all pixels, NaN where one image has no contrast."""
+        rr, ii = self.rr.sum(), self.ii.sum()
+        return float(self.ri.sum() / np.sqrt(rr * ii)) if rr > 0 and ii > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class Normal:
+    """The normal equations of one iteration, equations (15) to (20) of Evangelidis & Psarakis (2008)."""
+
+    pixels: int
+    rho: float
+    """Correlation coefficient, weighted as asked."""
+    gain: float
+    """Factor that brings the deviation of the moving image to that of the reference."""
+    hessian: np.ndarray
+    """(k, k) of the mean gradient."""
+    newton: float
+    """Share of it that both images have: by it the curvature of the correlation is smaller."""
+    on_reference: np.ndarray
+    on_moving: np.ndarray
+    rr: float
+    ri: float
+
+    @classmethod
+    def of(cls, blocks: Blocks, weights: np.ndarray, jacobian: np.ndarray) -> Normal:
+        """Sum blocks (n) with weights (n), for displacement fields (n, 2, k) at their centres."""
+        rr, ii, ri = (float(weights @ values) for values in (blocks.rr, blocks.ii, blocks.ri))
+        hessian, on_r, on_i = _sums(blocks.hessian, blocks.on_r, blocks.on_i, weights, jacobian)
+        energy = float(weights @ (blocks.hessian[:, 0] + blocks.hessian[:, 2]))
+        shared = float(weights @ blocks.cross) / energy if energy > 0 else 0.0
+        return cls(
+            pixels=int(blocks.count.sum()),
+            rho=ri / np.sqrt(rr * ii) if rr > 0 and ii > 0 else float("nan"),
+            gain=float(np.sqrt(rr / ii)) if rr > 0 and ii > 0 else float("nan"),
+            hessian=hessian,
+            newton=float(np.clip(shared, LEAST_NEWTON, 1.0)) if shared > LEAST_NEWTON / 2 else 1.0,
+            on_reference=on_r,
+            on_moving=on_i,
+            rr=rr,
+            ri=ri,
+        )
+
+    def solve(self) -> tuple[np.ndarray, float] | None:
+        """Return the step (k) and the gain it holds for, or None where the texture does not determine it."""
+        diagonal = np.sqrt(np.maximum(np.diag(self.hessian), 0.0))
+        least, most = np.linalg.eigvalsh(self.hessian[:2, :2])  # the two parameters of a shift come first
+        if not least > MIN_DIRECTION * most or not (diagonal > 0).all():
+            return None
+        scaled = self.hessian / np.outer(diagonal, diagonal)
+        if np.linalg.cond(scaled) > MAX_CONDITION:
+            return None
+        r, i = self.on_reference / diagonal, self.on_moving / diagonal
+        solved_r, solved_i = np.linalg.solve(scaled, np.stack([r, i], axis=1)).T
+        denominator = self.ri - r @ solved_i
+        if denominator > 0:
+            gain = (self.rr - r @ solved_r) / denominator
+        else:  # the correlation would be minimised: equation (20), the smallest admissible gain
+            norm = i @ solved_i
+            if norm <= 0:
+                return None
+            gain = max(np.sqrt(max(r @ solved_r, 0.0) / norm), (r @ solved_i - self.ri) / norm)
+        step = (solved_r - gain * solved_i) / diagonal / self.newton
+        return (step, float(gain)) if np.isfinite(step).all() else None
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sums(hessians, on_r, on_i, weights, jacobian):
+    count, _, k = jacobian.shape
+    hessian, sum_r, sum_i = np.zeros((k, k)), np.zeros(k), np.zeros(k)
+    for b in range(count):
+        weight = weights[b]
+        if weight == 0.0:
+            continue
+        xx, xy, yy = hessians[b, 0], hessians[b, 1], hessians[b, 2]
+        for p in range(k):
+            jx, jy = weight * jacobian[b, 0, p], weight * jacobian[b, 1, p]
+            sum_r[p] += jx * on_r[b, 0] + jy * on_r[b, 1]
+            sum_i[p] += jx * on_i[b, 0] + jy * on_i[b, 1]
+            for q in range(p + 1):
+                kx, ky = jacobian[b, 0, q], jacobian[b, 1, q]
+                hessian[p, q] += jx * (xx * kx + xy * ky) + jy * (xy * kx + yy * ky)
+    for p in range(k):
+        for q in range(p):
+            hessian[q, p] = hessian[p, q]
+    return hessian, sum_r, sum_i
+
+
+def residuals(blocks: Blocks, gain: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return each block's residual variance (n), and the pull (n, 2) that its residual has on a shift."""
+    squares = blocks.rr - 2 * gain * blocks.ri + gain**2 * blocks.ii
+    return np.maximum(squares, 0.0) / np.maximum(blocks.count, 1), blocks.on_r - gain * blocks.on_i
+
+
+def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
+    """Return weights (n) in [0, 1] that take from blocks what does not belong to the common picture.
+
+    A block whose residual is larger than noise explains (cloud, new snow, shadow) counts in inverse proportion to
+    its variance; one that pulls elsewhere than the others (moving ice) further than `HAMPEL` says loses the rest.
+    Equal blocks all have weight 1, so that nothing is lost where there is nothing to mistrust.
+    """
+    enough = blocks.count >= max(MIN_BLOCK_SHARE * side**2, MIN_BLOCK_PIXELS)
+    enough &= (blocks.rr > 0) & (blocks.ii > 0)
+    if np.count_nonzero(enough) < 4:
+        return np.ones(len(blocks.count))
+    variance, pull = residuals(blocks, gain)
+    variance = variance + LEAST_NOISE * blocks.rr[enough].sum() / blocks.count[enough].sum()
+    weights = np.minimum(1.0, np.quantile(variance[enough], QUIET_QUANTILE) / variance)
+    distance = deviations(blocks, variance, pull)
+    scale = np.sqrt(np.median(distance[enough] ** 2) / (2 * np.log(2)))  # the median of two squared normals
+    tiny = np.finfo(np.float64).tiny
+    far = np.clip((HAMPEL[1] - distance / max(scale, tiny)) / (HAMPEL[1] - HAMPEL[0]), 0.0, 1.0)
+    return np.where(enough, weights * far, 0.0)
+
+
+def deviations(blocks: Blocks, variance: np.ndarray, pull: np.ndarray) -> np.ndarray:
+    """Return how many standard deviations of its noise each block's pull (n, 2) is away from none."""
+    xx, xy, yy = blocks.hessian.T
+    determinant = np.maximum(xx * yy - xy**2, 1e-12 * (xx + yy) ** 2 + np.finfo(np.float64).tiny)
+    square = (yy * pull[:, 0] ** 2 - 2 * xy * pull[:, 0] * pull[:, 1] + xx * pull[:, 1] ** 2) / determinant
+    return np.sqrt(np.maximum(square, 0.0) / variance)
+
+
+def offsets(blocks: Blocks, pull: np.ndarray, newton: float) -> np.ndarray:
+    """Return the displacement (n, 2), px, that would set each block right by itself; NaN without texture."""
+    xx, xy, yy = blocks.hessian.T
+    determinant = xx * yy - xy**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x = (yy * pull[:, 0] - xy * pull[:, 1]) / determinant
+        y = (xx * pull[:, 1] - xy * pull[:, 0]) / determinant
+    flat = ~(determinant > MIN_DIRECTION * (xx + yy) ** 2)
+    return np.where(flat[:, None], np.nan, np.stack([x, y], axis=1) / newton)
+
+
+def covariance(
+    normal: Normal, weights: np.ndarray, pull: np.ndarray, jacobian: np.ndarray
+) -> np.ndarray | None:
+    """Return the covariance (k, k) of the parameters from the scatter of the blocks' pulls (the sandwich form).
+
+    It holds whatever the noise is made of, as long as it is independent between blocks; None from too few blocks.
+
+    References
+    ----------
+    White (1980), Econometrica 48(4), doi:10.2307/1912934
+    """
+    k = jacobian.shape[2]
+    used = np.count_nonzero(weights > 0)
+    if used < 2 * k:
+        return None
+    scores = weights[:, None] * np.einsum("nck,nc->nk", jacobian, pull)
+    try:
+        inverse = np.linalg.inv(normal.newton * normal.hessian)
+    except np.linalg.LinAlgError:
+        return None
+    return inverse @ (scores.T @ scores) @ inverse * (used / (used - k))

@@ -1,0 +1,101 @@
+"""The motion models of an alignment: their displacement fields, and matrices from their parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from glacierhpc.errors import unknown_name
+
+# Displacement fields (u_x, u_y) of each motion's parameters, as {(component, power of x, power of y): factor}
+_TRANSLATION = ({(0, 0, 0): 1}, {(1, 0, 0): 1})
+_LINEAR = ({(0, 1, 0): 1}, {(0, 0, 1): 1}, {(1, 1, 0): 1}, {(1, 0, 1): 1})
+_TURN, _ZOOM = {(0, 0, 1): -1, (1, 1, 0): 1}, {(0, 1, 0): 1, (1, 0, 1): 1}
+_PROJECTIVE = ({(0, 2, 0): -1, (1, 1, 1): -1}, {(0, 1, 1): -1, (1, 0, 2): -1})
+_FIELDS = {
+    "translation": _TRANSLATION,
+    "euclidean": (*_TRANSLATION, _TURN),
+    "similarity": (*_TRANSLATION, _TURN, _ZOOM),
+    "affine": (*_TRANSLATION, *_LINEAR),
+    "homography": (*_TRANSLATION, *_LINEAR, *_PROJECTIVE),
+}
+MOTIONS = tuple(_FIELDS)
+"""From two parameters to eight; each contains the ones before it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image's pixel coordinates brought to about [-1, 1], so that normal equations are well conditioned."""
+
+    centre_x: float
+    centre_y: float
+    half: float
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> Frame:
+        """Return the frame of an image (y, x)."""
+        return cls((shape[1] - 1) / 2, (shape[0] - 1) / 2, max(shape) / 2)
+
+    def scaled(self, points: np.ndarray) -> np.ndarray:
+        """Express pixel positions (n, 2) as x, y in the frame."""
+        return (points - (self.centre_x, self.centre_y)) / self.half
+
+    def to_pixels(self, matrix: np.ndarray) -> np.ndarray:
+        """Express a (3, 3) map of scaled coordinates in pixels."""
+        up = np.array([[self.half, 0, self.centre_x], [0, self.half, self.centre_y], [0, 0, 1]], np.float64)
+        return up @ matrix @ np.linalg.inv(up)
+
+
+def parameters(motion: str) -> int:
+    """Return the number of a motion's parameters."""
+    return len(_FIELDS[checked(motion)])
+
+
+def checked(motion: str) -> str:
+    """Return the name of a motion.
+
+    Raises
+    ------
+    InputError
+        For an unknown one.
+    """
+    if motion not in _FIELDS:
+        raise unknown_name("motion", motion, MOTIONS)
+    return motion
+
+
+def jacobian(motion: str, points: np.ndarray) -> np.ndarray:
+    """Return the displacement (n, 2, k) of scaled positions (n, 2) for a unit of each of k parameters."""
+    fields = _FIELDS[checked(motion)]
+    out = np.zeros((len(points), 2, len(fields)))
+    for parameter, field in enumerate(fields):
+        for (component, i, j), factor in field.items():
+            out[:, component, parameter] += factor * points[:, 0] ** i * points[:, 1] ** j
+    return out
+
+
+def increment(motion: str, p: np.ndarray) -> np.ndarray:
+    """Return the (3, 3) map of scaled coordinates for small parameters (k)."""
+    if motion == "translation":
+        linear = np.eye(2)
+    elif motion in ("euclidean", "similarity"):
+        zoom = 1.0 + (p[3] if motion == "similarity" else 0.0)
+        cos, sin = np.cos(p[2]), np.sin(p[2])
+        linear = zoom * np.array([[cos, -sin], [sin, cos]])
+    else:
+        linear = np.array([[1 + p[2], p[3]], [p[4], 1 + p[5]]])
+    bottom = p[6:8] if motion == "homography" else (0.0, 0.0)
+    return np.array([[*linear[0], p[0]], [*linear[1], p[1]], [*bottom, 1.0]])
+
+
+def corners(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the homogeneous coordinates (3, 4) of the centres of an image's corner pixels."""
+    x, y = shape[1] - 1.0, shape[0] - 1.0
+    return np.array([[0, x, 0, x], [0, 0, y, y], [1, 1, 1, 1]], np.float64)
+
+
+def corner_motion(matrix: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return the largest difference, pixels in x or y, between what two (3, 3) matrices make of the corners."""
+    first, second = (m @ corners(shape) for m in (matrix, other))
+    return float(np.abs(first[:2] / first[2] - second[:2] / second[2]).max())
