@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from glacierhpc.coreg.prepared import Prepared, prepare
-from glacierhpc.coreg.search import Search, SearchOptions, search
+from glacierhpc.coreg.search import AUTO, Search, SearchOptions, search
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.kernels.motions import MOTIONS, corners
 from glacierhpc.kernels.warp import as_homography
 
 # structure that moves (snow lines, sunlight) may correlate better unaligned, by chance: real scenes by up to 0.2
 MAX_CORRELATION_LOSS = 0.3
+MOTION_CHOICES = (*MOTIONS, AUTO)
 MIN_SIDE_PX = 16  # smaller images have fewer independent pixels than a homography has parameters
 
 
@@ -81,8 +82,9 @@ def align_pair(
     ----------
     reference, moving : (y, x) float32, or Prepared
         Any unit; NaN is invalid. Shapes may differ. `prepare` an image that is aligned more than once.
-    motion : {"translation", "euclidean", "similarity", "affine", "homography"}
-        2, 3, 4, 6 or 8 parameters.
+    motion : {"translation", "euclidean", "similarity", "affine", "homography", "auto"}
+        2, 3, 4, 6 or 8 parameters; "auto" takes the fewest, up to six, that the evidence supports: one with more must
+        move a corner by more than 0.1 px, and by more than four times its predicted error.
     reference_valid, moving_valid : (y, x) bool, optional
         Where each image may be used (no cloud, no nodata).
     stable : (y, x) bool, optional
@@ -162,8 +164,8 @@ def _check(
     moving_valid: np.ndarray | None,
     stable: np.ndarray | None,
 ) -> None:
-    if motion not in MOTIONS:
-        raise unknown_name("motion", motion, MOTIONS)
+    if motion not in MOTION_CHOICES:
+        raise unknown_name("motion", motion, MOTION_CHOICES)
     if len(reference.shape) != 2 or len(moving.shape) != 2:
         raise InputError(
             f"reference {reference.shape} and moving {moving.shape} must be (y, x): give one band at a time"
@@ -201,7 +203,7 @@ def _result(trial: _Trial, found: Search) -> AlignmentResult:
         shift_px=float(np.hypot(dx, dy)),
         shift_row_px=dy,
         shift_col_px=dx,
-        motion=trial.motion,
+        motion=found.motion,
         overlap_share=found.overlap_share,
         seconds=0.0,
         error_px=found.error_px,

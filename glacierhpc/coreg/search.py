@@ -12,7 +12,7 @@ import numpy as np
 from glacierhpc.coreg.prepared import Prepared
 from glacierhpc.kernels.coarse import coarse_shifts
 from glacierhpc.kernels.ecc import FAILURES, EccResult, Units, correlation, ecc
-from glacierhpc.kernels.motions import corner_motion
+from glacierhpc.kernels.motions import corner_motion, simplified
 
 MIN_PIXELS = 128
 CANDIDATES, RIVAL_SHARE = 4, 0.7  # starts that are followed: those with so much of the best one's correlation
@@ -28,6 +28,10 @@ SAME_RHO, MAX_MISTRUSTED = 0.95, 0.01
 # One more iteration is worth it while a step is this many times the predicted error: what a step leaves is a twentieth
 STEP_ERRORS = 4.0
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
+AUTO = "auto"
+# Of two motions the one with more parameters is taken where it moves a corner by more than this, and by more than so
+# many of its own predicted errors; at coarse levels by half a pixel of theirs, since the finer ones decide
+WORTH_PX, COARSE_WORTH_PX, WORTH_ERRORS = 0.1, 0.5, 4.0
 ROBUST_BLOCK_PX = 16  # on real series of 300 px the shifts scattered half as much as with 32
 # The finest structure is heard unless it correlates too little, leaves the coarser look, or predicts so much more error
 MIN_FINE_RHO, MAX_FINE_SHIFT_PX, MAX_FINE_ERRORS = 0.2, 1.0, 1.5
@@ -46,6 +50,7 @@ class SearchOptions:
     """The arguments of `align_pair` that steer the search."""
 
     motion: str
+    """One of `MOTIONS`, or `AUTO`: the one with the fewest parameters that the evidence supports, up to affine."""
     max_shift_px: float
     max_iterations: int
     epsilon: float
@@ -94,6 +99,7 @@ class _Descent:
 
     matrix: np.ndarray
     """(3, 3) in pixels of the next finer level."""
+    motion: str
     iterations: int
     same: bool
     """Whether both images show the same all over."""
@@ -129,42 +135,60 @@ def _descend(
     reference: Prepared, moving: Prepared, matrix: np.ndarray, top: int, options: SearchOptions
 ) -> _Descent:
     """Refine a start from level `top` to level 1, leaving out levels where both images clearly show the same."""
-    iterations, level, same = 0, top, False
+    iterations, level, same, motion = 0, top, False, "translation"
     while level > 0:
         step = _step_down(reference, moving, matrix, level, options)
-        sure = step.same and _motions_at(reference.levels[level].size, options.motion)[-1] == options.motion
-        following = max(1, level - JUMP) if sure and level > 1 else level - 1
-        matrix, iterations, same = step.matrix, iterations + step.iterations, step.same
+        matrix, motion, iterations, same = step.matrix, step.motion, iterations + step.iterations, step.same
+        sure = same and motion == options.motion and level > 1
+        following = max(1, level - JUMP) if sure else level - 1
         for _ in range(level - 1 - following):
             matrix = _finer(matrix)
         level = following
-    return _Descent(matrix, iterations, same)
+    if top == 0 and options.motion != AUTO:
+        motion = options.motion
+    return _Descent(matrix, motion, iterations, same)
 
 
 def _step_down(
     reference: Prepared, moving: Prepared, matrix: np.ndarray, level: int, options: SearchOptions
 ) -> _Descent:
     """Refine a matrix at one level."""
-    pair = reference.levels[level], moving.levels[level]
-    iterations, same = 0, False
-    for motion in _motions_at(pair[0].size, options.motion):
-        found = ecc(
-            *pair,
-            matrix,
-            motion=motion,
-            max_iterations=min(COARSE_ITERATIONS, options.max_iterations),
-            epsilon=1e-4,
-            min_step_px=HALF_STEP_PX if level == 1 else COARSE_STEP_PX,
-            min_pixels=32,
-            interpolation="cubic" if level == 1 else "linear",
-            local=True,
-            robust=options.robust,
-            units=_units(reference, moving),
-        )
+    shape, best = reference.levels[level].shape, matrix
+    iterations, same, chosen = 0, False, "translation"
+    for motion in _motions_at(shape[0] * shape[1], options.motion):
+        start = simplified(matrix, motion, shape) if options.motion == AUTO else best
+        found = _at_level(reference, moving, start, motion, level, options)
         iterations += found.iterations
-        if found.status not in FAILURES and not _lost(found.matrix, matrix, motion, pair[0].shape):
-            matrix, same = found.matrix, _same(found)
-    return _Descent(_finer(matrix), iterations, same)
+        if found.status in FAILURES or _lost(found.matrix, start, motion, shape):
+            continue
+        if options.motion != AUTO or motion == "translation" or _worth(found, best, level, shape):
+            best, same, chosen = found.matrix, _same(found), motion
+    return _Descent(_finer(best), chosen, iterations, same)
+
+
+def _at_level(
+    reference: Prepared, moving: Prepared, start: np.ndarray, motion: str, level: int, options: SearchOptions
+) -> EccResult:
+    return ecc(
+        reference.levels[level],
+        moving.levels[level],
+        start,
+        motion=motion,
+        max_iterations=min(COARSE_ITERATIONS, options.max_iterations),
+        epsilon=1e-4,
+        min_step_px=HALF_STEP_PX if level == 1 else COARSE_STEP_PX,
+        min_pixels=32,
+        interpolation="cubic" if level == 1 else "linear",
+        local=True,
+        robust=options.robust,
+        units=_units(reference, moving),
+    )
+
+
+def _worth(found: EccResult, simpler: np.ndarray, level: int, shape: tuple[int, ...]) -> bool:
+    """Return whether a motion with more parameters moves a corner by more than its own error explains."""
+    least_px = WORTH_PX / 2 if level == 1 else COARSE_WORTH_PX
+    return corner_motion(found.matrix, simpler, shape) > max(least_px, WORTH_ERRORS * found.error_px)
 
 
 def _units(reference: Prepared, moving: Prepared) -> Units:
@@ -180,12 +204,12 @@ def _same(found: EccResult) -> bool:
 
 
 def _motions_at(pixels: int, motion: str) -> list[str]:
-    """Return the motions that a level of so many pixels determines, one after another."""
+    """Return the motions that are tried at a level of so many pixels, one after another."""
     if motion == "translation" or pixels < PARAMETRIC_PIXELS:
         return ["translation"]
     if pixels < FULL_PIXELS:
         return ["translation", "euclidean" if motion == "euclidean" else "similarity"]
-    return [motion]
+    return ["translation", "euclidean", "similarity", "affine"] if motion == AUTO else [motion]
 
 
 def _lost(matrix: np.ndarray, start: np.ndarray, motion: str, shape: tuple[int, ...]) -> bool:
@@ -195,6 +219,7 @@ def _lost(matrix: np.ndarray, start: np.ndarray, motion: str, shape: tuple[int, 
 def _finish(reference: Prepared, moving: Prepared, descent: _Descent, options: SearchOptions) -> Search:
     """Refine at full size: on everything where both show the same all over, else on what agrees."""
     pair = reference.levels[0], moving.levels[0]
+    options = replace(options, motion=descent.motion)
     plain = descent.same or not options.robust
     units = _units(reference, moving)
     found = _at_full_size(pair, descent.matrix, options, units, robust=not plain)

@@ -15,6 +15,7 @@ MIN_DIRECTION = 1e-4  # least share of gradient energy across the strongest dire
 MIN_CONTRAST = 1e-6  # of the brightness: float32 keeps seven digits, less is rounding
 LEAST_NEWTON = 0.3  # the gradients' shared part is not told from noise below
 MIN_BLOCK_SHARE, MIN_BLOCK_PIXELS = 0.03, 16  # fewer pixels of a block say nothing for themselves
+LEAST_OFFSET_PX = 1e-3
 # Blocks further off than so many deviations lose weight, and have none from the second on (Hampel's psi)
 HAMPEL = (3.0, 6.0)
 LEAST_NOISE = 1e-4  # of the reference's variance: images that differ by less are equal
@@ -159,7 +160,8 @@ def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
     """Return weights (n) in [0, 1] that take from blocks what does not belong to the common picture.
 
     A block whose residual is larger than noise explains (cloud, new snow, shadow) counts in inverse proportion to
-    its variance; one that pulls elsewhere than the others (moving ice) further than `HAMPEL` says loses the rest.
+    its variance; one that lies further off than `HAMPEL` says (moving ice) loses the rest. Typical is what the blocks
+    with most information lie off.
     Equal blocks all have weight 1, so that nothing is lost where there is nothing to mistrust.
     """
     enough = blocks.count >= max(MIN_BLOCK_SHARE * side**2, MIN_BLOCK_PIXELS)
@@ -169,19 +171,21 @@ def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
     variance, pull = residuals(blocks, gain)
     variance = variance + LEAST_NOISE * blocks.rr[enough].sum() / blocks.count[enough].sum()
     weights = np.minimum(1.0, np.quantile(variance[enough], QUIET_QUANTILE) / variance)
-    distance = deviations(blocks, variance, pull)
-    scale = np.sqrt(np.median(distance[enough] ** 2) / (2 * np.log(2)))  # the median of two squared normals
-    tiny = np.finfo(np.float64).tiny
-    far = np.clip((HAMPEL[1] - distance / max(scale, tiny)) / (HAMPEL[1] - HAMPEL[0]), 0.0, 1.0)
+    length = np.hypot(*offsets(blocks, pull, 1.0).T)
+    known = enough & np.isfinite(length)
+    if not known.any():
+        return np.where(enough, weights, 0.0)
+    information = (blocks.hessian[:, 0] + blocks.hessian[:, 2]) / variance
+    typical = _weighted_median(length[known], information[known]) / np.sqrt(2 * np.log(2))  # of a Rayleigh law
+    distance = np.where(known, length, 0.0) / max(typical, LEAST_OFFSET_PX)
+    far = np.clip((HAMPEL[1] - distance) / (HAMPEL[1] - HAMPEL[0]), 0.0, 1.0)
     return np.where(enough, weights * far, 0.0)
 
 
-def deviations(blocks: Blocks, variance: np.ndarray, pull: np.ndarray) -> np.ndarray:
-    """Return how many standard deviations of its noise each block's pull (n, 2) is away from none."""
-    xx, xy, yy = blocks.hessian.T
-    determinant = np.maximum(xx * yy - xy**2, 1e-12 * (xx + yy) ** 2 + np.finfo(np.float64).tiny)
-    square = (yy * pull[:, 0] ** 2 - 2 * xy * pull[:, 0] * pull[:, 1] + xx * pull[:, 1] ** 2) / determinant
-    return np.sqrt(np.maximum(square, 0.0) / variance)
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, 0.5 * reached[-1])])
 
 
 def offsets(blocks: Blocks, pull: np.ndarray, newton: float) -> np.ndarray:

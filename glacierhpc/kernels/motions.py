@@ -89,6 +89,21 @@ def increment(motion: str, p: np.ndarray) -> np.ndarray:
     return np.array([[*linear[0], p[0]], [*linear[1], p[1]], [*bottom, 1.0]])
 
 
+def simplified(matrix: np.ndarray, motion: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the (3, 3) matrix of a motion, up to affine, nearest to a matrix at the centre of an image (y, x)."""
+    centre = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2, 1.0])
+    u, v, w = matrix @ centre
+    linear = matrix[:2, :2] / matrix[2, 2]
+    if motion == "translation":
+        linear = np.eye(2)
+    elif motion in ("euclidean", "similarity"):
+        cos, sin = linear[0, 0] + linear[1, 1], linear[1, 0] - linear[0, 1]
+        zoom = np.hypot(cos, sin) / 2 if motion == "similarity" else 1.0
+        linear = zoom * np.array([[cos, -sin], [sin, cos]]) / np.hypot(cos, sin)
+    shift = np.array([u / w, v / w]) - linear @ centre[:2]
+    return np.array([[*linear[0], shift[0]], [*linear[1], shift[1]], [0.0, 0.0, 1.0]])
+
+
 def corners(shape: tuple[int, ...]) -> np.ndarray:
     """Return the homogeneous coordinates (3, 4) of the centres of an image's corner pixels."""
     x, y = shape[1] - 1.0, shape[0] - 1.0
