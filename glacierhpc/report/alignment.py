@@ -24,7 +24,7 @@ def intro(run: RunFiles) -> str:
         if on_stable_ground(run)
         else "judged over the whole area, moving ice included"
     )
-    return f"Scenes of one place lie up to a few pixels apart. Each is shifted onto a common reference, {ground}."
+    return f"Scenes of one place lie up to a few pixels apart. Each is moved onto a common frame, {ground}."
 
 
 def meaning(run: RunFiles) -> list[Block]:
@@ -32,14 +32,14 @@ def meaning(run: RunFiles) -> list[Block]:
     rows = alignment_rows(run)
     ground = "outside the glaciers" if on_stable_ground(run) else "anywhere in the area, moving ice included,"
     terms = [
-        ("shift", "How far the scene lay from the reference. It was taken out and is no error; down and right count "
-                  "as positive."),
+        ("shift", "How far the scene lay from where all scenes together put it. It was taken out and is no error "
+                  "left; down and right count as positive."),
         ("misfit", f"What small windows of the ground {ground} are still apart, the median of their offsets. It "
                    f"holds the measurement's own noise, 0.05 to 0.1 px."),
         ("correlation", "How alike scene and reference look, 1 at most. Snow, shadows and clouds lower it without "
                         "any shift, so a low value alone condemns no scene."),
-        ("predicted error", "One standard error of the shift, from how much parts of the scene disagree. It says "
-                            "nothing of what all parts have in common."),
+        ("predicted error", "One standard error of where the scene was put, from how much its parts and its links "
+                            "scatter. It says nothing of what they all have in common."),
         ("closure", "Scene A to B and on to C, against A to C directly: what is left over. It shows errors that a good "
                     "fit to one reference hides, but none that belong to one scene, such as its shadows."),
         ("verdict", "Refused scenes are left out of all that follows. Doubtful ones are used: they fit worse than "

@@ -40,7 +40,9 @@ def shifts(run: RunFiles) -> list[Block]:
     how_far = f"median length {number(middle)} px{in_metres}"
     error = median(good["error_px"])
     rings = f"rings every {_ring_step(reach):g} px"
-    said = [f"How far each scene lay from the reference, {how_far}: over time, and by direction ({rings})."]
+    said = [
+        f"How far each scene lay from the common frame, {how_far}: over time, and by direction ({rings})."
+    ]
     if np.isfinite(error):
         hidden = "; most are hidden by their dot" if error < DOT * reach else ""
         said.append(f"Bars: predicted error, median {number(error, 2)} px{hidden}.")

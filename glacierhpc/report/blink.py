@@ -100,6 +100,10 @@ def blink(run: RunFiles) -> list[Block]:
         "are enough. Upper and lower row have the same contrast; where a scene has no data its reference stays. "
         "Snow, shadows and moving ice change in both rows."
     )
+    if "whole pixels" in str(cubes.aligned.attrs.get("alignment", "")):
+        caption += (
+            " Scenes of this run are moved by whole pixels only: up to half a pixel is left in the lower row."
+        )
     return [Blink(tuple(columns), caption)]
 
 

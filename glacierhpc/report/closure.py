@@ -24,6 +24,7 @@ KINDS = {
     "reference": "scene to reference",
     "neighbour": "scene to scene",
     "rescue": "scene to scene, where the reference failed",
+    "georeferencing": "reference to reference, as their scenes lie",
 }
 BINS = 24
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_scene_is_compared_with_others_of_its_season() -> None:
     # two others of its season are too few for a median without clouds
     assert blink.companions(rows, rows.iloc[4]) == ["f", "c", "d", "b", "a", "g"]
     assert blink.companions(rows.assign(season=""), rows.iloc[0].copy()) == ["f", "e", "c", "d", "b", "g"]
+
+
+def test_scenes_that_were_not_resampled_are_said_to_jump(copied_run: Path) -> None:
+    store = copied_run / "aligned.zarr" / "zarr.json"
+    described = json.loads(store.read_text())
+    described["attributes"]["alignment"] = "moved by whole pixels"
+    store.write_text(json.dumps(described))
+    (block,) = blink.blink(RunFiles(copied_run))
+    assert isinstance(block, Blink) and "up to half a pixel is left" in block.caption
+    described["attributes"]["alignment"] = "resampled once, cubic kernel"
+    store.write_text(json.dumps(described))
+    (block,) = blink.blink(RunFiles(copied_run))
+    assert isinstance(block, Blink) and "half a pixel" not in block.caption
 
 
 def test_one_scene_has_nothing_to_be_compared_with(copied_run: Path) -> None:
