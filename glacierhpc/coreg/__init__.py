@@ -1,19 +1,30 @@
-"""Co-registration: one pair of images, or all scenes of a cube against a common reference.
+"""Co-registration: one pair of images, a stack of them, or all scenes of a cube.
 
-Start with `align_pair`; `align_cube` applies it to a cube on disk. A scene that cannot be aligned is a
-result with a reason, never an exception. The arithmetic is in `glacierhpc.kernels`.
+Start with `align_pair`; `align_stack` places many images at once, `align_cube` those of a cube on disk. A scene that
+cannot be aligned is a result with a reason, never an exception. The arithmetic is in `glacierhpc.kernels`.
 """
 
+from glacierhpc.coreg.aligned import scene_transform
 from glacierhpc.coreg.cube import align_cube
+from glacierhpc.coreg.links import Link, closure
+from glacierhpc.coreg.network import Network, adjust
 from glacierhpc.coreg.pair import AlignmentResult, align_pair
 from glacierhpc.coreg.reference import reference_image
 from glacierhpc.coreg.residual import local_offsets, stable_residual_px
+from glacierhpc.coreg.stack import StackResult, align_stack
 
 __all__ = [
     "AlignmentResult",
+    "Link",
+    "Network",
+    "StackResult",
+    "adjust",
     "align_cube",
     "align_pair",
+    "align_stack",
+    "closure",
     "local_offsets",
     "reference_image",
+    "scene_transform",
     "stable_residual_px",
 ]

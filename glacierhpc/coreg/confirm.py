@@ -15,6 +15,7 @@ from glacierhpc.kernels.warp import warp
 
 # a right alignment raises the residual by its noise, 0.1 px; wrong ones of real scenes raised it by 0.66 px and more
 MAX_RESIDUAL_RISE_PX = 0.4
+MAX_WINDOWS = 64  # their median has an error of 0.02 px; more would cost more time than the alignment
 WINDOW_PASSES = 3  # windows that are far apart share less and see their offset a fifth too short
 
 
@@ -37,7 +38,7 @@ def confirmed(
     window_px = fitting_window_px(usable if stable is None else usable & stable, window_px)
 
     def offsets(image: np.ndarray) -> np.ndarray:
-        return local_offsets(reference, image, window_px=window_px, stable=stable)
+        return local_offsets(reference, image, window_px=window_px, stable=stable, most=MAX_WINDOWS)
 
     def residual_of(matrix: np.ndarray) -> float:
         # moving a scene costs windows at its rim: what is left of them may be few, but is heard

@@ -1,22 +1,30 @@
-"""The common reference of a cube: the temporal median, made block by block.
+"""References of a stack: temporal medians of all scenes and of those of each season, made block by block.
 
-The alignment against it is in `cube`.
+The alignment against them is in `stack`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
 
-from glacierhpc.cube import CHUNK_PX, open_cube
+from glacierhpc.coreg.sources import ImageSource
+from glacierhpc.cube import CHUNK_PX
 from glacierhpc.errors import InputError
 from glacierhpc.fanout import Tally, run_all
 from glacierhpc.kernels.filters import temporal_median
 from glacierhpc.kernels.warp import KERNELS, warp
+from glacierhpc.seasons import days_apart
 
 BLOCK_BYTES = 64 * 1024**2  # of the stack that a block of the reference is made from
 MAX_REFERENCE_SCENES = 60  # spread evenly; a median of more changes nothing and costs reading
+MIN_SEASON_SCENES = (
+    5  # of three, each is itself the median at a third of the pixels and is found where it lay
+)
+SEASONS = ("DJF", "MAM", "JJA", "SON")
+"""Meteorological seasons by the initials of their months: names that hold on both hemispheres."""
 
 
 def reference_image(stack: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -42,11 +50,50 @@ def reference_image(stack: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, n
     return image, ~np.isnan(image)
 
 
-def reference_blocks(shape: tuple[int, int], scenes: int) -> list[tuple[slice, slice]]:
-    """Return the rows and columns of the blocks that the median of so many scenes is made in."""
-    count = min(scenes, MAX_REFERENCE_SCENES)
+def season_groups(times: np.ndarray, counted: np.ndarray, least: int = MIN_SEASON_SCENES) -> list[str]:
+    """Return the season that each date belongs to, seasons with few scenes joined to the nearest one.
+
+    Parameters
+    ----------
+    times : (n,) datetime64
+    counted : (n,) bool
+        The scenes that a reference can be made of.
+    least : int
+        Counted scenes under which a season has no reference of its own.
+
+    Returns
+    -------
+    list of str
+        ``"JJA"``, ``"MAM+JJA"``; ``"all"`` where one group is left.
+    """
+    months = times.astype("datetime64[M]").astype(int) % 12 + 1
+    season = np.array([(month % 12) // 3 for month in months], int)
+    groups = [{number} for number in range(len(SEASONS)) if (season == number).any()]
+    while len(groups) > 1:
+        sizes = [int(counted[np.isin(season, list(group))].sum()) for group in groups]
+        if min(sizes) >= least:
+            break
+        smallest = groups.pop(sizes.index(min(sizes)))
+        here = times[np.isin(season, list(smallest))]
+        apart = [
+            float(np.median(days_apart(here[:, None], times[np.isin(season, list(group))])))
+            for group in groups
+        ]
+        groups[apart.index(min(apart))] |= smallest
+    if len(groups) == 1:
+        return ["all"] * len(times)
+    names = {number: "+".join(SEASONS[i] for i in sorted(group)) for group in groups for number in group}
+    return [names[number] for number in season]
+
+
+Blocks = list[tuple[slice, slice]]
+
+
+def reference_blocks(shape: tuple[int, int], scenes: int) -> Blocks:
+    """Return the rows and columns of the blocks that medians of a stack of so many scenes are made in."""
     side = CHUNK_PX
-    while count * side * side * 5 > BLOCK_BYTES and side > 64:
+    most = min(scenes, (len(SEASONS) + 1) * MAX_REFERENCE_SCENES)
+    while most * side * side * 5 > BLOCK_BYTES and side > 64:
         side //= 2
     return [
         (slice(y, min(y + side, shape[0])), slice(x, min(x + side, shape[1])))
@@ -55,42 +102,74 @@ def reference_blocks(shape: tuple[int, int], scenes: int) -> list[tuple[slice, s
     ]
 
 
-def write_reference(
-    path: str,
-    cube: str,
-    shape: tuple[int, int],
-    matrices: np.ndarray,
-    band: int,
-    executor: Executor | None,
+def make_medians(
+    source: ImageSource,
+    members: Mapping[str, Sequence[int]],
+    matrices: Mapping[int, np.ndarray],
+    blocks: Blocks,
+    *,
+    overall: str = "",
+    executor: Executor | None = None,
     tally: Tally | None = None,
-) -> None:
-    """Write the temporal median of the scenes that have a matrix, block by block, as raw float32 (y, x)."""
-    scenes = np.flatnonzero(np.isfinite(matrices).all(axis=(1, 2)))
-    count = min(len(scenes), MAX_REFERENCE_SCENES)
-    chosen = scenes[np.linspace(0, len(scenes) - 1, count).round().astype(int)]
-    blocks = reference_blocks(shape, len(matrices))
-    calls = ((cube, chosen, matrices[chosen], band, y, x) for y, x in blocks)
-    out = np.memmap(path, np.float32, "w+", shape=shape)
+) -> dict[str, np.ndarray]:
+    """Return temporal medians (y, x) float32 by name, every scene resampled once through its matrix.
+
+    Parameters
+    ----------
+    members : mapping of name to positions
+        The scenes of each median; of many, some spread evenly.
+    matrices : mapping of position to (3, 3)
+        Pixel of the frame to pixel of the scene.
+    blocks : list of (slice, slice)
+        See `reference_blocks`.
+    overall : str, optional
+        Name of one more, the median of all these medians: every season counts alike, and it costs next to nothing.
+    """
+    chosen = {name: _spread(sorted(scenes)) for name, scenes in members.items()}
+    scenes = sorted({index for some in chosen.values() for index in some})
+    names = [*chosen, overall] if overall else list(chosen)
+    out = {name: np.empty(source.shape, np.float32) for name in names}
+    places = [[scenes.index(i) for i in some] for some in chosen.values()]
+    part, through = source.only(scenes), [matrices[i] for i in scenes]
+    calls = ((part, scenes, through, places, bool(overall), y, x) for y, x in blocks)
     for block, values in zip(blocks, run_all(executor, _median_block, calls, tally=tally), strict=True):
-        out[block] = values
-    out.flush()
+        for image, median in zip(out.values(), values):
+            image[block] = median
+    return out
 
 
 def _median_block(
-    cube: str, scenes: np.ndarray, matrices: np.ndarray, band: int, y: slice, x: slice
-) -> np.ndarray:
-    """Return the median of one block, every scene resampled through its matrix."""
-    dataset = open_cube(cube)
-    shape = y.stop - y.start, x.stop - x.start
-    stack = np.empty((len(scenes), *shape), np.float32)
+    source: ImageSource,
+    scenes: list[int],
+    matrices: list[np.ndarray],
+    members: list[list[int]],
+    overall: bool,
+    y: slice,
+    x: slice,
+) -> list[np.ndarray]:
+    """Return one block of each median, every scene resampled through its matrix."""
+    stack = np.empty((len(scenes), y.stop - y.start, x.stop - x.start), np.float32)
     # one date at a time: an index list would decode every chunk between them too
     for i, (scene, matrix) in enumerate(zip(scenes, matrices)):
-        rows, columns = _reach(matrix, y, x, dataset["data"].shape[2:])
-        part = dataset.isel(time=scene, y=rows, x=columns)
-        values, valid = part["data"][band].to_numpy(), part["valid"].to_numpy()
+        if np.array_equal(matrix, np.eye(3)):
+            stack[i] = source.read(scene, y, x)
+            continue
+        rows, columns = _reach(matrix, y, x, source.shape)
         there = _offset(-columns.start, -rows.start) @ matrix @ _offset(x.start, y.start)
-        stack[i], _ = warp(values, there, out_shape=shape, valid=valid, kernel="cubic")
-    return reference_image(stack, np.ones(stack.shape, bool))[0]
+        stack[i] = warp(source.read(scene, rows, columns), there, out_shape=stack.shape[1:], kernel="cubic")[
+            0
+        ]
+    medians = [_median(stack if len(some) == len(scenes) else stack[some]) for some in members]
+    return [*medians, _median(np.stack(medians))] if overall else medians
+
+
+def _median(stack: np.ndarray) -> np.ndarray:
+    return np.asarray(temporal_median(stack, np.ones(stack.shape, np.bool_)))
+
+
+def _spread(scenes: list[int]) -> list[int]:
+    count = min(len(scenes), MAX_REFERENCE_SCENES)
+    return [scenes[i] for i in np.linspace(0, len(scenes) - 1, count).round().astype(int)]
 
 
 def _reach(matrix: np.ndarray, y: slice, x: slice, shape: tuple[int, ...]) -> tuple[slice, slice]:

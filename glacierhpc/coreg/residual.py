@@ -6,6 +6,7 @@ An independent check of the alignment: phase correlation sees none of the alignm
 from __future__ import annotations
 
 import numpy as np
+from scipy import fft
 
 MAX_WINDOWS = 400  # more do not make a median better, only slower
 MIN_WINDOWS = 4
@@ -21,6 +22,7 @@ def local_offsets(
     *,
     window_px: int = 48,
     stable: np.ndarray | None = None,
+    most: int = MAX_WINDOWS,
 ) -> np.ndarray:
     """Return the sub-pixel offsets of windows of `second` against `first` by phase correlation.
 
@@ -31,12 +33,14 @@ def local_offsets(
     window_px : int, default 48
     stable : (y, x) bool, optional
         Windows must lie on it with 90 % of their pixels.
+    most : int
+        Windows to look at, spread evenly.
 
     Returns
     -------
     (n, 2) float64
-        x, y offsets in pixels of those windows (at most `MAX_WINDOWS`, spread evenly) that have 90 % valid
-        pixels and a clear peak: what `first` shows at x is at x + offset in `second`.
+        x, y offsets in pixels of those windows that have 90 % valid pixels and a clear peak: what `first` shows
+        at x is at x + offset in `second`.
 
     References
     ----------
@@ -46,19 +50,21 @@ def local_offsets(
     if stable is not None:
         usable &= stable
     windows = _windows(usable, window_px)
+    if len(windows) > most:
+        windows = windows[np.linspace(0, len(windows) - 1, most).astype(int)]
     if len(windows) == 0:
         return np.empty((0, 2))
     a = np.stack([first[y : y + window_px, x : x + window_px] for y, x in windows])
     b = np.stack([second[y : y + window_px, x : x + window_px] for y, x in windows])
     ok = np.isfinite(a) & np.isfinite(b)
-    taper = np.outer(np.hanning(window_px + 2)[1:-1], np.hanning(window_px + 2)[1:-1])
-    spectra = [np.fft.rfft2(_centred(values, ok) * taper) for values in (a, b)]
+    taper = np.outer(np.hanning(window_px + 2)[1:-1], np.hanning(window_px + 2)[1:-1]).astype(np.float32)
+    spectra = [fft.rfft2(_centred(values, ok) * taper) for values in (a, b)]
     cross = np.conj(spectra[0]) * spectra[1]
     magnitude = np.abs(cross)
     floor = 1e-6 * magnitude.mean(axis=(1, 2), keepdims=True) + 1e-30
     whitened = cross / np.maximum(magnitude, floor) ** WHITENING * _low_pass(window_px)
-    surface = np.fft.irfft2(whitened, (window_px, window_px))
-    highest = np.fft.irfft2(np.abs(whitened), (window_px, window_px))[:, 0, 0]
+    surface = fft.irfft2(whitened, (window_px, window_px))
+    highest = _height_of_equal_phases(np.abs(whitened), window_px)
     offsets, peaks = _peaks(surface)
     least = min(MIN_PEAK * np.sqrt(48.0 / window_px), MAX_MIN_PEAK)
     return offsets[peaks > least * np.maximum(highest, 1e-30)]
@@ -81,25 +87,33 @@ def stable_residual_px(offsets: np.ndarray, *, least: int = MIN_WINDOWS) -> floa
 
 
 def _windows(usable: np.ndarray, window_px: int) -> np.ndarray:
-    """Upper left corners (n, 2) of the windows with enough usable pixels, evenly thinned."""
+    """Upper left corners (n, 2) of the windows with enough usable pixels."""
     rows, columns = (size // window_px for size in usable.shape)
     blocks = usable[: rows * window_px, : columns * window_px]
     share = blocks.reshape(rows, window_px, columns, window_px).mean(axis=(1, 3))
-    found = np.argwhere(share >= MIN_VALID_SHARE) * window_px
-    if len(found) > MAX_WINDOWS:
-        found = found[np.linspace(0, len(found) - 1, MAX_WINDOWS).astype(int)]
-    return found
+    return np.asarray(np.argwhere(share >= MIN_VALID_SHARE) * window_px)
 
 
 def _centred(values: np.ndarray, ok: np.ndarray) -> np.ndarray:
-    mean = np.where(ok, values, 0.0).sum(axis=(1, 2), keepdims=True) / ok.sum(axis=(1, 2), keepdims=True)
-    return np.where(ok, values - mean, 0.0)
+    zero = np.float32(0)
+    count = ok.sum(axis=(1, 2), keepdims=True, dtype=np.float32)
+    mean = np.where(ok, values, zero).sum(axis=(1, 2), keepdims=True, dtype=np.float64) / count
+    return np.where(ok, values - mean.astype(np.float32), zero)
+
+
+def _height_of_equal_phases(magnitude: np.ndarray, size: int) -> np.ndarray:
+    """Return the peaks (n,) that spectra (n, size, size // 2 + 1) would have if all phases were equal."""
+    # half spectra: every column but the first, and the last of an even size, stands for two
+    total = 2 * magnitude.sum(axis=(1, 2)) - magnitude[:, :, 0].sum(axis=1)
+    if size % 2 == 0:
+        total -= magnitude[:, :, -1].sum(axis=1)
+    return np.asarray(total / size**2)
 
 
 def _low_pass(size: int) -> np.ndarray:
     """Gaussian over frequencies: it widens the peak to a Gaussian of about one pixel, easy to interpolate."""
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
-    return np.exp(-2.0 * np.pi**2 * (fx**2 + fy**2))
+    return np.asarray(np.exp(-2.0 * np.pi**2 * (fx**2 + fy**2)), np.float32)
 
 
 def _peaks(surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

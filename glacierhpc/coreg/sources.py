@@ -1,0 +1,182 @@
+"""Where the images of a stack come from: arrays in memory, or one band of a cube on disk.
+
+Tasks on workers read what they need themselves; what they do with it is in `stack_tasks` and `reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from glacierhpc.coreg.prepared import Prepared, prepare
+from glacierhpc.cube import open_cube
+from glacierhpc.fanout import run_all
+from glacierhpc.kernels.filters import halve
+
+WHOLE = slice(None)
+DOUBLING = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
+"""Pixel i of a halved image lies at 2 i + 0.5."""
+_HALVE_REACH = 2  # pixels that a halved pixel sees beyond its own two, rounded up to even
+
+
+class ImageSource(Protocol):
+    """Images by their position, all on one grid."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    def read(self, index: int, y: slice = WHOLE, x: slice = WHOLE) -> np.ndarray:
+        """Return an image or a part of it, (y, x) float32, NaN where invalid; the caller's own copy."""
+
+    def only(self, indices: Sequence[int]) -> ImageSource:
+        """Return what a task on these images has to be sent."""
+
+    def halved(self, executor: Executor | None) -> ImageSource:
+        """Return the same images at half the resolution."""
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images in memory."""
+
+    images: Mapping[int, np.ndarray]
+    """(y, x) by position; NaN is invalid."""
+    valid: Mapping[int, np.ndarray]
+    """(y, x) bool; may be empty."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = next(iter(self.images.values())).shape
+        return rows, columns
+
+    def read(self, index: int, y: slice = WHOLE, x: slice = WHOLE) -> np.ndarray:
+        """Return an image or a part of it."""
+        image = self.images[index][y, x]
+        if index not in self.valid:
+            return np.array(image, np.float32, order="C")
+        return np.where(self.valid[index][y, x], image, np.float32(np.nan)).astype(np.float32, copy=False)
+
+    def only(self, indices: Sequence[int]) -> ArrayImages:
+        """Return the same images without those that a task does not look at."""
+        return ArrayImages(
+            {i: self.images[i] for i in indices}, {i: self.valid[i] for i in indices if i in self.valid}
+        )
+
+    def halved(self, executor: Executor | None) -> ArrayImages:
+        """Return the images at half the resolution, all made now."""
+        calls = ((self.only([i]), i) for i in self.images)
+        return ArrayImages(dict(zip(self.images, run_all(executor, _halved_image, calls))), {})
+
+
+@dataclass(frozen=True)
+class CubeImages:
+    """One band of a cube on disk, its observed pixels only."""
+
+    path: str
+    band: str
+    shape: tuple[int, int]
+    order: tuple[int, ...]
+    """Place on the cube's time axis of each position."""
+
+    def read(self, index: int, y: slice = WHOLE, x: slice = WHOLE) -> np.ndarray:
+        """Return an image or a part of it."""
+        scene = open_cube(self.path).isel(time=self.order[index], y=y, x=x)
+        image = scene["data"].sel(band=self.band).to_numpy()
+        return np.where(scene["valid"].to_numpy(), image, np.float32(np.nan)).astype(np.float32, copy=False)
+
+    def only(self, indices: Sequence[int]) -> CubeImages:  # noqa: ARG002 a path is small
+        """Return itself."""
+        return self
+
+    def halved(self, executor: Executor | None) -> HalvedImages:  # noqa: ARG002 made when read
+        """Return the images at half the resolution, each made when it is read."""
+        return HalvedImages(self)
+
+
+@dataclass(frozen=True)
+class HalvedImages:
+    """Images of another source at half the resolution."""
+
+    source: ImageSource
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.source.shape
+        return rows // 2, columns // 2
+
+    def read(self, index: int, y: slice = WHOLE, x: slice = WHOLE) -> np.ndarray:
+        """Return an image or a part of it: the same pixels as of the whole image halved."""
+        parts = [slice(*part.indices(size)) for part, size in zip((y, x), self.shape)]
+        first = [max(0, 2 * part.start - _HALVE_REACH) for part in parts]
+        seen = [
+            slice(start, min(size, 2 * part.stop + _HALVE_REACH))
+            for start, part, size in zip(first, parts, self.source.shape)
+        ]
+        small = halve(self.source.read(index, *seen))
+        inside = tuple(
+            slice(part.start - start // 2, part.stop - start // 2) for part, start in zip(parts, first)
+        )
+        return np.ascontiguousarray(small[inside])
+
+    def only(self, indices: Sequence[int]) -> HalvedImages:
+        """Return what a task on these images has to be sent."""
+        return HalvedImages(self.source.only(indices))
+
+    def halved(self, executor: Executor | None) -> HalvedImages:  # noqa: ARG002 made when read
+        """Return the images at half the resolution again."""
+        return HalvedImages(self)
+
+
+def _halved_image(source: ImageSource, index: int) -> np.ndarray:
+    return np.asarray(halve(source.read(index)))
+
+
+def halved_matrix(matrix: np.ndarray) -> np.ndarray:
+    """Return a matrix (3, 3) between images as one between the halved images."""
+    return np.asarray(np.linalg.inv(DOUBLING) @ matrix @ DOUBLING)
+
+
+def doubled_matrix(matrix: np.ndarray) -> np.ndarray:
+    """Return a matrix (3, 3) between halved images as one between the images."""
+    return np.asarray(DOUBLING @ matrix @ np.linalg.inv(DOUBLING))
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An array in memory, or in a file as raw bytes: reading the header of .npy fails now and then in threads."""
+
+    values: np.ndarray | str
+    """(y, x), or the path."""
+    shape: tuple[int, int]
+    dtype: str
+
+    def load(self) -> np.ndarray:
+        """Return the array (y, x)."""
+        if isinstance(self.values, str):
+            return np.fromfile(self.values, self.dtype).reshape(self.shape)
+        return self.values
+
+
+class Reference:
+    """A reference image, prepared once for all that look at it in one process; it travels as it is stored."""
+
+    def __init__(self, raster: Raster) -> None:
+        self.raster = raster
+        self._prepared: Prepared | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"raster": self.raster, "_prepared": None}
+
+    @property
+    def prepared(self) -> Prepared:
+        """What `align_pair` takes in its place."""
+        if self._prepared is None:
+            self._prepared = prepare(self.raster.load())
+        return self._prepared
