@@ -27,20 +27,18 @@ class Prepared:
     ----------
     image : (y, x) float32
         NaN is invalid; not copied, not changed.
+    pixels : int
+        Number of valid pixels.
     """
 
-    def __init__(self, image: np.ndarray) -> None:
+    def __init__(self, image: np.ndarray, pixels: int) -> None:
         self.image = image
+        self.pixels = pixels
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.image.shape[0], self.image.shape[1]
-
-    @cached_property
-    def pixels(self) -> int:
-        """Number of valid pixels."""
-        return int(survey(self.image)[0])
 
     @cached_property
     def levels(self) -> tuple[np.ndarray, ...]:
@@ -83,10 +81,11 @@ def prepare(image: np.ndarray, valid: np.ndarray | None = None) -> Prepared:
     """
     values = np.ascontiguousarray(image, np.float32)
     if valid is not None:
-        return Prepared(masked(values, np.ascontiguousarray(valid, np.bool_)))
-    return Prepared(
-        np.where(np.isfinite(values), values, np.float32(np.nan)) if survey(values)[1] else values
-    )
+        values = masked(values, np.ascontiguousarray(valid, np.bool_))
+    finite, infinite = survey(values)
+    if infinite:
+        values = np.where(np.isfinite(values), values, np.float32(np.nan))
+    return Prepared(values, finite)
 
 
 def _clipped(image: np.ndarray, radius: int) -> np.ndarray | None:

@@ -15,12 +15,16 @@ from glacierhpc.kernels.ecc import FAILURES, EccResult, Units, correlation, ecc
 from glacierhpc.kernels.motions import corner_motion, simplified
 
 MIN_PIXELS = 128
-CANDIDATES, RIVAL_SHARE = 4, 0.7  # starts that are followed: those with so much of the best one's correlation
+# Starts that are followed: those with so much of the best one's correlation, unless that leaves no doubt
+CANDIDATES, RIVAL_SHARE, SURE_RHO = 4, 0.7, 0.9
 PARAMETRIC_PIXELS = 4096  # coarser levels determine a shift only
 FULL_PIXELS = 20000  # and coarser than this no more than a turn and a zoom
 # a step this short leaves a twentieth of itself, which the next level sees to; it has seen a tenth of a pixel off
-JUMP = 3  # levels at once: a twentieth of a pixel is less than half of one there
-COARSE_ITERATIONS, COARSE_STEP_PX, HALF_STEP_PX = 6, 0.25, 0.1
+JUMP, LAST_JUMP = (
+    3,
+    2,
+)  # levels at once, and down to which: a twentieth of a pixel is less than half of one there
+COARSE_ITERATIONS, COARSE_STEP_PX, HALF_STEP_PX = 6, 0.2, 0.2
 MAX_LEVEL_SHIFT_PX = 4.0  # a start is right within a pixel of its level: what leaves further has lost its way
 # Pairs that correlate above this, with next to no block that shows something else, show the same all over: all
 # pixels count alike, which averages most noise away
@@ -120,7 +124,7 @@ def _start(reference: Prepared, moving: Prepared, top: int, options: SearchOptio
     if not peaks:
         return f"no shift within {options.max_shift_px:g} px leaves enough overlap and contrast"
     starts = [_shift(x, y) for x, y, rho in peaks if rho >= RIVAL_SHARE * peaks[0][2]]
-    if len(starts) == 1 or top == 0:
+    if len(starts) == 1 or top == 0 or peaks[0][2] > SURE_RHO:
         return starts[0]
     finer = [
         _step_down(reference, moving, start, top, replace(options, motion="translation")).matrix
@@ -139,8 +143,8 @@ def _descend(
     while level > 0:
         step = _step_down(reference, moving, matrix, level, options)
         matrix, motion, iterations, same = step.matrix, step.motion, iterations + step.iterations, step.same
-        sure = same and motion == options.motion and level > 1
-        following = max(1, level - JUMP) if sure else level - 1
+        sure = same and motion == options.motion
+        following = max(LAST_JUMP, level - JUMP) if sure and level > LAST_JUMP else level - 1
         for _ in range(level - 1 - following):
             matrix = _finer(matrix)
         level = following

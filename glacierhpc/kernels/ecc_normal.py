@@ -108,11 +108,10 @@ class Normal:
     def solve(self) -> tuple[np.ndarray, float] | None:
         """Return the step (k) and the gain it holds for, or None where the texture does not determine it."""
         diagonal = np.sqrt(np.maximum(np.diag(self.hessian), 0.0))
-        least, most = np.linalg.eigvalsh(self.hessian[:2, :2])  # the two parameters of a shift come first
-        if not least > MIN_DIRECTION * most or not (diagonal > 0).all():
+        if not (diagonal > 0).all() or _one_direction(self.hessian):
             return None
         scaled = self.hessian / np.outer(diagonal, diagonal)
-        if np.linalg.cond(scaled) > MAX_CONDITION:
+        if len(diagonal) > 2 and np.linalg.cond(scaled) > MAX_CONDITION:
             return None
         r, i = self.on_reference / diagonal, self.on_moving / diagonal
         solved_r, solved_i = np.linalg.solve(scaled, np.stack([r, i], axis=1)).T
@@ -126,6 +125,13 @@ class Normal:
             gain = max(np.sqrt(max(r @ solved_r, 0.0) / norm), (r @ solved_i - self.ri) / norm)
         step = (solved_r - gain * solved_i) / diagonal / self.newton
         return (step, float(gain)) if np.isfinite(step).all() else None
+
+
+def _one_direction(hessian: np.ndarray) -> bool:
+    """Return whether the texture varies in one direction only; the two parameters of a shift come first."""
+    (xx, xy), (_, yy) = hessian[:2, :2]
+    spread = np.hypot(xx - yy, 2 * xy)  # between the eigenvalues
+    return not xx + yy - spread > MIN_DIRECTION * (xx + yy + spread)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
