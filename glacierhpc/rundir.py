@@ -71,6 +71,8 @@ class RunDirectory:
     clean_table = RunFile("clean.parquet")
     aligned = RunFile("aligned.zarr")
     alignment = RunFile("alignment.parquet")
+    alignment_links = RunFile("alignment_links.parquet")
+    alignment_vectors = RunFile("alignment_vectors.parquet")
     composite = RunFile("composite.zarr")
     sequences = RunFile("sequences.parquet")
     sequence_shards = RunFile("sequences.zarr")

@@ -175,6 +175,16 @@ def check_align_band(acquire: Acquire, align: Align) -> Iterator[Fault]:
         )
 
 
+def check_align_kernel(align: Align) -> Iterator[Fault]:
+    """Check that what is only moved is not to be turned or stretched."""
+    if align.kernel == "none" and align.motion != "translation":
+        yield Fault(
+            ("align", "kernel"),
+            f"'none' moves scenes by whole pixels, which align.motion {align.motion!r} does not allow; write "
+            "align.motion: translation, or align.kernel: cubic",
+        )
+
+
 def check_index_bands(acquire: Acquire, composite: Composite) -> Iterator[Fault]:
     """Check that the bands of the index, or the band that stands for one, are read."""
     if composite.index in NO_REFLECTANCE:
@@ -283,6 +293,7 @@ RULES: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("archive",), check_archive),
     (("acquire",), check_repeats),
     (("acquire", "align"), check_align_band),
+    (("align",), check_align_kernel),
     (("acquire", "composite"), check_index_bands),
     (("period", "composite", "sequences"), check_enough_windows),
     (("area", "sequences"), check_patch_fits),

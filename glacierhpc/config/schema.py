@@ -154,18 +154,20 @@ class Clean(Section):
 
 
 class Align(Section):
-    """Co-registration of every scene to one reference."""
+    """Co-registration of all scenes together."""
 
-    motion: Literal["translation", "euclidean", "affine", "homography"] = Field(
-        "translation", description="translation, euclidean, affine or homography"
+    motion: Literal["translation", "euclidean", "similarity", "affine", "homography", "auto"] = Field(
+        "translation",
+        description="translation, euclidean, similarity, affine, homography, or auto: the simplest that fits",
     )
     band: Band = Field("nir08", description="band the alignment looks at; one of acquire.bands")
     max_shift_px: float = Field(16.0, gt=0, description="largest accepted shift, pixels")
     min_correlation: float = Field(
-        0.2, ge=0, le=1, description="correlation with the reference under which a scene is dropped"
+        0.2, ge=0, le=1, description="correlation with its reference under which a link is not made"
     )
-    kernel: Literal["linear", "cubic", "lanczos"] = Field(
-        "cubic", description="resampling kernel: linear, cubic or lanczos"
+    kernel: Literal["linear", "cubic", "lanczos", "none"] = Field(
+        "cubic",
+        description="resampling kernel: linear, cubic, lanczos; none moves whole pixels and tells the rest",
     )
     stable_ground: bool = Field(
         True, description="look only at ground outside area.outlines, where outlines are given"

@@ -107,7 +107,7 @@ def clean(config: Config, run: RunDirectory) -> Summary:
 
 
 def align(config: Config, run: RunDirectory) -> Summary:
-    """Co-register every scene to the temporal median, on stable ground: ``aligned.zarr``."""
+    """Co-register all scenes together, on stable ground: ``aligned.zarr``."""
     cube = open_cube(need(run.clean, "clean"))
     stable = _stable_ground(config, Grid.from_dataset(cube))
     with _workers(config) as executor, atomic_path(run.aligned) as store:
@@ -120,6 +120,8 @@ def align(config: Config, run: RunDirectory) -> Summary:
             max_shift_px=config.align.max_shift_px,
             min_correlation=config.align.min_correlation,
             kernel=config.align.kernel,
+            links=run.alignment_links,
+            vectors=run.alignment_vectors,
             executor=executor,
             progress=_progress("align"),
         )
@@ -138,6 +140,8 @@ def align(config: Config, run: RunDirectory) -> Summary:
             ["shift, largest", f"{good.shift_px.max():.2f} px"],
             [f"{measured}, before", _median_px(good.residual_before_px)],
             [f"{measured}, after", _median_px(good.residual_px)],
+            ["predicted error of a scene, median", _median_px(good.error_px)],
+            ["closure of linked scenes, median", _median_px(good.closure_px, "no three images are linked")],
         ]
     }
 
@@ -234,9 +238,9 @@ def _reading(config: Config) -> dict[str, Any]:
     }
 
 
-def _median_px(values: pd.Series) -> str:
+def _median_px(values: pd.Series, otherwise: str = "too little ground with texture") -> str:
     measured = values.dropna()
-    return "not measured: too little ground with texture" if measured.empty else f"{measured.median():.3f} px"
+    return f"not measured: {otherwise}" if measured.empty else f"{measured.median():.3f} px"
 
 
 def _progress(step: str) -> Callable[[int, int], None]:

@@ -151,6 +151,7 @@ clean: 3
         (["archive.signing=planetary"], "did you mean 'planetary-computer'?"),
         (["acquire.bands=[green, red, nir08, swir16, red]"], "listed more than once"),
         (["align.band=red", "acquire.bands=[green, swir16]"], "'red' is not read"),
+        (["align.kernel=none", "align.motion=affine"], "'none' moves scenes by whole pixels"),
         (["acquire.bands=[green, nir08]"], "lacks swir16"),
         (["composite.index=nds"], "did you mean 'ndsi'?"),
         (["composite.index=blue"], "band 'blue' is not read; add it to acquire.bands"),
