@@ -8,6 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+# NaN is data here: never "nnan"
+_compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+_inlined = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}, forceinline=True)
+_TILE = 64  # pixels whose medians are found together: 64 dates of them fit into the first-level cache
 # A smoothed pixel is kept where this share of its kernel had data: the straight edge of a mask has
 # 0.69 (dropped, its centre of gravity is off by 0.4 px), the next row 0.94 (kept).
 MIN_WEIGHT = 0.7
@@ -28,31 +32,56 @@ def smooth(image):
         Mean of the pixels with data; NaN where the centre, or 30 % of the kernel's weight, has none.
     """
     rows, columns = image.shape
-    taps = np.array([1, 4, 6, 4, 1], np.float32) / np.float32(16)
-    total = np.zeros((rows, columns), np.float32)
-    weight = np.zeros((rows, columns), np.float32)
-    for y in range(rows):
-        for k in range(5):
-            yy = y + k - 2
-            if yy < 0 or yy >= rows:
-                continue
-            for x in range(columns):
-                value = image[yy, x]
-                good = value == value
-                total[y, x] += taps[k] * (value if good else np.float32(0))
-                weight[y, x] += taps[k] if good else np.float32(0)
-    out = np.full((rows, columns), np.float32(np.nan), np.float32)
-    for y in range(rows):
-        for x in range(columns):
-            if image[y, x] != image[y, x]:
-                continue
-            value, share = np.float32(0), np.float32(0)
-            for k in range(max(0, 2 - x), min(5, columns + 2 - x)):
-                value += taps[k] * total[y, x + k - 2]
-                share += taps[k] * weight[y, x + k - 2]
-            if share >= MIN_WEIGHT:
-                out[y, x] = value / share
+    out = np.empty((rows, columns), np.float32)
+    padded = np.zeros((2, columns + 4), np.float32)  # of one row: values, 0 for NaN; their weights, 0 or 1
+    values = np.zeros((5, columns), np.float32)  # of the last five rows, smoothed along x
+    weights = np.zeros((5, columns), np.float32)
+    share = np.zeros(columns, np.float32)
+    for y in range(-2, rows):
+        _split_row(image, y + 2, padded[0, 2:], padded[1, 2:])
+        _smooth_row(padded[0], values[(y + 2) % 5])
+        _smooth_row(padded[1], weights[(y + 2) % 5])
+        if y >= 0:
+            _smooth_column(weights, y, share)
+            _smooth_column(values, y, out[y])
+            _divide(out[y], share, np.float32(256 * MIN_WEIGHT), image[y])
     return out
+
+
+@_compiled
+def _smooth_row(padded, out):
+    for x in range(out.size):
+        inner = padded[x + 1] + padded[x + 3]
+        out[x] = padded[x] + padded[x + 4] + np.float32(4) * inner + np.float32(6) * padded[x + 2]
+
+
+@_compiled
+def _smooth_column(ring, y, out):
+    a, b, c, d, e = ring[(y - 2) % 5], ring[(y - 1) % 5], ring[y % 5], ring[(y + 1) % 5], ring[(y + 2) % 5]
+    for x in range(out.size):
+        out[x] = a[x] + e[x] + np.float32(4) * (b[x] + d[x]) + np.float32(6) * c[x]
+
+
+@_compiled
+def _divide(total, share, least, centre):
+    """Divide in place; NaN where `share` is below `least`, or `centre` is NaN."""
+    for x in range(total.size):
+        good = (share[x] >= least) & (centre[x] == centre[x])
+        total[x] = total[x] / share[x] if good else np.float32(np.nan)
+
+
+@_compiled
+def _split_row(image, y, values, weights):
+    """Split a row into values, 0 for NaN, and weights, 0 or 1; beyond the image both are 0."""
+    if y < 0 or y >= image.shape[0]:
+        values[:] = 0
+        weights[:] = 0
+        return
+    for x in range(image.shape[1]):
+        value = image[y, x]
+        missing = value != value
+        values[x] = np.float32(0) if missing else value
+        weights[x] = np.float32(0) if missing else np.float32(1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -72,22 +101,35 @@ def halve(image):
         NaN where less than half of the kernel's weight has data.
     """
     rows, columns = image.shape[0] // 2, image.shape[1] // 2
-    taps = np.array([1, 3, 3, 1], np.float32) / np.float32(8)
     out = np.empty((rows, columns), np.float32)
-    for y in range(rows):
-        for x in range(columns):
-            value, share = np.float32(0), np.float32(0)
-            for j in range(4):
-                yy = 2 * y + j - 1
-                if yy < 0 or yy >= image.shape[0]:
-                    continue
-                for i in range(4):
-                    xx = 2 * x + i - 1
-                    if xx >= 0 and xx < image.shape[1] and image[yy, xx] == image[yy, xx]:
-                        value += taps[j] * taps[i] * image[yy, xx]
-                        share += taps[j] * taps[i]
-            out[y, x] = value / share if share >= 0.5 else np.nan
+    padded = np.zeros((2, image.shape[1] + 2), np.float32)  # of one row: values, 0 for NaN; weights, 0 or 1
+    values = np.zeros((4, columns), np.float32)  # of the last four rows, halved along x
+    weights = np.zeros((4, columns), np.float32)
+    share = np.zeros(columns, np.float32)
+    for y in range(-1, rows):
+        for row in range(2 * y + 1, 2 * y + 3):
+            _split_row(image, row, padded[0, 1:], padded[1, 1:])
+            _halve_row(padded[0], values[row % 4])
+            _halve_row(padded[1], weights[row % 4])
+        if y >= 0:
+            _halve_column(weights, 2 * y, share)
+            _halve_column(values, 2 * y, out[y])
+            _divide(out[y], share, np.float32(32), share)
     return out
+
+
+@_compiled
+def _halve_row(padded, out):
+    for x in range(out.size):
+        inner = padded[2 * x + 1] + padded[2 * x + 2]
+        out[x] = padded[2 * x] + padded[2 * x + 3] + np.float32(3) * inner
+
+
+@_compiled
+def _halve_column(ring, y, out):
+    a, b, c, d = ring[(y - 1) % 4], ring[y % 4], ring[(y + 1) % 4], ring[(y + 2) % 4]
+    for x in range(out.size):
+        out[x] = a[x] + d[x] + np.float32(3) * (b[x] + c[x])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -108,36 +150,76 @@ def subtract_local_mean(image, radius):
     """
     rows, columns = image.shape
     out = np.empty((rows, columns), np.float32)
-    column_sum = np.zeros(columns)
-    column_count = np.zeros(columns)
+    nothing = np.full(columns, np.nan, image.dtype)
+    sums, counts = np.zeros(columns), np.zeros(columns, np.float32)
+    windows = np.zeros((2, columns + 2 * radius), np.float32)
+    total, count = np.empty(columns, np.float32), np.empty(columns, np.float32)
     for y in range(-radius, rows):
-        # running sums over the window's rows, then over its columns: the cost does not depend on the radius
-        if y + radius < rows:
-            _add_row(image, y + radius, 1.0, column_sum, column_count)
-        if y - radius - 1 >= 0:
-            _add_row(image, y - radius - 1, -1.0, column_sum, column_count)
-        if y < 0:
-            continue
-        total, count = 0.0, 0.0
-        for x in range(-radius, columns):
-            if x + radius < columns:
-                total += column_sum[x + radius]
-                count += column_count[x + radius]
-            if x - radius - 1 >= 0:
-                total -= column_sum[x - radius - 1]
-                count -= column_count[x - radius - 1]
-            if x >= 0:
-                out[y, x] = image[y, x] - total / max(count, 1.0)
+        # running sums down the columns: the cost hardly depends on the radius
+        entering = image[y + radius] if y + radius < rows else nothing
+        leaving = image[y - radius - 1] if y - radius - 1 >= 0 else nothing
+        _slide(entering, leaving, sums, counts)
+        if y >= 0:
+            _sum_windows(sums, radius, windows[0], windows[1], total)
+            _sum_windows(counts, radius, windows[0], windows[1], count)
+            _subtract_mean(image[y], total, count, out[y])
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _add_row(image, y, sign, column_sum, column_count):
-    for x in range(image.shape[1]):
-        value = image[y, x]
-        if value == value:
-            column_sum[x] += sign * value
-            column_count[x] += sign
+@_compiled
+def _slide(entering, leaving, sums, counts):
+    """Move the window by a row: float64, so that a row leaves no trace when it is taken away again."""
+    for x in range(sums.size):
+        new, old = entering[x], leaving[x]
+        has_new, has_old = new == new, old == old
+        sums[x] += np.float64(new if has_new else np.float32(0)) - np.float64(
+            old if has_old else np.float32(0)
+        )
+        counts[x] += (np.float32(1) if has_new else np.float32(0)) - (
+            np.float32(1) if has_old else np.float32(0)
+        )
+
+
+@_compiled
+def _sum_windows(line, radius, windows, spare, out):
+    """Set ``out[x]`` to the sum of `line` from ``x - radius`` to ``x + radius``, beyond its ends 0.
+
+    A running sum would be a chain of additions, each waiting for the last. Here windows of 1, 2, 4, ... pixels
+    come from each other, and the ones that are in the binary form of the width are put together.
+    """
+    windows[:radius] = 0
+    windows[radius + line.size :] = 0
+    for x in range(line.size):
+        windows[np.uintp(x + radius)] = line[x]
+    width, size, first = 2 * radius + 1, 1, 0
+    out[:] = 0
+    while size <= width:
+        if width & size:
+            _add_from(windows, first, out)
+            first += size
+        if 2 * size <= width:
+            _double(windows, size, spare)
+        windows, spare = spare, windows
+        size *= 2
+
+
+@_compiled
+def _add_from(windows, first, out):
+    for x in range(out.size):
+        out[x] += windows[np.uintp(first + x)]
+
+
+@_compiled
+def _double(windows, size, out):
+    for x in range(windows.size - size):
+        out[x] = windows[x] + windows[np.uintp(x + size)]
+
+
+@_compiled
+def _subtract_mean(row, total, count, out):
+    for x in range(out.size):
+        n = count[x]
+        out[x] = row[x] - total[x] / (n if n > np.float32(1) else np.float32(1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -157,57 +239,57 @@ def temporal_median(stack, valid):
     """
     times, rows, columns = stack.shape
     out = np.empty((rows, columns), np.float32)
-    tile = 16  # pixels of a row gathered together: one cache line per date is read once
-    values = np.empty((tile, times), np.float32)
-    counts = np.empty(tile, np.int64)
+    values = np.empty((times, _TILE), np.float32)
+    counts = np.empty(_TILE, np.int32)
     for y in range(rows):
-        for x0 in range(0, columns, tile):
-            width = min(tile, columns - x0)
+        for x in range(0, columns, _TILE):
+            width = min(_TILE, columns - x)
             counts[:] = 0
             for t in range(times):
-                for i in range(width):
-                    value = stack[t, y, x0 + i]
-                    if valid[t, y, x0 + i] and value == value:
-                        values[i, counts[i]] = value
-                        counts[i] += 1
+                _known_or_infinity(stack[t, y, x : x + width], valid[t, y, x : x + width], values[t], counts)
+            _sort(values)
             for i in range(width):
-                out[y, x0 + i] = _median(values[i], counts[i])
+                n = counts[i]
+                out[y, x + i] = np.nan
+                if n > 0:
+                    out[y, x + i] = np.float32(0.5) * (values[(n - 1) // 2, i] + values[n // 2, i])
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _median(values, count):
-    if count == 0:
-        return np.float32(np.nan)
-    upper = _select(values, count, count // 2)
-    if count % 2 == 1:
-        return upper
-    lower = values[0]
-    for i in range(1, count // 2):
-        lower = max(lower, values[i])
-    return np.float32(0.5) * (lower + upper)
+@_inlined
+def _known_or_infinity(row, valid, values, counts):
+    """Copy part of a date, infinity where it is not valid: sorted, the valid values come first."""
+    for x in range(row.size):
+        good = valid[x] & (row[x] == row[x])
+        values[x] = row[x] if good else np.float32(np.inf)
+        counts[x] += np.int32(good)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _select(values, count, k):
-    """Return the k-th smallest value; smaller ones end up before it (Hoare's quickselect)."""
-    low, high = 0, count - 1
-    while low < high:
-        pivot = values[(low + high) // 2]
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
-        else:
-            break
-    return values[k]
+@_compiled
+def _sort(values):
+    """Sort every column: the steps do not depend on the values, so that all columns take them together.
+
+    Batcher's merge exchange: Knuth, The Art of Computer Programming 3, 5.2.2, algorithm M;
+    Batcher (1968), doi:10.1145/1468075.1468121.
+    """
+    n = values.shape[0]
+    top = 1
+    while 2 * top < n:
+        top *= 2
+    p = top
+    while p > 0:
+        q, r, d = top, 0, p
+        while d > 0:
+            for k in range(n - d):
+                if k & p == r:
+                    _order(values[k], values[k + d])
+            d, q, r = q - p, q // 2, p
+        p //= 2
+
+
+@_inlined
+def _order(low, high):
+    for i in range(_TILE):
+        a, b = low[i], high[i]
+        low[i] = min(a, b)
+        high[i] = max(a, b)

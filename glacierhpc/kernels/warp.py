@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.kernels.masks import masked
 
 KERNELS = {"linear": 1, "cubic": 2, "lanczos": 3}  # name to half width in pixels
 _LINEAR, _CUBIC = 1, 2
@@ -72,7 +73,7 @@ def warp(
         raise InputError(f"`valid` has shape {valid.shape}, the image {image.shape}; they must be equal")
     source = np.ascontiguousarray(image, np.float32)
     if valid is not None:
-        source = np.where(valid, source, np.float32(np.nan))
+        source = masked(source, valid)
     rows, columns = out_shape if out_shape is not None else image.shape
     out = np.empty((int(rows), int(columns)), np.float32)
     out_valid = np.empty(out.shape, np.bool_)
