@@ -8,11 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-try:  # as a script's neighbour, or from the tests
-    from world import Spectrum, World, homography, landscape
-except ModuleNotFoundError:
-    from benchmarks.world import Spectrum, World, homography, landscape
+from world import Spectrum, World, homography, landscape
 
 DEVIATIONS = 6.0  # the range of values, about [0, 1], is this many standard deviations of the landscape
 CLOUD_SCALE = 16  # clouds come from a landscape this many times smaller

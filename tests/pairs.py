@@ -5,16 +5,22 @@ They come from the benchmark's generator, with a smoother landscape.
 
 from __future__ import annotations
 
-from benchmarks.pairs import apply, corner_rms, make, rotation
-from benchmarks.world import World, smooth
+import sys
+from pathlib import Path
 
-__all__ = ["apply", "corner_rms", "make_pair", "rotation", "texture"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # scripts, with bare names
+
+import pairs as generator
+import world as landscapes
+from pairs import apply, corner_rms, rotation
+
+__all__ = ["apply", "corner_rms", "generator", "landscapes", "make_pair", "rotation", "texture"]
 
 
 def texture(shape, *, seed=0, margin=80):
     """Return a landscape-like texture (detail of 1.5 to 20 px, unit deviation) with a margin around."""
     size = (shape[0] + 2 * margin, shape[1] + 2 * margin)
-    return World(size, seed=seed, spectrum=smooth).image(size).astype(float)
+    return landscapes.World(size, seed=seed, spectrum=landscapes.smooth).image(size).astype(float)
 
 
 def make_pair(shape, matrix, *, noise=0.03, seed=0, margin=80):
@@ -22,5 +28,5 @@ def make_pair(shape, matrix, *, noise=0.03, seed=0, margin=80):
 
     `noise` is the deviation of independent noise on both, as a share of the range of values (6 deviations).
     """
-    pair = make(shape, matrix, noise=noise, seed=seed, margin=margin, spectrum=smooth)
+    pair = generator.make(shape, matrix, noise=noise, seed=seed, margin=margin, spectrum=landscapes.smooth)
     return pair.reference, pair.moving

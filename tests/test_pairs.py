@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.pairs import PARAMETERS, apply, make, observe, random_matrix, stack_images, view
-from benchmarks.world import World, landscape, smooth
+from tests.pairs import apply, generator, landscapes
 
 SHAPE = (90, 110)
 NOISE = 0.03
+PARAMETERS, World = generator.PARAMETERS, landscapes.World
 
 
-@pytest.fixture
-def bound(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+@pytest.fixture(scope="module")
+def bound():
     return importlib.import_module("align_bound")
 
 
-@pytest.fixture(scope="module", params=[landscape, smooth])
+@pytest.fixture(scope="module", params=[landscapes.landscape, landscapes.smooth])
 def world(request):
     return World((150, 170), seed=4, spectrum=request.param)
 
@@ -46,9 +44,9 @@ def test_gradients_are_those_of_the_series(world):
 @pytest.mark.parametrize("motion", list(PARAMETERS))
 def test_the_moving_image_shows_at_the_mapped_point_what_the_reference_shows(motion):
     rng = np.random.default_rng(2)
-    matrix = random_matrix(motion, SHAPE, rng, reach_px=5.0)
+    matrix = generator.random_matrix(motion, SHAPE, rng, reach_px=5.0)
     world = World(SHAPE, seed=1)
-    moving = view(world, SHAPE, matrix)
+    moving = generator.view(world, SHAPE, matrix)
     i, j = rng.integers(0, 90, 50), rng.integers(0, 110, 50)
     back = apply(np.linalg.inv(matrix), j.astype(float), i.astype(float))
     np.testing.assert_allclose(moving[i, j], world.exactly(*back) / 6 + 0.5, atol=1e-5)
@@ -57,7 +55,7 @@ def test_the_moving_image_shows_at_the_mapped_point_what_the_reference_shows(mot
 @pytest.mark.parametrize("motion", list(PARAMETERS))
 def test_a_random_matrix_is_of_its_motion_and_reaches_as_far_as_asked(motion):
     for seed in range(20):
-        matrix = random_matrix(motion, SHAPE, np.random.default_rng(seed), reach_px=3.0)
+        matrix = generator.random_matrix(motion, SHAPE, np.random.default_rng(seed), reach_px=3.0)
         x, y = np.array([0.0, 109, 0, 109]), np.array([0.0, 0, 89, 89])
         u, v = apply(matrix, x, y)
         assert np.hypot(u - x, v - y).max() == pytest.approx(3.0, rel=0.02)
@@ -72,12 +70,12 @@ def test_a_random_matrix_is_of_its_motion_and_reaches_as_far_as_asked(motion):
 
 
 def test_noise_and_clouds_are_as_asked_and_different_in_both():
-    clear, noisy = (make((200, 200), np.eye(3), noise=n, seed=3) for n in (0.0, 0.1))
+    clear, noisy = (generator.make((200, 200), np.eye(3), noise=n, seed=3) for n in (0.0, 0.1))
     np.testing.assert_allclose(clear.reference, clear.moving, atol=1e-6)
     added = [noisy.reference - clear.reference, noisy.moving - clear.moving]
     assert [a.std() for a in added] == pytest.approx([0.1, 0.1], rel=0.02)
     assert abs(np.corrcoef(added[0].ravel(), added[1].ravel())[0, 1]) < 0.02
-    cloudy = make((200, 200), np.eye(3), clouds=0.3, seed=3)
+    cloudy = generator.make((200, 200), np.eye(3), clouds=0.3, seed=3)
     shares = [cloudy.reference_valid.mean(), cloudy.moving_valid.mean()]
     assert shares == pytest.approx([0.7, 0.7], abs=0.001)
     assert 0.35 < (cloudy.reference_valid & cloudy.moving_valid).mean() < 0.65
@@ -85,17 +83,17 @@ def test_noise_and_clouds_are_as_asked_and_different_in_both():
 
 
 def test_a_stack_shows_one_landscape():
-    images, valid, truth = stack_images(3, 120, noise=0.0, clouds=0.2, seed=1)
+    images, valid, truth = generator.stack_images(3, 120, noise=0.0, clouds=0.2, seed=1)
     world = World((120 + 64, 120 + 64), seed=1)
     for image, mask, matrix in zip(images, valid, truth):
-        np.testing.assert_allclose(image[mask], view(world, (120, 120), matrix)[mask], atol=1e-6)
+        np.testing.assert_allclose(image[mask], generator.view(world, (120, 120), matrix)[mask], atol=1e-6)
     assert 0.5 < valid.mean() < 1 and not np.array_equal(truth[0], truth[1])
 
 
 def bounds_of(bound, motion, noise, *, shape=(160, 160), clouds=0.0):
     world = World(shape, seed=3)
-    clear = view(world, shape)
-    pair = observe(clear, clear, np.eye(3), noise=noise, clouds=clouds, seed=3)
+    clear = generator.view(world, shape)
+    pair = generator.observe(clear, clear, np.eye(3), noise=noise, clouds=clouds, seed=3)
     gradients = bound.exact_gradients(world, shape)
     return bound.known_signal(pair, motion, gradients, noise), bound.unknown_signal(pair, motion, noise)
 
@@ -123,7 +121,7 @@ def test_the_most_likely_shift_of_periodic_images_scatters_by_the_bound(bound):
     f = np.fft.fftfreq(n)
     fx, fy = np.broadcast_to(f, (n, n)), np.broadcast_to(f[:, None], (n, n))
     radius = np.hypot(fx, fy)
-    power = (landscape(radius) * (radius <= 0.48)) ** 2
+    power = (landscapes.landscape(radius) * (radius <= 0.48)) ** 2
     power[0, 0] = 0
     power /= power.mean() * 36
     weight = power / ((power + noise**2) ** 2 - power**2)
