@@ -142,6 +142,32 @@ def with_skimage(pair: Pair, motion: str) -> np.ndarray:
     return np.array([[1, 0, -shift[1]], [0, 1, -shift[0]], [0, 0, 1]], float)
 
 
+def with_arosics(pair: Pair, motion: str) -> np.ndarray:
+    """Align with the global co-registration of AROSICS, its default window in the middle of the image."""
+    import arosics
+    import geoarray
+
+    def located(values: np.ndarray) -> geoarray.GeoArray:
+        return geoarray.GeoArray(
+            values, geotransform=(5e5, 1.0, 0.0, 4e6, 0.0, -1.0), projection="EPSG:32643"
+        )
+
+    masks = {"mask_baddata_ref": pair.reference_valid, "mask_baddata_tgt": pair.moving_valid}
+    found = arosics.COREG(
+        located(pair.reference),
+        located(pair.moving),
+        CPUs=1,
+        progress=False,
+        q=True,
+        **{name: located(~valid) for name, valid in masks.items() if valid is not None},
+    )
+    found.calculate_spatial_shifts()
+    if not found.success:
+        raise NotAlignedError("AROSICS found no shift")
+    shift = found.coreg_info["corrected_shifts_px"]
+    return np.array([[1, 0, -shift["x"]], [0, 1, -shift["y"]], [0, 0, 1]], float)
+
+
 OURS = Method("ours", with_ours, MOTIONS, iterate_ours, finds_start=True)
 OPENCV = Method("OpenCV findTransformECC", with_opencv, tuple(OPENCV_MOTIONS), iterate_opencv)
 OPENCV_UNBLURRED = Method(
@@ -163,6 +189,8 @@ if hasattr(cv2, "findTransformECCMultiScale"):
     )
 SKIMAGE = Method("scikit-image phase correlation", with_skimage, ("translation",), finds_start=True)
 METHODS.append(SKIMAGE)
+if importlib.util.find_spec("arosics") is not None:
+    METHODS.append(Method("AROSICS", with_arosics, ("translation",)))
 
 FROM_FAR = [replace(OURS, align=partial(with_ours, max_shift_px=FAR_PX)), *METHODS[1:]]
 FROM_FAR = [method for method in FROM_FAR if method.finds_start]
@@ -173,7 +201,7 @@ def absent() -> list[str]:
     """Return the peers that are not installed here, with why they count."""
     missing = []
     if importlib.util.find_spec("arosics") is None:
-        missing.append("AROSICS (not installed; it needs GDAL's own Python bindings)")
+        missing.append("AROSICS (not installed; it needs GDAL's Python bindings)")
     if not hasattr(cv2, "findTransformECCMultiScale"):
         missing.append(f"OpenCV findTransformECCMultiScale (OpenCV {cv2.__version__}; it came with 5.0)")
     return missing

@@ -24,6 +24,7 @@ LOOK = {  # colour, marker
     "OpenCV findTransformECC, no blur": ("#7fb0de", "D"),
     "OpenCV findTransformECCMultiScale": ("#2a9d6f", "^"),
     "scikit-image phase correlation": ("#b8860b", "v"),
+    "AROSICS": ("#7a4fa3", "P"),
 }
 SHORT = {
     "OpenCV findTransformECC": "OpenCV ECC",
