@@ -36,14 +36,28 @@ def smooth(image):
     padded = np.zeros((2, columns + 4), np.float32)  # of one row: values, 0 for NaN; their weights, 0 or 1
     values = np.zeros((5, columns), np.float32)  # of the last five rows, smoothed along x
     weights = np.zeros((5, columns), np.float32)
+    whole = np.zeros(5, np.bool_)  # rows without a gap: their weights are known
+    whole_weights = np.zeros(columns, np.float32)
+    whole_share = np.zeros(columns, np.float32)
     share = np.zeros(columns, np.float32)
+    padded[1, 2:-2] = 1
+    _smooth_row(padded[1], whole_weights)
+    whole_share[:] = 16 * whole_weights
     for y in range(-2, rows):
-        _split_row(image, y + 2, padded[0, 2:], padded[1, 2:])
-        _smooth_row(padded[0], values[(y + 2) % 5])
-        _smooth_row(padded[1], weights[(y + 2) % 5])
-        if y >= 0:
+        new = (y + 2) % 5
+        whole[new] = _split_row(image, y + 2, padded[0, 2:], padded[1, 2:])
+        _smooth_row(padded[0], values[new])
+        if whole[new]:
+            _copy(whole_weights, weights[new])
+        else:
+            _smooth_row(padded[1], weights[new])
+        if y < 0:
+            continue
+        _smooth_column(values, y, out[y])
+        if whole.all():
+            _divide(out[y], whole_share, np.float32(256 * MIN_WEIGHT), whole_share)
+        else:
             _smooth_column(weights, y, share)
-            _smooth_column(values, y, out[y])
             _divide(out[y], share, np.float32(256 * MIN_WEIGHT), image[y])
     return out
 
@@ -53,6 +67,12 @@ def _smooth_row(padded, out):
     for x in range(out.size):
         inner = padded[x + 1] + padded[x + 3]
         out[x] = padded[x] + padded[x + 4] + np.float32(4) * inner + np.float32(6) * padded[x + 2]
+
+
+@_compiled
+def _copy(row, out):
+    for x in range(out.size):
+        out[x] = row[x]
 
 
 @_compiled
@@ -72,16 +92,27 @@ def _divide(total, share, least, centre):
 
 @_compiled
 def _split_row(image, y, values, weights):
-    """Split a row into values, 0 for NaN, and weights, 0 or 1; beyond the image both are 0."""
+    """Split a row into values, 0 for NaN, and weights, 0 or 1; beyond the image both are 0.
+
+    Returns whether the row has no gap.
+    """
     if y < 0 or y >= image.shape[0]:
         values[:] = 0
         weights[:] = 0
-        return
-    for x in range(image.shape[1]):
-        value = image[y, x]
-        missing = value != value
-        values[x] = np.float32(0) if missing else value
+        return False
+    row, total = image[y], np.float32(0)
+    for x in range(row.size):
+        values[x] = row[x]
+        total += row[x]
+    if total - total == np.float32(0):
+        return True  # the weights are not looked at
+    gaps = 0
+    for x in range(row.size):
+        missing = row[x] != row[x]
+        gaps += missing
+        values[x] = np.float32(0) if missing else row[x]
         weights[x] = np.float32(0) if missing else np.float32(1)
+    return gaps == 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -105,15 +136,29 @@ def halve(image):
     padded = np.zeros((2, image.shape[1] + 2), np.float32)  # of one row: values, 0 for NaN; weights, 0 or 1
     values = np.zeros((4, columns), np.float32)  # of the last four rows, halved along x
     weights = np.zeros((4, columns), np.float32)
+    whole = np.zeros(4, np.bool_)  # rows without a gap: their weights are known
+    whole_weights = np.zeros(columns, np.float32)
+    whole_share = np.zeros(columns, np.float32)
     share = np.zeros(columns, np.float32)
+    padded[1, 1:-1] = 1
+    _halve_row(padded[1], whole_weights)
+    whole_share[:] = 8 * whole_weights
     for y in range(-1, rows):
         for row in range(2 * y + 1, 2 * y + 3):
-            _split_row(image, row, padded[0, 1:], padded[1, 1:])
-            _halve_row(padded[0], values[row % 4])
-            _halve_row(padded[1], weights[row % 4])
-        if y >= 0:
+            new = row % 4
+            whole[new] = _split_row(image, row, padded[0, 1:], padded[1, 1:])
+            _halve_row(padded[0], values[new])
+            if whole[new]:
+                _copy(whole_weights, weights[new])
+            else:
+                _halve_row(padded[1], weights[new])
+        if y < 0:
+            continue
+        _halve_column(values, 2 * y, out[y])
+        if whole.all():
+            _divide(out[y], whole_share, np.float32(32), whole_share)
+        else:
             _halve_column(weights, 2 * y, share)
-            _halve_column(values, 2 * y, out[y])
             _divide(out[y], share, np.float32(32), share)
     return out
 
