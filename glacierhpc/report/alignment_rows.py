@@ -20,8 +20,17 @@ NUMBERS = ("rho_before", "rho", "iterations", "seconds", "error_px", "links", "c
 """Columns that runs of earlier versions lack; unknown there."""
 WORDS = ("season", "motion")
 
+SEASONS = {
+    "DJF": "Dec to Feb",
+    "MAM": "Mar to May",
+    "JJA": "Jun to Aug",
+    "SON": "Sep to Nov",
+    "all": "all seasons",
+}
+"""How the references are called, by the name in the file."""
+
 NOISE_PX = 0.1  # what the windows of the misfit scatter by themselves, see `glacierhpc.coreg.residual`
-FAR = 3.0  # times the median of all scenes: with a normal scatter one scene in some hundred lies beyond
+FAR = 3.0  # quartile distances beyond the upper quartile: "far out" (Tukey 1977, Exploratory Data Analysis)
 MEASURES = {
     "residual_px": "misfit",
     "error_px": "predicted error",
@@ -46,6 +55,7 @@ def alignment_rows(run: RunFiles) -> pd.DataFrame:
             rows[name] = np.where(np.isfinite(known), known, np.nan)
         for name in ("scene", "reason", *WORDS):
             rows[name] = rows[name].fillna("").astype(str) if name in rows else ""
+        rows["season"] = rows["season"].map(_spoken)
         rows["ok"] = rows["ok"].fillna(False).astype(bool)
     rows = rows.sort_values("time", kind="stable", ignore_index=True)
     rows["why"] = np.where(rows["ok"], _doubts(rows), rows["reason"].replace("", "no reason is stated"))
@@ -81,9 +91,9 @@ def measured_by(rows: pd.DataFrame) -> str:
     return next((name for name in MEASURES if rows[name].notna().any()), "shift_px")
 
 
-def worst_median_best(rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return three different rows by the measure of this run; of two the worst and the median, of one the worst."""
-    measure = measured_by(rows)
+def worst_median_best(rows: pd.DataFrame, measure: str = "") -> dict[str, pd.Series]:
+    """Return three different rows by a measure, that of the run by default; of two worst and median, of one worst."""
+    measure = measure or measured_by(rows)
     ordered = rows[rows[measure].notna()].sort_values(measure, ascending=False, kind="stable")
     places = {len(ordered) - 1: "best", len(ordered) // 2: "median", 0: "worst"}
     return {places[place]: ordered.iloc[place] for place in sorted(places) if 0 <= place < len(ordered)}
@@ -91,15 +101,18 @@ def worst_median_best(rows: pd.DataFrame) -> dict[str, pd.Series]:
 
 def by_reason(reasons: pd.Series) -> list[tuple[str, int]]:
     """Count reasons, most frequent first; reasons that differ in numbers only are one, with those left open."""
-    alike = reasons.map(lambda reason: re.sub(r"\d+([.,]\d+)*", "…", reason))
+    alike = reasons.map(lambda reason: _NUMBER.sub("…", reason))
     counts = [(_in_common(same), len(same)) for _, same in reasons.groupby(alike, sort=True)]
     return sorted(counts, key=lambda one: -one[1])
+
+
+_NUMBER = re.compile(r"[-\N{MINUS SIGN}]?\d+([.,]\d+)*")
 
 
 def _in_common(reasons: pd.Series) -> str:
     """Return reasons of the same words as one, with ``…`` for the words in which they differ."""
     return " ".join(
-        one[0] if len(set(one)) == 1 else re.sub(r"\d+([.,]\d+)*", "…", one[0])
+        one[0] if len(set(one)) == 1 else _NUMBER.sub("…", one[0])
         for one in zip(*(reason.split() for reason in reasons.unique()), strict=True)
     )
 
@@ -107,8 +120,22 @@ def _in_common(reasons: pd.Series) -> str:
 def _doubts(rows: pd.DataFrame) -> list[str]:
     """Say of each row what is noteworthy about it, empty where nothing is; meant for aligned scenes."""
     good = rows[rows["ok"]]
-    limits = {name: max(FAR * median(good[name]), NOISE_PX) for name in MEASURES}
+    limits = {name: max(_fence(good[name]), NOISE_PX) for name in MEASURES}
     return [_doubt(row, limits) for _, row in rows.iterrows()]
+
+
+def _spoken(season: str) -> str:
+    """Return a season in words; those of several are joined by ``+`` in the file."""
+    return ", ".join(SEASONS.get(part, part) for part in season.split("+"))
+
+
+def _fence(values: pd.Series) -> float:
+    """Return the value beyond which one is far out among the others; no limit where none is known."""
+    known = values.dropna()
+    if known.empty:
+        return np.inf
+    lower, upper = known.quantile([0.25, 0.75])
+    return float(upper + FAR * (upper - lower))
 
 
 def _doubt(row: pd.Series, limits: dict[str, float]) -> str:

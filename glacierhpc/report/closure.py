@@ -23,8 +23,8 @@ LINK_COLUMNS = ("first", "second", "kind", "used", "reason", "rho", "error_px", 
 KINDS = {
     "reference": "scene to reference",
     "neighbour": "scene to scene",
-    "rescue": "scene to scene, where the reference failed",
-    "georeferencing": "reference to reference, as their scenes lie",
+    "rescue": "scene to scene, for want of a reference",
+    "georeferencing": "reference to reference",
 }
 BINS = 24
 

@@ -25,7 +25,8 @@ from glacierhpc.report.run_files import RunFiles
 
 VECTOR_COLUMNS = ("scene", "x", "y", "dx_px", "dy_px", "weight")
 ARROWS = 16  # along the longer side: more are not told apart in a panel of 2 inches
-FAINTEST = 0.12  # of the opacity: what was given no weight is still seen
+FAINTEST = 0.02  # weight and opacity: what had less had no say, and is not drawn
+LEAST_ARROWS = 4  # a scene with fewer is not ranked by their median
 LONGEST = 2.5  # cells: a longer arrow would cross its neighbours, and is cut
 SIDE_IN = 2.2
 
@@ -79,8 +80,9 @@ def vectors(run: RunFiles) -> list[Block]:
     cut = sum(int((field.lengths > longest_px(field, shape)).sum()) for field in fields)
     caption = (
         "Where the ground still lies apart from the reference after alignment, and which way. Every panel has its own "
-        "scale: the arrow below it. Pale arrows had little weight in the result. Arrows in all directions are noise; "
-        "arrows that agree in one part of the area are a rotation, a distortion or ground that moved."
+        "scale: the arrow below it. Worst, median and best by the median length; pale arrows had little weight in the "
+        "result, those without any are left out. Arrows in all directions are noise; arrows that agree in one part of "
+        "the area are a rotation, a distortion or ground that moved."
     )
     caption += f" Orange: {plural(cut, 'arrow')} longer than drawn." if cut else ""
     caption += " Grey lines: glacier outlines." if rings else ""
@@ -89,13 +91,16 @@ def vectors(run: RunFiles) -> list[Block]:
 
 
 def chosen_fields(good: pd.DataFrame, given: pd.DataFrame, shape: tuple[int, int]) -> list[Field]:
-    """Return the panels: the worst, median and best of the scenes that have vectors, and the median of all."""
-    seen = good[good["scene"].isin(given["scene"].unique())]
+    """Return the panels: worst, median and best scene by the median length of their vectors, and the median of all."""
+    own = {str(scene): vectors for scene, vectors in given.groupby("scene", sort=False)}
+    seen = good[good["scene"].isin(own.keys())]
+    ranked = {scene: _median_px(one) for scene, one in own.items() if _heard(one) >= LEAST_ARROWS}
+    ordered = seen.assign(left_px=seen["scene"].map(ranked if ranked else {}))
     fields = []
-    for title, row in worst_median_best(seen).items():
-        own = given[given["scene"] == row["scene"]]
-        fields.append(Field(f"{title}: {day(row['time'])}\n{_typical(own)}", thinned(own, shape)))
-    if len(seen) > 1:
+    for title, row in worst_median_best(ordered, "left_px").items():
+        vectors = own[row["scene"]]
+        fields.append(Field(f"{title}: {day(row['time'])}\n{_typical(vectors)}", thinned(vectors, shape)))
+    if len(seen) > 1 or not fields:
         every = thinned(given, shape)
         fields.append(Field(f"median of {plural(len(seen), 'scene')}\n{_typical(every)}", every))
     return fields
@@ -125,7 +130,8 @@ def thinned(given: pd.DataFrame, shape: tuple[int, int], *, most: int = ARROWS) 
         )
         for _, group in given[names].groupby([given["y"] // cell, given["x"] // cell])
     ]
-    return pd.DataFrame(found, columns=names)
+    few = pd.DataFrame(found, columns=names)
+    return few[few["weight"] >= FAINTEST] if (few["weight"] >= FAINTEST).any() else few
 
 
 def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
@@ -189,8 +195,16 @@ def _arrows(axes: Axes, field: Field, shape: tuple[int, int], metres: float) -> 
 
 
 def _typical(own: pd.DataFrame) -> str:
+    return f"{number(_median_px(own), 2)} px in the median"
+
+
+def _median_px(own: pd.DataFrame) -> float:
     lengths = np.hypot(own["dx_px"].to_numpy(), own["dy_px"].to_numpy())
-    return f"{number(weighted_quantile(lengths, own['weight'].to_numpy(), 0.5), 2)} px in the median"
+    return weighted_quantile(lengths, own["weight"].to_numpy(), 0.5)
+
+
+def _heard(own: pd.DataFrame) -> int:
+    return int((own["weight"] >= FAINTEST).sum())
 
 
 def _ground(run: RunFiles, given: pd.DataFrame) -> tuple[tuple[int, int], list[np.ndarray]]:

@@ -135,8 +135,36 @@ def test_archive_is_cut_at_the_better_end(copied_run: Path) -> None:
     assert table.more == f"{40 * len(rows) - 400} more rows are in alignment.parquet."
 
 
+def test_scenes_beyond_the_outer_fence_of_the_others_are_doubtful(copied_run: Path) -> None:
+    rows = pd.read_parquet(copied_run / "alignment.parquet").query("ok")
+    rows["closure_px"] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 2.8, 2.9][: len(rows)]
+    rows.to_parquet(copied_run / "alignment.parquet")
+    lower, upper = np.quantile(rows["closure_px"], [0.25, 0.75])
+    beyond = rows["closure_px"] > upper + 3 * (upper - lower)
+    assert 0 < beyond.sum() < 3
+    found = alignment_rows(RunFiles(copied_run)).set_index("scene")
+    assert set(found.index[found["verdict"] == "doubtful"]) == set(rows.loc[beyond, "scene"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("JJA", "Jun to Aug"),
+        ("all", "all seasons"),
+        ("DJF+MAM", "Dec to Feb, Mar to May"),
+        ("dry", "dry"),
+        ("", ""),
+    ],
+)
+def test_seasons_are_said_in_words(copied_run: Path, name: str, words: str) -> None:
+    _change(copied_run, at=[0], season=name)
+    assert alignment_rows(RunFiles(copied_run))["season"].iloc[0] == words
+
+
 def test_reasons_are_counted_without_the_numbers_in_which_they_differ() -> None:
     reasons = pd.Series(["overlap 0.01 is below 0.05", "overlap 0.03 is below 0.05", "flat", "over 8 px"])
+    signs = pd.Series(["correlation -0.01 is below 0.2", "correlation 0.15 is below 0.2"])
+    assert by_reason(signs) == [("correlation … is below 0.2", 2)]
     assert by_reason(reasons) == [("overlap … is below 0.05", 2), ("flat", 1), ("over 8 px", 1)]
 
 

@@ -78,18 +78,39 @@ def test_equal_weights_give_the_plain_median(values: list[float], weight: float)
 
 
 def test_panels_are_worst_median_best_and_the_median_of_all(finished_run: Path) -> None:
-    given = pd.read_parquet(finished_run / "alignment_vectors.parquet")
+    given = pd.read_parquet(finished_run / "alignment_vectors.parquet").assign(weight=1.0)
     rows = aligned(alignment_rows(RunFiles(finished_run)))
     fields = vectors.chosen_fields(rows, given, SHAPE)
-    ordered = rows.sort_values("residual_px", ascending=False)
-    worst = ordered.iloc[0]
+    lengths = np.hypot(given["dx_px"], given["dy_px"]).groupby(given["scene"]).median().sort_values()
     assert [field.title.split(":")[0].split("\n")[0] for field in fields] == [
         "worst", "median", "best", f"median of {len(rows)} scenes",
     ]  # fmt: skip
-    assert f"{worst['time']:%Y-%m-%d}" in fields[0].title
-    own = given[given["scene"] == worst["scene"]]
-    assert sorted(fields[0].arrows["dx_px"]) == pytest.approx(sorted(own["dx_px"]))
+    for field, place in zip(fields, (-1, (len(lengths) - 1) // 2, 0), strict=False):
+        chosen = rows.set_index("scene").loc[lengths.index[place]]
+        assert (
+            field.title
+            == f"{field.title.split(':')[0]}: {chosen['time']:%Y-%m-%d}\n{lengths.iloc[place]:#.2g} px in the median"
+        )
+        own = given[given["scene"] == lengths.index[place]]
+        assert sorted(field.arrows["dx_px"]) == pytest.approx(sorted(own["dx_px"]))
     assert np.median(fields[3].lengths) < np.median(fields[2].lengths)  # the scenes' noise averages out
+
+
+def test_scene_with_hardly_an_arrow_is_not_the_worst(finished_run: Path) -> None:
+    given = pd.read_parquet(finished_run / "alignment_vectors.parquet").assign(weight=1.0)
+    rows = aligned(alignment_rows(RunFiles(finished_run)))
+    of_first = given["scene"] == rows["scene"].iloc[0]
+    given.loc[of_first, ["dx_px", "weight"]] = (9.0, 0.0)
+    given.loc[given.index[of_first][:3], "weight"] = 1.0
+    fields = vectors.chosen_fields(rows, given, SHAPE)
+    assert f"{rows['time'].iloc[0]:%Y-%m-%d}" not in "".join(field.title for field in fields)
+    given["weight"] = 0.0  # nobody is heard: nobody is ranked, and all is still shown together
+    assert [field.title[:9] for field in vectors.chosen_fields(rows, given, SHAPE)] == ["median of"]
+
+
+def test_arrows_without_weight_are_left_out() -> None:
+    arrows = _arrows([(10, 10, 0.1, 0.0, 1.0), (90, 90, 5.0, 5.0, 0.0)])
+    assert vectors.thinned(arrows, SHAPE)["x"].tolist() == [10]
 
 
 def test_without_outlines_or_cubes_the_arrows_are_still_drawn(copied_run: Path) -> None:
