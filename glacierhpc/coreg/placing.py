@@ -35,6 +35,7 @@ from glacierhpc.seasons import DAY, days_apart
 CHUNK_SCENES = 6  # of a task: each run of scenes reads one scene more than it has
 HALVED_SIDE_PX = 400  # from this side on, half the resolution finds a matrix within a pixel
 FIRST_LOOKS = 3
+FEW_SCENES = 5  # a median of fewer shows so much of each that any scene fits it
 SETTLED_PX = 1.5  # scenes that lay closer make a median sharp enough to find starts with
 RESCUERS = 4
 OTHER_YEAR_DAYS = 180.0
@@ -81,6 +82,8 @@ class Placed:
     """Empty where no scene could be aligned to the first reference."""
     pairs: list[Pair]
     network: Network
+    members: int
+    """Scenes that the references are made of."""
 
 
 def steps_of(shape: tuple[int, int], scenes: int) -> int:
@@ -98,14 +101,14 @@ def place(job: Job) -> Placed:
     ok = np.array([pair.result.ok for pair in looks], bool)
     seasons = season_groups(job.times, ok)
     if not ok.any():
-        return Placed(looks, seasons, {}, looks, _adjusted(job, looks))
+        return Placed(looks, seasons, {}, looks, _adjusted(job, looks), 0)
     starts = {int(i): looks[i].result.matrix for i in np.flatnonzero(ok)}
     references = _references(job, seasons, starts)
     seasons = [name if name in references else MAIN for name in seasons]
     pairs = _link(job, references, seasons, starts)
-    pairs += _rescue(job, pairs)
+    pairs += _rescue(job, pairs, len(starts))
     pairs += season_links(pairs, job.source.shape)
-    return Placed(looks, seasons, references, pairs, _adjusted(job, pairs))
+    return Placed(looks, seasons, references, pairs, _adjusted(job, pairs), len(starts))
 
 
 def _look(job: Job) -> list[Pair]:
@@ -204,22 +207,33 @@ def _link(
     return pairs
 
 
-def _rescue(job: Job, pairs: Sequence[Pair]) -> list[Pair]:
-    """Link scenes that no reference takes to placed ones near in time and near in season."""
+def _rescue(job: Job, pairs: Sequence[Pair], members: int) -> list[Pair]:
+    """Link scenes that no reference takes to placed ones near in time and near in season.
+
+    So are scenes that only their reference takes, where that may be because it is made of them.
+    """
     matrices = {
         pair.second: pair.result.matrix for pair in pairs if pair.kind == "reference" and pair.result.ok
     }
     linked = {(pair.first, pair.second) for pair in pairs if pair.kind == "neighbour"}
+    held = {
+        end
+        for pair in pairs
+        if pair.kind == "neighbour" and pair.result.ok
+        for end in (pair.first, pair.second)
+    }
+    doubtful = 1 < members < FEW_SCENES or not held
     calls = []
     for scene in job.scenes:
-        if scene not in matrices:
-            others = [i for i in job.scenes if i in matrices and not linked & {(i, scene), (scene, i)}]
-            rescuers = {i: matrices[i] for i in _nearest(job.times, scene, others)}
+        if scene not in matrices or (doubtful and scene not in held):
+            met = {scene} | {i for pair in linked if scene in pair for i in pair}
+            others = [i for i in job.scenes if i in matrices and i not in met]
+            rescuers = {i: matrices[i] for i in nearest(job.times, scene, others)}
             calls.append((job.source.only([scene, *rescuers]), scene, rescuers, job.stable, job.options))
     return [pair for part in job.run(link_rescuers, calls) for pair in part]
 
 
-def _nearest(times: np.ndarray, scene: int, others: Sequence[int]) -> list[int]:
+def nearest(times: np.ndarray, scene: int, others: Sequence[int]) -> list[int]:
     """Return scenes to link one to: half of them nearest in time, half of the same season of other years."""
     if not others:
         return []

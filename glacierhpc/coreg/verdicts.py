@@ -15,10 +15,11 @@ from glacierhpc.coreg.adjustment import MAX_MISFIT_PX
 from glacierhpc.coreg.georeference import KIND as GEOREFERENCING
 from glacierhpc.coreg.links import closure, closure_of, mapped
 from glacierhpc.coreg.pair import AlignmentResult
-from glacierhpc.coreg.placing import Job, Placed, chunked, node_names
+from glacierhpc.coreg.placing import FEW_SCENES, Job, Placed, chunked, node_names
 from glacierhpc.coreg.stack_tasks import MAIN, Pair, check_scenes
 from glacierhpc.kernels.motions import corners
 
+SCENE_LINKS = ("neighbour", "rescue")
 MIN_RESCUE_LINKS = 2  # one pair alone may be a chance match of clouds or snow
 
 
@@ -80,10 +81,15 @@ def _summed_up(job: Job, placed: Placed, scene: int, links: Sequence[int]) -> Sc
         matrix=np.full((3, 3), np.nan),
     )
     close = sum(network.misfit_px[k] <= MAX_MISFIT_PX for k in used)
-    if best is not None or close >= MIN_RESCUE_LINKS:
-        result = _moved(result, network.matrices[name], job.source.shape, job.options.max_shift_px)
-    else:
+    if best is None and close < MIN_RESCUE_LINKS:
         result = replace(result, reason=_refusal(placed, to_reference[0]) or network.reasons[name])
+    elif not _witnessed(placed, used):
+        reason = (
+            f"its reference is made of {placed.members} scenes with itself, and no other scene agrees with it"
+        )
+        result = replace(result, reason=reason)
+    else:
+        result = _moved(result, network.matrices[name], job.source.shape, job.options.max_shift_px)
     return Scene(
         result,
         season=placed.seasons[scene] if best is None else str(pairs[best].first),
@@ -91,6 +97,16 @@ def _summed_up(job: Job, placed: Placed, scene: int, links: Sequence[int]) -> Sc
         error_px=network.error_px[name] if result.ok else float("nan"),
         links=len(used),
     )
+
+
+def _witnessed(placed: Placed, used: Sequence[int]) -> bool:
+    """Return whether more than a median that a scene is part of speaks for it: links between scenes do.
+
+    Of noise alone every scene fits its median, by its own share in it.
+    """
+    few = placed.members < FEW_SCENES
+    links = used if few else np.flatnonzero(placed.network.used).tolist()
+    return placed.members == 1 or any(placed.pairs[k].kind in SCENE_LINKS for k in links)
 
 
 def _refusal(placed: Placed, link: int) -> str:
