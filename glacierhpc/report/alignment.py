@@ -14,7 +14,7 @@ from glacierhpc.report.run_files import RunFiles, median, on_stable_ground
 
 DAYS_PER_YEAR = 365.25
 ERROR_PX = 0.1  # the misfit of a good alignment of satellite scenes: what the example in the text is about
-MOST_REASONS = 3
+MOST_REASONS = 4
 
 
 def intro(run: RunFiles) -> str:

@@ -144,5 +144,5 @@ def _doubt(row: pd.Series, limits: dict[str, float]) -> str:
         return f"fits worse than before: {after:.2f} px, {before:.2f} px before"
     for name, limit in limits.items():
         if row[name] > limit:
-            return f"{MEASURES[name]} far above that of others: {row[name]:.2f} px"
+            return f"{MEASURES[name]} far above others: {row[name]:.2f} px"
     return ""

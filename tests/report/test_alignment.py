@@ -85,8 +85,8 @@ def test_refused_scenes_come_first_with_their_reason(copied_run: Path) -> None:
     ("column", "value", "why"),
     [
         ("residual_px", 9.0, "fits worse than before: 9.00 px"),
-        ("closure_px", 0.8, "closure error far above that of others: 0.80 px"),
-        ("error_px", 0.4, "predicted error far above that of others: 0.40 px"),
+        ("closure_px", 0.8, "closure error far above others: 0.80 px"),
+        ("error_px", 0.4, "predicted error far above others: 0.40 px"),
     ],
 )
 def test_scene_that_stands_out_is_doubtful_and_stays_used(
