@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from glacierhpc.coreg import align_cube
+from glacierhpc.coreg import align_cube, scene_transform
 from glacierhpc.coreg.aligned import resample
 from glacierhpc.coreg.stack_tasks import link_scenes
 from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import InputError
+from glacierhpc.files import read_table
 from glacierhpc.grid import Grid
 from glacierhpc.kernels.warp import KERNELS
 from tests.pairs import make_pair
@@ -152,6 +153,72 @@ def test_what_is_called_observed_never_depends_on_what_was_invented(seed, x, y, 
     assert (first[:, ~valid] != second[:, ~valid]).any()
 
 
+def test_links_and_offsets_left_are_written_on_request(cube, tmp_path):
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("links", "vectors")}
+    table = align_cube(cube, tmp_path / "aligned.zarr", **paths)
+    links, vectors = read_table(paths["links"]), read_table(paths["vectors"])
+    assert set(links.kind) >= {"reference", "neighbour"} and links[links.used].misfit_px.max() < 0.2
+    assert set(links["second"]) <= set(table.scene) and "reference:all" in set(links["first"])
+    assert set(vectors.scene) == set(table.scene[:5])
+    assert table.closure_px[:5].notna().all() and (table.links[:5] >= 2).all() and table.links[5] == 0
+
+
+def test_without_resampling_whole_pixels_move_and_the_rest_is_told(cube, tmp_path):
+    store = tmp_path / "aligned.zarr"
+    table = align_cube(cube, store, kernel="none")[:5]
+    result, before = open_cube(store), open_cube(cube)
+    assert (
+        list(result.coords["offset_x_m"].dims) == ["time"]
+        and "whole pixels" in result.offset_x_m.attrs["long_name"]
+    )
+    for i in range(5):
+        x, y = table.m02[i], table.m12[i]
+        whole = np.rint([x, y]).astype(int)
+        moved = before.data.values[i, 1].copy()
+        moved = np.roll(moved, (-whole[1], -whole[0]), axis=(0, 1))[5:-5, 5:-5]
+        np.testing.assert_array_equal(result.data.values[i, 1][5:-5, 5:-5], moved)
+        # the rest of the shift: eastings grow with columns, northings fall with rows
+        assert float(result.offset_x_m[i]) == pytest.approx(-30 * (x - whole[0]))
+        assert float(result.offset_y_m[i]) == pytest.approx(30 * (y - whole[1]))
+        transform = scene_transform(result, i)
+        assert transform[2] == pytest.approx(GRID.transform[2] + float(result.offset_x_m[i]))
+        assert transform[5] == pytest.approx(GRID.transform[5] + float(result.offset_y_m[i]))
+    data, valid, filled = (result[name].values for name in ("data", "valid", "filled"))
+    assert not (valid & filled).any()
+    np.testing.assert_array_equal(np.isfinite(data).all(axis=1), valid | filled)
+    # a point of the ground has the same coordinates in all dates, to a hundredth of a pixel
+    truth = np.array(SHIFTS)
+    ground = [
+        np.array(scene_transform(result, i))[[2, 5]] / [30, -30] - np.rint([table.m02[i], table.m12[i]])
+        for i in range(5)
+    ]
+    apart = np.array(ground) + truth
+    assert np.abs(apart - apart.mean(axis=0)).max() < 0.06
+
+
+def test_a_resampled_cube_has_the_transform_of_its_grid(aligned):
+    assert scene_transform(open_cube(aligned[1]), 2) == tuple(GRID.transform)
+
+
+def test_the_order_of_the_scenes_in_the_cube_does_not_matter(aligned, cube, tmp_path):
+    before, order = open_cube(cube), [4, 1, 5, 0, 3, 2]
+    flags = Variable(("time", "y", "x"), "bool", False)
+    path = tmp_path / "shuffled.zarr"
+    create_cube(
+        path,
+        GRID,
+        times=before.time.values[order],
+        bands=["green", "nir08"],
+        variables={"data": Variable(("time", "band", "y", "x"), "float32"), "valid": flags, "filled": flags},
+        coords={"scene": before.scene.values[order]},
+    )
+    for position, i in enumerate(order):
+        write_time(path, position, {name: before[name].values[i] for name in ("data", "valid", "filled")})
+    finish_cube(path)
+    again = align_cube(path, tmp_path / "aligned.zarr").sort_values("scene").reset_index(drop=True)
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), aligned[0].drop(columns="seconds"))
+
+
 def test_progress_comes_to_its_end(cube, tmp_path):
     seen = []
     align_cube(cube, tmp_path / "aligned.zarr", progress=lambda done, total: seen.append((done, total)))
@@ -182,6 +249,7 @@ def test_a_cube_that_cannot_be_aligned_leaves_no_store(cube, tmp_path):
         ({"band": "nir"}, "did you mean 'nir08'"),
         ({"motion": "rigid"}, "'rigid' is not known"),
         ({"kernel": "sinc"}, "'sinc' is not known"),
+        ({"kernel": "none", "motion": "euclidean"}, "does not allow"),
         ({"stable": np.ones((3, 3), bool)}, "rasterise it"),
         ({"stable": np.zeros((200, 220), bool)}, "False everywhere"),
     ],
