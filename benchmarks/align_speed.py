@@ -1,28 +1,23 @@
-"""How fast alignments are: per iteration, to convergence, with masks, and for whole stacks.
+"""How fast pairs are aligned: per iteration, to convergence, with masks.
 
-Everything runs on one core, one thing after the other, except what measures two processes.
+Everything runs on one core, one thing after the other. What counts is the processor's time, not the clock's: it is
+the same on an idle machine, hardly more on a busy one, and a method that used two cores would pay for both.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 from align_accuracy import FAILED_PX
-from align_methods import METHODS, MOTIONS, OPENCV, OURS, Method
-from harness import medians
-from pairs import Pair, corner_rms, make, observe, random_matrix, stack_images, view
+from align_methods import METHODS, MOTIONS, OURS, Method
+from pairs import Pair, corner_rms, make, observe, random_matrix, view
 from world import World
-
-from glacierhpc.coreg import align_pair
-from glacierhpc.kernels.filters import temporal_median
 
 NOISE, REACH_PX = 0.03, 2.0  # of the pairs that are timed
 FEW, MANY = 1, 4  # iterations whose difference is timed
@@ -71,15 +66,15 @@ def pairs_of(size_px: int) -> Iterator[tuple[str, Pair]]:
 
 def _convergence(pair: Pair, motion: str, repeats: int) -> list[Timing]:
     """Time from raw arrays to matrix; who fails on a pair has no time."""
-    runs = {m.name: partial(_aligned, m, pair, motion) for m in METHODS if m.timed and motion in m.motions}
-    first = {name: _timed(run) for name, run in runs.items()}
+    runs = {m.name: partial(aligned, m, pair, motion) for m in METHODS if m.timed and motion in m.motions}
+    first = {name: timed(run) for name, run in runs.items()}
     errors = {name: corner_rms(found, pair.truth, pair.shape) for name, (_, found) in first.items()}
     runs = {name: run for name, run in runs.items() if errors[name] <= FAILED_PX}
     seconds = _in_turns(runs, first, repeats)
     return [Timing("convergence", n, motion, pair.shape[0], value, errors[n]) for n, value in seconds.items()]
 
 
-def _aligned(method: Method, pair: Pair, motion: str) -> np.ndarray:
+def aligned(method: Method, pair: Pair, motion: str) -> np.ndarray:
     """Align; NaN where there is no answer."""
     try:
         return method.align(pair, motion)
@@ -108,7 +103,7 @@ def seconds_per_iteration(
         if method.iterate is not None
         for n in (FEW, MANY)
     }
-    first = {key: _timed(run) for key, run in runs.items()}
+    first = {key: timed(run) for key, run in runs.items()}
     seconds = _in_turns(runs, first, repeats)
     told = {}
     for name in asked:
@@ -122,15 +117,18 @@ def _in_turns(
 ) -> dict[Any, float]:
     """Return median seconds; a run whose first call was short is called several times in each turn."""
     calls = {name: int(np.ceil(LEAST_S / max(first[name][0], LEAST_S / MOST_CALLS))) for name in runs}
-    several = {name: partial(_repeated, run, calls[name]) for name, run in runs.items()}
-    seconds = medians(several, repeats=repeats, warm_up=False)
-    return {name: value / calls[name] for name, value in seconds.items()}
+    seconds: dict[Any, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            seconds[name].append(timed(partial(_repeated, run, calls[name]))[0] / calls[name])
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the processor's seconds that a run took, of all threads together, and what it returned."""
+    started = time.process_time()
     value = run()
-    return time.perf_counter() - started, value
+    return time.process_time() - started, value
 
 
 def _repeated(run: Callable[[], Any], times: int) -> None:
@@ -152,102 +150,8 @@ def cost_of_masks(size_px: int, *, motion: str, repeats: int) -> dict[str, dict[
         "clouds": make(shape, matrix, noise=NOISE, clouds=CLOUDS, seed=7),
         "specks": replace(clear, reference_valid=specks[0], moving_valid=specks[1]),
     }
-    runs = {name: partial(_aligned, OURS, pair, motion) for name, pair in pairs.items()}
+    runs = {name: partial(aligned, OURS, pair, motion) for name, pair in pairs.items()}
     return {
-        "alignment": _in_turns(runs, {name: _timed(run) for name, run in runs.items()}, repeats),
+        "alignment": _in_turns(runs, {name: timed(run) for name, run in runs.items()}, repeats),
         "pass": seconds_per_iteration({name: (OURS, pair) for name, pair in pairs.items()}, motion, repeats),
     }
-
-
-def against_the_median(
-    images: np.ndarray, valid: np.ndarray, motion: str, method: Method = OURS
-) -> np.ndarray:
-    """Align every scene to the median of all, one after the other; return (n, 3, 3), NaN where there is none."""
-    reference = temporal_median(images, valid)
-    return np.stack(
-        [_aligned_to(reference, image, mask, motion, method) for image, mask in zip(images, valid)]
-    )
-
-
-def _aligned_to(
-    reference: np.ndarray, image: np.ndarray, valid: np.ndarray, motion: str, method: Method
-) -> np.ndarray:
-    pair = Pair(np.nan_to_num(reference), image, np.eye(3), np.isfinite(reference), valid)
-    return _aligned(method, pair, motion)
-
-
-STACK_METHODS: dict[str, Callable[[np.ndarray, np.ndarray, str], np.ndarray]] = {
-    "ours": against_the_median,
-    OPENCV.name: lambda images, valid, motion: against_the_median(images, valid, motion, OPENCV),
-}
-"""(images, valid, motion) to matrices (n, 3, 3), common pixel to scene pixel."""
-
-
-def stack_speed(*, scenes: int, size_px: int, motion: str, repeats: int) -> dict[str, dict[str, float]]:
-    """Time the alignment of a stack in memory; return scenes per second and the error by method.
-
-    The error is that of the corners between scenes: what all matrices have in common is no error.
-    """
-    images, valid, truth = stack_images(scenes, size_px, motion=motion)
-    told = {}
-    for name, align in STACK_METHODS.items():
-        align(images[:2], valid[:2], motion)
-        found: list[np.ndarray] = []
-        runs = {name: lambda align=align, found=found: found.append(align(images, valid, motion))}
-        seconds = medians(runs, repeats=repeats, warm_up=False)[name]
-        told[name] = {"scenes_per_s": scenes / seconds, **error_between(found[-1], truth, (size_px, size_px))}
-    return told
-
-
-def error_between(found: np.ndarray, truth: np.ndarray, shape: tuple[int, int]) -> dict[str, float]:
-    """Return the corner RMS of all matrices against the truth seen from the grid that fits them best."""
-    ok = np.isfinite(found).all(axis=(1, 2))
-    # scene <- found grid <- common grid: the mean of inv(found) truth takes the common grid to the one found
-    between = (
-        np.mean([np.linalg.inv(f) @ t for f, t in zip(found[ok], truth[ok])], axis=0)
-        if ok.any()
-        else np.eye(3)
-    )
-    errors = [corner_rms(f @ between, t, shape) for f, t in zip(found[ok], truth[ok])]
-    rms = float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
-    return {"corner_rms_px": rms, "failures": int((~ok).sum())}
-
-
-def processes_against_one(*, scenes: int, size_px: int, motion: str, repeats: int) -> dict[str, float]:
-    """Time pairs against one reference in one process and in two; return scenes per second of both."""
-    images, valid, _ = stack_images(scenes, size_px, motion=motion)
-    reference = temporal_median(images, valid)
-    halves = [(reference, images[k::2], valid[k::2], motion) for k in range(2)]
-    context = multiprocessing.get_context("spawn")
-    both_there = context.Barrier(2)
-    with ProcessPoolExecutor(
-        2, mp_context=context, initializer=_prepare, initargs=(halves, both_there)
-    ) as pool:
-        _prepare(halves)
-        list(pool.map(_align_half, [0, 1], [True, True]))
-        runs: dict[str, Callable[[], Any]] = {
-            "one": lambda: [_align_half(half) for half in (0, 1)],
-            "two": lambda: list(pool.map(_align_half, [0, 1])),
-        }
-        seconds = medians(runs, repeats=repeats, warm_up=False)
-    return {name: scenes / value for name, value in seconds.items()}
-
-
-_halves: list[Any] = []
-
-
-def _prepare(halves: list[Any], both_there: Any = None) -> None:
-    """Keep the scenes in the process, as reading is not what is measured; load what is compiled; wait for the other."""
-    cv2.setNumThreads(1)
-    _halves[:] = halves
-    _align_half(0, True)
-    if both_there is not None:
-        both_there.wait(timeout=120)
-
-
-def _align_half(half: int, only_first: bool = False) -> int:
-    reference, images, valid, motion = _halves[half]
-    count = 1 if only_first else len(images)
-    for image, mask in zip(images[:count], valid[:count]):
-        align_pair(reference, image, moving_valid=mask, motion=motion)
-    return count
