@@ -49,8 +49,8 @@ class AlignmentResult:
     """Predicted root mean square error of the corners, px, from the scatter between blocks of the image; NaN when
     not ok, or from too few blocks."""
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
-    """(n, 5) float64: x, y of a block's centre in the reference, px; the offset x, y left there, px (NaN without
-    texture); the weight in [0, 1] that the block had."""
+    """(n, 5) float64: x, y of a block's centre in the reference, px; the offset x, y left there, px (NaN where the
+    block does not determine it); the weight in [0, 1] that the block had."""
 
 
 def align_pair(

@@ -167,6 +167,8 @@ def _step_down(
             continue
         if options.motion != AUTO or motion == "translation" or _worth(found, best, level, shape):
             best, same, chosen = found.matrix, _same(found), motion
+        if same and shape[0] * shape[1] < FULL_PIXELS:
+            break  # what a shift leaves there is within reach of the next level
     return _Descent(_finer(best), chosen, iterations, same)
 
 
@@ -222,10 +224,11 @@ def _lost(matrix: np.ndarray, start: np.ndarray, motion: str, shape: tuple[int, 
 
 def _finish(reference: Prepared, moving: Prepared, descent: _Descent, options: SearchOptions) -> Search:
     """Refine at full size: on everything where both show the same all over, else on what agrees."""
-    pair = reference.levels[0], moving.levels[0]
     options = replace(options, motion=descent.motion)
     plain = descent.same or not options.robust
     units = _units(reference, moving)
+    # few passes smooth on the way, many are worth a smoothed copy
+    pair = (reference.image, moving.image) if plain else (reference.smooth, moving.smooth)
     found = _at_full_size(pair, descent.matrix, options, units, robust=not plain)
     if not plain:
         found = _fine_look(reference, moving, found, options)
@@ -261,6 +264,7 @@ def _at_full_size(
         min_step_errors=ROBUST_STEP_ERRORS if robust else STEP_ERRORS,
         min_pixels=MIN_PIXELS,
         interpolation="cubic",
+        smoothed=not robust,
         local=robust,
         robust=robust,
         block_px=ROBUST_BLOCK_PX if robust else None,
@@ -286,8 +290,10 @@ def _fine_look(reference: Prepared, moving: Prepared, coarse: EccResult, options
 
 def _before(pair: tuple[np.ndarray, np.ndarray], units: Units, *, local: bool) -> float:
     """Return the correlation with no alignment: of every eighth row of blocks, of all where these have none."""
-    sampled = correlation(*pair, _EYE, local=local, every=8, units=units)
-    return sampled if np.isfinite(sampled) else correlation(*pair, _EYE, local=local, units=units)
+    sampled = correlation(*pair, _EYE, local=local, every=8, smoothed=not local, units=units)
+    if np.isfinite(sampled):
+        return sampled
+    return correlation(*pair, _EYE, local=local, smoothed=not local, units=units)
 
 
 def _shift(x: float, y: float) -> np.ndarray:

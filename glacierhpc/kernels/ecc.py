@@ -15,11 +15,12 @@ from glacierhpc.kernels.ecc_normal import (
     Blocks,
     Normal,
     covariance,
+    offset_errors,
     offsets,
     residuals,
     robust_weights,
 )
-from glacierhpc.kernels.ecc_sums import SUMS, accumulate, block_centres, block_side
+from glacierhpc.kernels.ecc_sums import SUMS, accumulate, accumulate_smoothed, block_centres, block_side
 from glacierhpc.kernels.motions import (
     MOTIONS,
     Frame,
@@ -38,6 +39,7 @@ FAILURES = ("no_overlap", "flat", "singular")
 INTERPOLATIONS = {"linear": LINEAR, "cubic": CUBIC}
 MIN_STEP_PX = 1e-3  # a step that moves no corner further than this ends the iteration
 MAX_STEP_PX = 2.0  # the linearisation reaches no further
+MAX_OFFSET_ERROR_PX = 0.3  # of a block's own offset: what is less certain is not told
 MISTRUST = 0.3  # a block's weight
 MIN_FALL = 1e-4  # of the coefficient: less is the weights' doing
 
@@ -84,7 +86,8 @@ class EccResult:
     mistrusted: float = 0.0
     """Share of the pixels that lie in blocks of a weight below `MISTRUST`."""
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
-    """(blocks, 5): centre x, y, px; displacement x, y left there, px, NaN without texture; weight."""
+    """(blocks, 5): centre x, y, px; displacement x, y left there, px, NaN where that is not determined;
+    weight."""
 
 
 def ecc(
@@ -99,6 +102,7 @@ def ecc(
     min_step_errors: float = 0.0,
     min_pixels: int = 64,
     interpolation: str = "linear",
+    smoothed: bool = False,
     local: bool = False,
     robust: bool = False,
     block_px: int | None = None,
@@ -129,6 +133,9 @@ def ecc(
         Fewer common pixels are ``no_overlap``.
     interpolation : {"linear", "cubic"}
         Cubic costs half as much again and has a twentieth of the bias.
+    smoothed : bool
+        Compare both images after `filters.smooth`, which is applied on the way: for a pass or two over large images
+        that is faster than smoothing them before.
     local : bool
         Compare what is left of each block after its own mean, not the mean of all: slow changes of brightness drop out.
     robust : bool
@@ -149,7 +156,7 @@ def ecc(
     Evangelidis & Psarakis (2008), IEEE TPAMI 30(10), doi:10.1109/TPAMI.2008.113; the mean gradient: Benhimane &
     Malis (2007), Int. J. Robotics Research 26(7), doi:10.1177/0278364907080252
     """
-    level = _Level.of(reference, moving, checked(motion), interpolation, units, block_px)
+    level = _Level.of(reference, moving, checked(motion), interpolation, units, block_px, smoothed)
     matrix, gain = as_homography(start), level.units.gain
     best: tuple[_Look, np.ndarray] | None = None
     last, rho_start, falls = float("nan"), float("nan"), 0
@@ -182,18 +189,19 @@ def correlation(
     *,
     local: bool = False,
     every: int = 1,
+    smoothed: bool = False,
     units: Units | None = None,
 ) -> float:
     """Return the correlation coefficient of two images through a matrix, NaN without overlap or contrast.
 
     Parameters
     ----------
-    reference, moving, matrix, local, units
+    reference, moving, matrix, local, smoothed, units
         As in `ecc`.
     every : int
         Looks at every so many-th row of blocks only.
     """
-    level = _Level.of(reference, moving, "translation", "linear", units)
+    level = _Level.of(reference, moving, "translation", "linear", units, smoothed=smoothed)
     return level.blocks(as_homography(matrix), level.units.gain, local=local, every=every).rho
 
 
@@ -246,6 +254,8 @@ class _Look:
         """Return `EccResult.vectors`."""
         newton = self.normal.newton if self.normal else 1.0
         left = offsets(self.blocks, self.pull, newton)
+        variance = residuals(self.blocks, self.step_gain)[0]
+        left[offset_errors(self.blocks, variance, newton) > MAX_OFFSET_ERROR_PX] = np.nan
         return np.column_stack([self.level.centres.reshape(-1, 2), left, self.weights])
 
     def result(self, status: str, matrix: np.ndarray, rho_start: float, iterations: int) -> EccResult:
@@ -265,6 +275,7 @@ class _Level:
     moving: np.ndarray
     motion: str
     half: int
+    smoothed: bool
     units: Units
     side: int
     centres: np.ndarray
@@ -282,18 +293,20 @@ class _Level:
         interpolation: str,
         units: Units | None,
         block_px: int | None = None,
+        smoothed: bool = False,
     ) -> _Level:
         side, frame = block_px or block_side(reference.shape), Frame.of(reference.shape)
         centres = block_centres(reference.shape, side)
         fields = jacobian(motion, frame.scaled(centres.reshape(-1, 2)))
         units = units or Units.of(reference, moving)
         half = INTERPOLATIONS[interpolation]
-        return cls(reference, moving, motion, half, units, side, centres, frame, fields)
+        return cls(reference, moving, motion, half, smoothed, units, side, centres, frame, fields)
 
     def blocks(self, matrix: np.ndarray, gain: float, *, local: bool, every: int = 1) -> Blocks:
         table = np.empty((*self.centres.shape[:2], len(SUMS)))
         mean, offset = np.float32(self.units.reference_mean), np.float32(-gain * self.units.moving_mean)
-        accumulate(
+        sums = accumulate_smoothed if self.smoothed else accumulate
+        sums(
             self.reference, mean, self.moving, matrix, np.float32(gain), offset, self.half, self.side, every, table
         )  # fmt: skip
         return Blocks.of(table, local=local)

@@ -182,7 +182,9 @@ def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
     if not known.any():
         return np.where(enough, weights, 0.0)
     information = (blocks.hessian[:, 0] + blocks.hessian[:, 2]) / variance
-    typical = _weighted_median(length[known], information[known]) / np.sqrt(2 * np.log(2))  # of a Rayleigh law
+    typical = _weighted_median(length[known], information[known]) / np.sqrt(
+        2 * np.log(2)
+    )  # of a Rayleigh law
     distance = np.where(known, length, 0.0) / max(typical, LEAST_OFFSET_PX)
     far = np.clip((HAMPEL[1] - distance) / (HAMPEL[1] - HAMPEL[0]), 0.0, 1.0)
     return np.where(enough, weights * far, 0.0)
@@ -203,6 +205,18 @@ def offsets(blocks: Blocks, pull: np.ndarray, newton: float) -> np.ndarray:
         y = (xx * pull[:, 1] - xy * pull[:, 0]) / determinant
     flat = ~(determinant > MIN_DIRECTION * (xx + yy) ** 2)
     return np.where(flat[:, None], np.nan, np.stack([x, y], axis=1) / newton)
+
+
+def offset_errors(blocks: Blocks, variance: np.ndarray, newton: float) -> np.ndarray:
+    """Return the standard error (n), px, of the length of each block's offset, from its residual variance (n).
+
+    As if the residual were white; after smoothing it is up to twice that. Infinite without texture.
+    """
+    xx, xy, yy = blocks.hessian.T
+    determinant = xx * yy - xy**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors = np.sqrt(variance * (xx + yy) / determinant) / newton
+    return np.where(determinant > 0, errors, np.inf)
 
 
 def covariance(

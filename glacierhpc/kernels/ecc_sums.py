@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from glacierhpc.kernels.filters import smooth
 from glacierhpc.kernels.sampling import FAST, sample_row
 
 # What is summed over the pixels of a block that are valid in both images. r: reference, i: warped moving image,
@@ -13,6 +14,7 @@ SUMS = (
     *("n", "r", "i", "rr", "ii", "ri", "gx", "gy"),
     *("gx r", "gy r", "gx i", "gy i", "gx gx", "gx gy", "gy gy", "cross"),
 )
+SMOOTH_PX = 2  # reach of `smooth`
 SIDES_PX = (16, 32, 64)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -56,28 +58,71 @@ def accumulate(reference, mean, moving, matrix, gain, offset, half, side, every,
     table : (blocks y, blocks x, 16) float64
         Filled with `SUMS`; those with g once are of 4 g, with g twice of 16 g^2, `cross` is four times itself.
     """
-    rows, columns = reference.shape
-    width = table.shape[1] * side + 2
-    ring_r = np.full((3, width), np.float32(np.nan), np.float32)
-    ring_i = np.full((3, width), np.float32(np.nan), np.float32)
     table[:] = 0.0
     for by in range(0, table.shape[0], every):
-        first, end = 1 + by * side, min(1 + (by + 1) * side, rows - 1)
-        for y in range(first - 1, end + 1):
-            _subtract(reference[y], mean, ring_r[y % 3])
-            sample_row(moving, matrix, y, half, gain, offset, ring_i[y % 3, :columns])
-            if y > first:
-                above, here, below = (y - 2) % 3, (y - 1) % 3, y % 3
-                rows_of_three = (
-                    ring_r[above], ring_r[here], ring_r[below],
-                    ring_i[above], ring_i[here], ring_i[below],
-                )  # fmt: skip
-                if side == 64:
-                    _sums_64(*rows_of_three, table[by])
-                elif side == 32:
-                    _sums_32(*rows_of_three, table[by])
-                else:
-                    _sums_16(*rows_of_three, table[by])
+        first, end = 1 + by * side, min(1 + (by + 1) * side, reference.shape[0] - 1)
+        _block_row(reference, mean, moving, matrix, gain, offset, half, side, first, end, table[by])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def accumulate_smoothed(reference, mean, moving, matrix, gain, offset, half, side, every, table):
+    """Do what `accumulate` does on both images after `filters.smooth`, which it applies to a strip at a time.
+
+    For a single pass over large images: a strip stays in the cache, where smoothed images would have to be written
+    to memory and read again.
+    """
+    table[:] = 0.0
+    for by in range(0, table.shape[0], every):
+        first, end = 1 + by * side, min(1 + (by + 1) * side, reference.shape[0] - 1)
+        top, bottom = max(first - 1 - SMOOTH_PX, 0), min(end + 1 + SMOOTH_PX, reference.shape[0])
+        low, high = _rows_met(matrix, reference.shape[1], first - 1, end)
+        low, high = max(low - half - SMOOTH_PX, 0), min(high + half + SMOOTH_PX + 1, moving.shape[0])
+        if high <= low:
+            continue
+        there = matrix.copy()  # from rows of the one strip to rows of the other
+        there[:, 2] += there[:, 1] * top
+        there[1] -= there[2] * low
+        _block_row(
+            smooth(reference[top:bottom]), mean, smooth(moving[low:high]), there, gain, offset, half, side,
+            first - top, end - top, table[by],
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rows_met(matrix, columns, first, last):
+    """Return the first and the last row that a matrix puts the corners of rows `first` to `last` on."""
+    low, high = np.inf, -np.inf
+    for y in (first, last):
+        for x in (0, columns - 1):
+            w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
+            v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / w
+            low, high = min(low, v), max(high, v)
+    far = 1e9  # beyond any image: an integer holds it
+    return int(np.floor(max(low, -far))), int(np.ceil(min(high, far)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _block_row(reference, mean, moving, matrix, gain, offset, half, side, first, end, table):
+    """Sum the rows `first` to `end` (exclusive) of the reference into the blocks (blocks x, 16) of one row."""
+    columns = reference.shape[1]
+    width = table.shape[0] * side + 2
+    ring_r = np.full((3, width), np.float32(np.nan), np.float32)
+    ring_i = np.full((3, width), np.float32(np.nan), np.float32)
+    for y in range(first - 1, end + 1):
+        _subtract(reference[y], mean, ring_r[y % 3])
+        sample_row(moving, matrix, y, half, gain, offset, ring_i[y % 3, :columns])
+        if y > first:
+            above, here, below = (y - 2) % 3, (y - 1) % 3, y % 3
+            rows_of_three = (
+                ring_r[above], ring_r[here], ring_r[below],
+                ring_i[above], ring_i[here], ring_i[below],
+            )  # fmt: skip
+            if side == 64:
+                _sums_64(*rows_of_three, table)
+            elif side == 32:
+                _sums_32(*rows_of_three, table)
+            else:
+                _sums_16(*rows_of_three, table)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
