@@ -14,12 +14,12 @@ KERNELS = {"linear": 1, "cubic": 2, "lanczos": 3}  # name to half width in pixel
 _LINEAR, _CUBIC = 1, 2
 _PAD = 16  # pixels: a run is computed in whole vectors; what is too much is overwritten by the next run
 _LONGEST = 256  # pixels of a run: it stays in the first-level cache while its gaps are filled
-_STEEP = 0.15  # pixels gained per pixel: with more, runs are so short that single pixels are faster
+_STEEP = 0.15  # change of the offset per pixel: above, runs are so short that single pixels are faster
 _EDGE, _OUTSIDE = -1e18, -2e18  # in place of an offset: too near the border for the kernel; beyond it
 
 # NaN is data here: never "nnan"
 _compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-# a call in a loop keeps it from being vectorised
+# a call that is left in a loop keeps it from being vectorised
 _inlined = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}, forceinline=True)
 
 
@@ -102,18 +102,14 @@ def _warp(image, matrix, half, out, valid):
     line = np.zeros(columns + _PAD, np.float32)
     offset = np.zeros(columns)
     fractions = np.zeros((2, columns + _PAD), np.float32)
-    shift = matrix[0, 0] == matrix[1, 1] == matrix[2, 2] == 1.0
-    shift = shift and matrix[0, 1] == matrix[1, 0] == matrix[2, 0] == matrix[2, 1] == 0.0
+    shift = (matrix[:, :2] == np.eye(3)[:, :2]).all() and matrix[2, 2] == 1.0
     steep = abs(matrix[0, 0] / matrix[2, 2] - 1.0) + abs(matrix[1, 0] / matrix[2, 2]) > _STEEP
     for y in range(out.shape[0]):
         if shift:
             _shifted_row(image, flat, matrix, y, half, fractions, line)
         else:
             _positions(matrix, y, image.shape, half, offset, fractions)
-            if steep:
-                _row_by_pixels(image, flat, matrix, y, half, offset, fractions, line)
-            else:
-                _row_by_runs(image, flat, matrix, y, half, offset, fractions, line)
+            _row(image, flat, matrix, y, half, offset, fractions, steep, line)
         for x in range(columns):
             out[y, x] = line[x]
             valid[y, x] = line[x] == line[x]
@@ -132,9 +128,8 @@ def _shifted_row(image, flat, matrix, y, half, fractions, line):
     fractions[0] = matrix[0, 2] - dx
     fractions[1] = matrix[1, 2] - dy
     for x in range(first, end, _LONGEST):
-        count = min(_LONGEST, end - x)
         start = int((y + dy) * columns + dx) + x
-        _run(flat, columns, start, half, True, fractions, x, count, line)
+        _run(flat, columns, start, half, True, fractions, x, min(_LONGEST, end - x), line)
     for x in range(first):
         line[x] = _edge_pixel(image, matrix, y, x)
     for x in range(end, width):
@@ -159,11 +154,11 @@ def _positions(matrix, y, shape, half, offset, fractions):
 
 
 @_compiled
-def _row_by_runs(image, flat, matrix, y, half, offset, fractions, line):
-    """Fill a row, run by run."""
+def _row(image, flat, matrix, y, half, offset, fractions, steep, line):
+    """Fill a row run by run, or, where the offset changes every few pixels, pixel by pixel."""
     x = 0
     while x < offset.size:
-        end = _run_end(offset, x)
+        end = x + 1 if steep else _run_end(offset, x)
         if offset[x] == _OUTSIDE:
             line[x:end] = np.nan
         elif offset[x] == _EDGE:
@@ -198,7 +193,7 @@ def _run(flat, stride, start, half, shift, fractions, x, count, line):
     """Resample `count` pixels from `x` on; `start` is the flat index of the first one's whole position."""
     corner = start - (half - 1) * (stride + 1)  # of the first pixel's kernel
     padded = (count + _PAD - 1) // _PAD * _PAD
-    if corner + (2 * half - 1) * (stride + 1) + padded <= flat.size:
+    if count > 1 and corner + (2 * half - 1) * (stride + 1) + padded <= flat.size:
         count = padded
     missing = np.float32(1)
     if half == _CUBIC:
@@ -235,25 +230,6 @@ def _linear_run(flat, stride, start, fractions, x, count, everywhere, line):
         k = np.uintp(x + i)
         value = _linear(flat, start + i, stride, fractions[0, k], fractions[1, k])
         line[k] = value if everywhere or line[k] != line[k] else line[k]
-
-
-@_compiled
-def _row_by_pixels(image, flat, matrix, y, half, offset, fractions, line):
-    """Fill a row whose offset changes every few pixels."""
-    stride = image.shape[1]
-    for x in range(offset.size):
-        if offset[x] <= _EDGE:
-            line[x] = _edge_pixel(image, matrix, y, x) if offset[x] == _EDGE else np.float32(np.nan)
-            continue
-        start = int(offset[x]) + x
-        corner = start - (half - 1) * (stride + 1)
-        fx, fy = fractions[0, x], fractions[1, x]
-        value = np.float32(np.nan)
-        if half == _CUBIC:
-            value = _sum_4x4(flat, corner, stride, _cubic(fx), _cubic(fy))
-        elif half > _CUBIC:
-            value = _sum_6x6(flat, corner, stride, _lanczos(fx), _lanczos(fy))
-        line[x] = _linear(flat, start, stride, fx, fy) if value != value else value
 
 
 @_inlined
@@ -366,10 +342,8 @@ def _edge_pixel(image, matrix, y, x):
     total, share = 0.0, 0.0
     for j in range(iv, iv + 2):
         for i in range(iu, iu + 2):
-            if i < 0 or j < 0 or i >= columns or j >= rows:
-                continue
             weight = (1.0 - abs(u - i)) * (1.0 - abs(v - j))
-            if weight > 0.0 and image[j, i] == image[j, i]:
+            if 0 <= i < columns and 0 <= j < rows and weight > 0.0 and image[j, i] == image[j, i]:
                 total += weight * image[j, i]
                 share += weight
     return np.float32(total / share) if share >= 0.5 else np.float32(np.nan)
