@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import xarray as xr
 
 from glacierhpc.coreg.prepared import Prepared, prepare
 from glacierhpc.cube import open_cube
@@ -74,21 +75,34 @@ class ArrayImages:
         return ArrayImages(dict(zip(self.images, run_all(executor, _halved_image, calls))), {})
 
 
-@dataclass(frozen=True)
 class CubeImages:
-    """One band of a cube on disk, its observed pixels only."""
+    """One band of a cube on disk, its observed pixels only; opened once in every task, closed files travel.
 
-    path: str
-    band: str
-    shape: tuple[int, int]
-    order: tuple[int, ...]
-    """Place on the cube's time axis of each position."""
+    Parameters
+    ----------
+    path : str
+        The Zarr folder.
+    band : str
+    shape : (rows, columns)
+    order : sequence of int
+        Place on the cube's time axis of each position.
+    """
+
+    def __init__(self, path: str, band: str, shape: tuple[int, int], order: Sequence[int]) -> None:
+        self.path, self.band, self.shape, self.order = path, band, shape, tuple(order)
+        self._opened: tuple[xr.DataArray, xr.DataArray] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": None}
 
     def read(self, index: int, y: slice = WHOLE, x: slice = WHOLE) -> np.ndarray:
         """Return an image or a part of it."""
-        scene = open_cube(self.path).isel(time=self.order[index], y=y, x=x)
-        image = scene["data"].sel(band=self.band).to_numpy()
-        return np.where(scene["valid"].to_numpy(), image, np.float32(np.nan)).astype(np.float32, copy=False)
+        if self._opened is None:
+            cube = open_cube(self.path)
+            self._opened = cube["data"].sel(band=self.band), cube["valid"]
+        at = {"time": self.order[index], "y": y, "x": x}
+        image, valid = (array.isel(at).to_numpy() for array in self._opened)
+        return np.where(valid, image, np.float32(np.nan)).astype(np.float32, copy=False)
 
     def only(self, indices: Sequence[int]) -> CubeImages:  # noqa: ARG002 a path is small
         """Return itself."""
