@@ -14,7 +14,15 @@ from glacierhpc.kernels.ecc_normal import (
     residuals,
     robust_weights,
 )
-from glacierhpc.kernels.ecc_sums import SIDES_PX, SUMS, accumulate, block_centres, block_side
+from glacierhpc.kernels.ecc_sums import (
+    SIDES_PX,
+    SUMS,
+    accumulate,
+    accumulate_smoothed,
+    block_centres,
+    block_side,
+)
+from glacierhpc.kernels.filters import smooth
 from glacierhpc.kernels.motions import MOTIONS, Frame, increment, jacobian, parameters
 from glacierhpc.kernels.sampling import CUBIC, LINEAR
 from tests.kernels.test_sampling import interpolated, positions
@@ -87,6 +95,33 @@ def test_values_of_pixels_without_data_never_matter_and_other_rows_of_blocks_can
     sparse = table_of(reference, moving, MATRIX, LINEAR, 16, every=2)
     np.testing.assert_array_equal(sparse[::2], full[::2])
     assert not sparse[1::2].any() and full[1::2].any()
+
+
+STRIPS = {
+    "identity": np.eye(3),
+    "whole pixels": np.array([[1, 0, 7.0], [0, 1, -5.0], [0, 0, 1]]),
+    "turn": np.vstack([rotation(7.0, (1.3, -0.6), (150, 130)), [0, 0, 1]]),
+    "homography": np.vstack([rotation(-2.0, (1.3, -0.6), (150, 130), zoom=0.97), [1e-5, 2e-5, 1]]),
+    "beside": np.array([[1, 0, 60.5], [0, 1, -140.5], [0, 0, 1]]),
+    "far off": np.array([[1, 0, 0.5], [0, 1, 1e12], [0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("half", [LINEAR, CUBIC])
+@pytest.mark.parametrize("side", SIDES_PX)
+@pytest.mark.parametrize("name", STRIPS)
+def test_smoothing_on_the_way_is_smoothing_before(name, side, half):
+    rng = np.random.default_rng(3)
+    reference, moving = (rng.normal(size=shape).astype(np.float32) for shape in ((150, 130), (140, 160)))
+    reference[30:50, 20:90], moving[70:76, 100:104], moving[::9, ::7] = np.nan, np.nan, np.nan
+    tables = np.full((2, *block_centres(reference.shape, side).shape[:2], len(SUMS)), 777.0)
+    known = STRIPS[name], np.float32(GAIN), np.float32(OFFSET), half, side, 1
+    accumulate(smooth(reference), np.float32(MEAN), smooth(moving), *known, tables[0])
+    accumulate_smoothed(reference, np.float32(MEAN), moving, *known, tables[1])
+    np.testing.assert_array_equal(tables[1][..., 0], tables[0][..., 0])
+    assert (tables[0][..., 0].sum() == 0) == (name == "far off")
+    # a row that lies otherwise in its strip is interpolated with other roundings
+    np.testing.assert_allclose(tables[1], tables[0], rtol=1e-4, atol=0.02)
 
 
 def test_blocks_cover_all_but_the_rim_once():
