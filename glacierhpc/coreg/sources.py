@@ -32,7 +32,7 @@ class ImageSource(Protocol):
         """Rows and columns."""
 
     def read(self, index: int, y: slice = WHOLE, x: slice = WHOLE) -> np.ndarray:
-        """Return an image or a part of it, (y, x) float32, NaN where invalid; the caller's own copy."""
+        """Return an image or a part of it, (y, x) float32, NaN where invalid; not to be written to."""
 
     def only(self, indices: Sequence[int]) -> ImageSource:
         """Return what a task on these images has to be sent."""
@@ -41,38 +41,52 @@ class ImageSource(Protocol):
         """Return the same images at half the resolution."""
 
 
-@dataclass(frozen=True)
 class ArrayImages:
-    """Images in memory."""
+    """Images in memory; a masked copy of each is made when it is first read and kept.
 
-    images: Mapping[int, np.ndarray]
-    """(y, x) by position; NaN is invalid."""
-    valid: Mapping[int, np.ndarray]
-    """(y, x) bool; may be empty."""
+    Parameters
+    ----------
+    images : mapping of position to (y, x)
+        NaN is invalid.
+    valid : mapping of position to (y, x) bool, optional
+    """
+
+    def __init__(
+        self, images: Mapping[int, np.ndarray], valid: Mapping[int, np.ndarray] | None = None
+    ) -> None:
+        self._images, self._valid = images, valid or {}
+        self._masked: dict[int, np.ndarray] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_masked": {}}
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        rows, columns = next(iter(self.images.values())).shape
+        rows, columns = next(iter(self._images.values())).shape
         return rows, columns
 
     def read(self, index: int, y: slice = WHOLE, x: slice = WHOLE) -> np.ndarray:
         """Return an image or a part of it."""
-        image = self.images[index][y, x]
-        if index not in self.valid:
-            return np.array(image, np.float32, order="C")
-        return np.where(self.valid[index][y, x], image, np.float32(np.nan)).astype(np.float32, copy=False)
+        if index not in self._masked:
+            image = np.asarray(self._images[index], np.float32)
+            if index in self._valid:
+                image = np.where(self._valid[index], image, np.float32(np.nan))
+            self._masked[index] = image
+        return self._masked[index][y, x]
 
     def only(self, indices: Sequence[int]) -> ArrayImages:
         """Return the same images without those that a task does not look at."""
-        return ArrayImages(
-            {i: self.images[i] for i in indices}, {i: self.valid[i] for i in indices if i in self.valid}
+        some = ArrayImages(
+            {i: self._images[i] for i in indices}, {i: self._valid[i] for i in indices if i in self._valid}
         )
+        some._masked = self._masked
+        return some
 
     def halved(self, executor: Executor | None) -> ArrayImages:
         """Return the images at half the resolution, all made now."""
-        calls = ((self.only([i]), i) for i in self.images)
-        return ArrayImages(dict(zip(self.images, run_all(executor, _halved_image, calls))), {})
+        calls = ((self.only([i]), i) for i in self._images)
+        return ArrayImages(dict(zip(self._images, run_all(executor, _halved_image, calls))))
 
 
 class CubeImages:

@@ -225,15 +225,20 @@ def _link_table(job: Job, placed: Placed, names: Sequence[str]) -> tuple[pd.Data
 
 def _vector_table(placed: Placed, scenes: Sequence[Scene], names: Sequence[str]) -> pd.DataFrame:
     """Return the offsets left after the adjustment in the blocks of every aligned scene."""
-    parts = []
+    parts, of, counts = [np.empty((0, 5))], [], []
     for pair in placed.pairs:
-        if pair.kind != "reference" or not isinstance(pair.second, int) or not pair.result.ok:
-            continue
         frame = placed.network.matrices.get(f"reference:{pair.first}")
-        if frame is None or not scenes[pair.second].result.ok:
+        if (
+            pair.kind != "reference"
+            or not isinstance(pair.second, int)
+            or not pair.result.ok
+            or frame is None
+        ):
             continue
-        vectors = left_vectors(pair, scenes[pair.second].result.matrix, frame)
-        part = pd.DataFrame(vectors.reshape(-1, 5), columns=VECTOR_COLUMNS[1:])
-        part.insert(0, "scene", names[pair.second])
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=VECTOR_COLUMNS)
+        if scenes[pair.second].result.ok:
+            parts.append(left_vectors(pair, scenes[pair.second].result.matrix, frame).reshape(-1, 5))
+            of.append(names[pair.second])
+            counts.append(len(parts[-1]))
+    table = pd.DataFrame(np.concatenate(parts), columns=VECTOR_COLUMNS[1:])
+    table.insert(0, "scene", np.repeat(np.array(of, object), np.array(counts, int)))
+    return table

@@ -194,7 +194,7 @@ def _prepared(
     """Return a scene prepared, where it is known to lie only its stable ground."""
     image = source.read(scene)
     if stable is not None and matrix is not None:
-        image[~_on_scene(stable, matrix)] = np.nan
+        image = np.where(_on_scene(stable, matrix), image, np.float32(np.nan))
     return prepare(image)
 
 
