@@ -11,7 +11,7 @@ import numpy as np
 
 from glacierhpc.coreg.prepared import Prepared
 from glacierhpc.kernels.coarse import coarse_shifts
-from glacierhpc.kernels.ecc import FAILURES, EccResult, Units, correlation, ecc
+from glacierhpc.kernels.ecc import FAILURES, MIN_STEP_PX, EccResult, Units, correlation, ecc
 from glacierhpc.kernels.motions import corner_motion, simplified
 
 MIN_PIXELS = 128
@@ -29,10 +29,11 @@ MAX_LEVEL_SHIFT_PX = 4.0  # a start is right within a pixel of its level: what l
 # Pairs that correlate above this, with next to no block that shows something else, show the same all over: all
 # pixels count alike, which averages most noise away
 SAME_RHO, MAX_MISTRUSTED = 0.95, 0.01
-# One more iteration is worth it while a step is this many times the predicted error: what a step leaves is a twentieth
-STEP_ERRORS = 4.0
+# One more iteration is worth it while a step is longer, and this many times the predicted error: what it leaves is a
+# twentieth of it
+LAST_STEP_PX, STEP_ERRORS = 0.02, 4.0
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
-AUTO = "auto"
+AUTO, AUTO_MOTIONS = "auto", ("translation", "euclidean", "similarity", "affine")
 # Of two motions the one with more parameters is taken where it moves a corner by more than this, and by more than so
 # many of its own predicted errors; at coarse levels by half a pixel of theirs, since the finer ones decide
 WORTH_PX, COARSE_WORTH_PX, WORTH_ERRORS = 0.1, 0.5, 4.0
@@ -193,7 +194,7 @@ def _at_level(
 
 def _worth(found: EccResult, simpler: np.ndarray, level: int, shape: tuple[int, ...]) -> bool:
     """Return whether a motion with more parameters moves a corner by more than its own error explains."""
-    least_px = WORTH_PX / 2 if level == 1 else COARSE_WORTH_PX
+    least_px = WORTH_PX / 2**level if level < 2 else COARSE_WORTH_PX
     return corner_motion(found.matrix, simpler, shape) > max(least_px, WORTH_ERRORS * found.error_px)
 
 
@@ -215,7 +216,10 @@ def _motions_at(pixels: int, motion: str) -> list[str]:
         return ["translation"]
     if pixels < FULL_PIXELS:
         return ["translation", "euclidean" if motion == "euclidean" else "similarity"]
-    return ["translation", "euclidean", "similarity", "affine"] if motion == AUTO else [motion]
+    if motion == AUTO:
+        return list(AUTO_MOTIONS)
+    # what the ice bends least comes first: its weights keep the ice out of what follows
+    return ["affine", motion] if motion == "homography" else [motion]
 
 
 def _lost(matrix: np.ndarray, start: np.ndarray, motion: str, shape: tuple[int, ...]) -> bool:
@@ -224,12 +228,16 @@ def _lost(matrix: np.ndarray, start: np.ndarray, motion: str, shape: tuple[int, 
 
 def _finish(reference: Prepared, moving: Prepared, descent: _Descent, options: SearchOptions) -> Search:
     """Refine at full size: on everything where both show the same all over, else on what agrees."""
-    options = replace(options, motion=descent.motion)
+    chosen = descent.motion if options.motion == AUTO else options.motion
     plain = descent.same or not options.robust
     units = _units(reference, moving)
     # few passes smooth on the way, many are worth a smoothed copy
     pair = (reference.image, moving.image) if plain else (reference.smooth, moving.smooth)
-    found = _at_full_size(pair, descent.matrix, options, units, robust=not plain)
+    if options.motion == AUTO and _motions_at(_pixels_at(reference, 1), AUTO)[-1] != AUTO_MOTIONS[-1]:
+        chosen, found = _choose(pair, descent.matrix, options, units, robust=not plain)
+    else:
+        found = _at_full_size(pair, descent.matrix, replace(options, motion=chosen), units, robust=not plain)
+    options = replace(options, motion=chosen)
     if not plain:
         found = _fine_look(reference, moving, found, options)
     lost = found.status not in FAILURES and _lost(found.matrix, descent.matrix, options.motion, pair[0].shape)
@@ -247,6 +255,30 @@ def _finish(reference: Prepared, moving: Prepared, descent: _Descent, options: S
     )
 
 
+def _pixels_at(image: Prepared, level: int) -> int:
+    return image.shape[0] * image.shape[1] // 4**level
+
+
+def _choose(
+    pair: tuple[np.ndarray, np.ndarray],
+    matrix: np.ndarray,
+    options: SearchOptions,
+    units: Units,
+    *,
+    robust: bool,
+) -> tuple[str, EccResult]:
+    """Choose the motion at full size, for images whose half is too small for it."""
+    shape, chosen = pair[0].shape, AUTO_MOTIONS[0]
+    best = None
+    for motion in AUTO_MOTIONS:
+        start = simplified(matrix, motion, shape)
+        found = _at_full_size(pair, start, replace(options, motion=motion), units, robust=robust)
+        if best is None or (found.status not in FAILURES and _worth(found, best.matrix, 0, shape)):
+            best, chosen = found, motion
+    assert best is not None
+    return chosen, best
+
+
 def _at_full_size(
     pair: tuple[np.ndarray, np.ndarray],
     matrix: np.ndarray,
@@ -261,6 +293,7 @@ def _at_full_size(
         motion=options.motion,
         max_iterations=min(ROBUST_ITERATIONS, options.max_iterations) if robust else options.max_iterations,
         epsilon=options.epsilon,
+        min_step_px=MIN_STEP_PX if robust else LAST_STEP_PX,
         min_step_errors=ROBUST_STEP_ERRORS if robust else STEP_ERRORS,
         min_pixels=MIN_PIXELS,
         interpolation="cubic",

@@ -19,6 +19,7 @@ from glacierhpc.kernels.ecc_normal import (
     offsets,
     residuals,
     robust_weights,
+    taken,
 )
 from glacierhpc.kernels.ecc_sums import SUMS, accumulate, accumulate_smoothed, block_centres, block_side
 from glacierhpc.kernels.motions import (
@@ -38,6 +39,7 @@ __all__ = ["FAILURES", "MOTIONS", "EccResult", "Units", "correlation", "ecc"]
 FAILURES = ("no_overlap", "flat", "singular")
 INTERPOLATIONS = {"linear": LINEAR, "cubic": CUBIC}
 MIN_STEP_PX = 1e-3  # a step that moves no corner further than this ends the iteration
+MAX_LAST_STEP_PX = 0.1  # what a step leaves is a twentieth of it
 MAX_STEP_PX = 2.0  # the linearisation reaches no further
 MAX_OFFSET_ERROR_PX = 0.3  # of a block's own offset: what is less certain is not told
 MISTRUST = 0.3  # a block's weight
@@ -79,6 +81,7 @@ class EccResult:
     rho_start: float
     """Correlation coefficient at the start."""
     iterations: int
+    """Steps taken."""
     pixels: int
     """Pixels valid in both, with their neighbours."""
     error_px: float = float("nan")
@@ -128,7 +131,7 @@ def ecc(
     min_step_px : float
         Ends when a step moves no corner further than this.
     min_step_errors : float
-        Or no further than so many predicted errors.
+        Or no further than so many predicted errors, and `MAX_LAST_STEP_PX`.
     min_pixels : int
         Fewer common pixels are ``no_overlap``.
     interpolation : {"linear", "cubic"}
@@ -170,13 +173,14 @@ def ecc(
         if best is None or look.rho > best[0].rho:
             best = look, following
         step_px = corner_motion(following, matrix, reference.shape)
-        enough_px = max(min_step_px, min_step_errors * look.error_px) if min_step_errors else min_step_px
+        enough_px = max(min_step_px, min(min_step_errors * look.error_px, MAX_LAST_STEP_PX))
         settled = abs(look.rho - last) < epsilon or step_px < enough_px or falls == 2
         if settled or done == max_iterations:
             chosen, end = best if falls else (look, following)
             # the step that is left costs nothing more; none is taken where none was asked for
             end = end if max_iterations > 0 else matrix
-            return chosen.result("converged" if settled else "max_iterations", end, rho_start, done)
+            status = "converged" if settled else "max_iterations"
+            return chosen.result(status, end, rho_start, min(done + 1, max_iterations))
         matrix, last = following, look.rho
         gain *= look.normal.gain if look.normal else 1.0
     raise AssertionError("the loop returns")
@@ -236,8 +240,11 @@ class _Look:
 
     @cached_property
     def pull(self) -> np.ndarray:
-        """What each block's residual asks of a shift, (blocks, 2)."""
-        return residuals(self.blocks, self.step_gain)[1]
+        """What each block's residual still asks of a shift after the step, (blocks, 2)."""
+        pull = residuals(self.blocks, self.step_gain)[1]
+        if self.normal is None or self.step is None:
+            return pull
+        return pull - self.normal.newton * taken(self.blocks, self.level.jacobian @ _bounded(self.step))
 
     @cached_property
     def error_px(self) -> float:

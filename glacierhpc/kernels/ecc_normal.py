@@ -162,6 +162,13 @@ def residuals(blocks: Blocks, gain: float) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(squares, 0.0) / np.maximum(blocks.count, 1), blocks.on_r - gain * blocks.on_i
 
 
+def taken(blocks: Blocks, displacement: np.ndarray) -> np.ndarray:
+    """Return how much of each block's pull (n, 2) a displacement (n, 2), px, of it answers."""
+    xx, xy, yy = blocks.hessian.T
+    x, y = displacement.T
+    return np.stack([xx * x + xy * y, xy * x + yy * y], axis=1)
+
+
 def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
     """Return weights (n) in [0, 1] that take from blocks what does not belong to the common picture.
 
