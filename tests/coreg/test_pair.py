@@ -213,6 +213,14 @@ def test_weights_reject_unmasked_ice_and_cloud(motion):
         assert corner_rms(plain.matrix, truth, MIDDLE) > 2 * corner_rms(found.matrix, truth, MIDDLE)
 
 
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_ice_and_cloud_over_half_of_the_scene_are_refused_or_seen_through(motion):
+    for seed in (4, 5):
+        reference, _, truth, _, with_ice = ice_pair(motion, seed=seed, share=0.44)
+        found = align_pair(reference, cloudy(with_ice, clouds(MIDDLE, 0.2, seed=seed)), motion=motion)
+        assert not found.ok or corner_rms(found.matrix, truth, MIDDLE) < 0.3
+
+
 def test_stable_ground_keeps_ice_over_half_of_the_scene_from_pulling():
     reference, _, truth, glacier, with_ice = ice_pair("translation", share=0.6)
     with_mask = align_pair(reference, with_ice, stable=~glacier)
@@ -327,6 +335,14 @@ def test_auto_takes_the_fewest_parameters_that_the_evidence_supports(motion, tru
         found = align_pair(reference, moving, motion="auto")
         assert found.ok and found.motion == motion
         assert corner_rms(found.matrix, truth, MIDDLE) < 2 * TARGETS[motion]
+
+
+def test_auto_sees_a_turn_of_a_small_image():
+    for shape in ((100, 110), SMALL):
+        truth = rotation(1.0, (2.4, -1.7), shape)
+        reference, moving = make_pair(shape, truth, noise=0.02, seed=1)
+        found = align_pair(reference, moving, motion="auto")
+        assert found.motion == "euclidean" and corner_rms(found.matrix, truth, shape) < 0.05
 
 
 def test_auto_does_not_bend_to_the_ice():

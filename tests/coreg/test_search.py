@@ -56,7 +56,8 @@ def test_small_levels_are_not_asked_for_more_than_they_determine():
     assert module._motions_at(module.PARAMETRIC_PIXELS - 1, "affine") == ["translation"]
     assert module._motions_at(module.FULL_PIXELS - 1, "affine") == ["translation", "similarity"]
     assert module._motions_at(module.FULL_PIXELS - 1, "euclidean") == ["translation", "euclidean"]
-    assert module._motions_at(module.FULL_PIXELS, "homography") == ["homography"]
+    for motion in MOTIONS:
+        assert module._motions_at(module.FULL_PIXELS, motion)[-1] == motion
     assert module._motions_at(module.FULL_PIXELS, AUTO) == list(MOTIONS[:4])
 
 
