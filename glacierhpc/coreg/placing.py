@@ -20,6 +20,7 @@ from glacierhpc.coreg.network import GENERATORS, Network, adjust
 from glacierhpc.coreg.reference import Blocks, make_medians, reference_blocks, season_groups
 from glacierhpc.coreg.sources import ImageSource, Raster, Reference, doubled_matrix
 from glacierhpc.coreg.stack_tasks import (
+    HALVED_SIDE_PX,
     MAIN,
     Neighbours,
     Pair,
@@ -33,11 +34,11 @@ from glacierhpc.fanout import Tally, run_all
 from glacierhpc.seasons import DAY, days_apart
 
 CHUNK_SCENES = 6  # of a task: each run of scenes reads one scene more than it has
-HALVED_SIDE_PX = 400  # from this side on, half the resolution finds a matrix within a pixel
 FIRST_LOOKS = 3
 FEW_SCENES = 5  # a median of fewer shows so much of each that any scene fits it
 SETTLED_PX = 1.5  # scenes that lay closer make a median sharp enough to find starts with
 RESCUERS = 4
+POOR_PX = 0.3  # predicted error from which on a scene that only a reference takes is linked to others too
 OTHER_YEAR_DAYS = 180.0
 
 
@@ -210,26 +211,25 @@ def _link(
 def _rescue(job: Job, pairs: Sequence[Pair], members: int) -> list[Pair]:
     """Link scenes that no reference takes to placed ones near in time and near in season.
 
-    So are scenes that only their reference takes, where that may be because it is made of them.
+    So are scenes without a neighbour that only a reference takes, if it takes them poorly or is made of so few that
+    it may do so for their own part in it.
     """
-    matrices = {
-        pair.second: pair.result.matrix for pair in pairs if pair.kind == "reference" and pair.result.ok
-    }
-    linked = {(pair.first, pair.second) for pair in pairs if pair.kind == "neighbour"}
-    held = {
-        end
-        for pair in pairs
-        if pair.kind == "neighbour" and pair.result.ok
-        for end in (pair.first, pair.second)
-    }
+    taken = {pair.second: pair.result for pair in pairs if pair.kind == "reference" and pair.result.ok}
+    met: dict[int | str, set[int | str]] = {i: {i} for i in job.scenes}
+    held: set[int | str] = set()
+    for pair in pairs:
+        if pair.kind == "neighbour":
+            met[pair.first].add(pair.second)
+            met[pair.second].add(pair.first)
+            held |= {pair.first, pair.second} if pair.result.ok else set()
     doubtful = 1 < members < FEW_SCENES or not held
     calls = []
     for scene in job.scenes:
-        if scene not in matrices or (doubtful and scene not in held):
-            met = {scene} | {i for pair in linked if scene in pair for i in pair}
-            others = [i for i in job.scenes if i in matrices and i not in met]
-            rescuers = {i: matrices[i] for i in nearest(job.times, scene, others)}
-            calls.append((job.source.only([scene, *rescuers]), scene, rescuers, job.stable, job.options))
+        if scene in taken and (scene in held or not (doubtful or taken[scene].error_px > POOR_PX)):
+            continue
+        others = [i for i in job.scenes if i in taken and i not in met[scene]]
+        rescuers = {i: taken[i].matrix for i in nearest(job.times, scene, others)}
+        calls.append((job.source.only([scene, *rescuers]), scene, rescuers, job.stable, job.options))
     return [pair for part in job.run(link_rescuers, calls) for pair in part]
 
 

@@ -14,9 +14,19 @@ import numpy as np
 from glacierhpc.coreg.confirm import confirmed
 from glacierhpc.coreg.links import Link, corner_offsets
 from glacierhpc.coreg.pair import AlignmentResult, align_pair
-from glacierhpc.coreg.sources import ImageSource, Prepared, Raster, Reference, prepare
+from glacierhpc.coreg.sources import (
+    ImageSource,
+    Prepared,
+    Raster,
+    Reference,
+    doubled_matrix,
+    halved_matrix,
+    prepare,
+)
+from glacierhpc.kernels.filters import halve
 from glacierhpc.kernels.warp import warp
 
+HALVED_SIDE_PX = 400  # from this side on, half the resolution finds a matrix within a pixel
 MAIN = "all"  # name of the reference that is made of the scenes of all seasons
 
 
@@ -100,11 +110,11 @@ def link_scenes(
     """Link a run of scenes to their references, and each to the one before it."""
     ground = _loaded(stable)
     pairs: list[Pair] = []
-    previous: tuple[int, Prepared] | None = None
+    previous: Prepared | None = None
     known = dict(run.starts)
     if run.before is not None:
-        previous = run.before, _prepared(source, run.before, known.get(run.before), ground)
-    for scene in run.scenes:
+        previous = _witness(_prepared(source, run.before, known.get(run.before), ground))
+    for scene, before in zip(run.scenes, [run.before, *run.scenes]):
         moving = _prepared(source, scene, known.get(scene), ground)
         names = dict.fromkeys([run.seasons[scene], MAIN])
         for name in names:
@@ -113,11 +123,12 @@ def link_scenes(
             if found.ok:
                 known[scene] = found.matrix
                 break
-        if previous is not None:
-            start = _between(known.get(previous[0]), known.get(scene))
-            found = _aligned(previous[1], moving, start, options.pair(scenes=2))
-            pairs.append(Pair(previous[0], scene, "neighbour", found))
-        previous = scene, moving
+        witness = _witness(moving)
+        if previous is not None and before is not None:
+            start = _between(known.get(before), known.get(scene))
+            found = _neighbours(previous, witness, start, options, halved=witness is not moving)
+            pairs.append(Pair(before, scene, "neighbour", found))
+        previous = witness
     return pairs
 
 
@@ -182,6 +193,27 @@ def _aligned(
         return found
     again = align_pair(reference, moving, **given)
     return replace(again if again.ok else found, seconds=found.seconds + again.seconds)
+
+
+def _witness(image: Prepared) -> Prepared:
+    """Return what a scene is linked to its neighbour by: large ones at half the resolution.
+
+    The link is to tell whether the links to references are right, at a quarter of their cost; its own error says
+    how much it counts.
+    """
+    return prepare(halve(image.image)) if min(image.shape) >= HALVED_SIDE_PX else image
+
+
+def _neighbours(
+    first: Prepared, second: Prepared, start: np.ndarray | None, options: StackOptions, *, halved: bool
+) -> AlignmentResult:
+    """Align two scenes as they are witnessed; the result is at full resolution."""
+    given = options.pair(scenes=2)
+    if not halved:
+        return _aligned(first, second, start, given)
+    given["max_shift_px"] /= 2
+    found = _aligned(first, second, None if start is None else halved_matrix(start), given)
+    return replace(found, matrix=doubled_matrix(found.matrix), error_px=2 * found.error_px)
 
 
 def _between(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
