@@ -30,8 +30,9 @@ MAX_LEVEL_SHIFT_PX = 4.0  # a start is right within a pixel of its level: what l
 # pixels count alike, which averages most noise away
 SAME_RHO, MAX_MISTRUSTED = 0.95, 0.01
 # One more iteration is worth it while a step is longer, and this many times the predicted error: what it leaves is a
-# twentieth of it
-LAST_STEP_PX, STEP_ERRORS = 0.02, 4.0
+# tenth of it
+LAST_STEP_PX, STEP_ERRORS = 0.005, 1.5
+HALF_IS_BETTER = 0.95
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
 AUTO, AUTO_MOTIONS = "auto", ("translation", "euclidean", "similarity", "affine")
 # Of two motions the one with more parameters is taken where it moves a corner by more than this, and by more than so
@@ -108,6 +109,8 @@ class _Descent:
     iterations: int
     same: bool
     """Whether both images show the same all over."""
+    error_px: float = float("nan")
+    """Predicted error of the corners, in pixels of the next finer level."""
 
 
 def _start(reference: Prepared, moving: Prepared, top: int, options: SearchOptions) -> np.ndarray | str:
@@ -140,10 +143,11 @@ def _descend(
     reference: Prepared, moving: Prepared, matrix: np.ndarray, top: int, options: SearchOptions
 ) -> _Descent:
     """Refine a start from level `top` to level 1, leaving out levels where both images clearly show the same."""
-    iterations, level, same, motion = 0, top, False, "translation"
+    iterations, level, same, motion, error_px = 0, top, False, "translation", float("nan")
     while level > 0:
         step = _step_down(reference, moving, matrix, level, options)
-        matrix, motion, iterations, same = step.matrix, step.motion, iterations + step.iterations, step.same
+        matrix, motion, same, error_px = step.matrix, step.motion, step.same, step.error_px
+        iterations += step.iterations
         sure = same and motion == options.motion
         following = max(LAST_JUMP, level - JUMP) if sure and level > LAST_JUMP else level - 1
         for _ in range(level - 1 - following):
@@ -151,7 +155,7 @@ def _descend(
         level = following
     if top == 0 and options.motion != AUTO:
         motion = options.motion
-    return _Descent(matrix, motion, iterations, same)
+    return _Descent(matrix, motion, iterations, same, error_px)
 
 
 def _step_down(
@@ -159,7 +163,7 @@ def _step_down(
 ) -> _Descent:
     """Refine a matrix at one level."""
     shape, best = reference.levels[level].shape, matrix
-    iterations, same, chosen = 0, False, "translation"
+    iterations, same, chosen, error_px = 0, False, "translation", float("nan")
     for motion in _motions_at(shape[0] * shape[1], options.motion):
         start = simplified(matrix, motion, shape) if options.motion == AUTO else best
         found = _at_level(reference, moving, start, motion, level, options)
@@ -167,10 +171,10 @@ def _step_down(
         if found.status in FAILURES or _lost(found.matrix, start, motion, shape):
             continue
         if options.motion != AUTO or motion == "translation" or _worth(found, best, level, shape):
-            best, same, chosen = found.matrix, _same(found), motion
+            best, same, chosen, error_px = found.matrix, _same(found), motion, found.error_px
         if same and shape[0] * shape[1] < FULL_PIXELS:
             break  # what a shift leaves there is within reach of the next level
-    return _Descent(_finer(best), chosen, iterations, same)
+    return _Descent(_finer(best), chosen, iterations, same, 2 * error_px)
 
 
 def _at_level(
@@ -240,6 +244,9 @@ def _finish(reference: Prepared, moving: Prepared, descent: _Descent, options: S
     options = replace(options, motion=chosen)
     if not plain:
         found = _fine_look(reference, moving, found, options)
+    elif chosen == descent.motion and descent.error_px < HALF_IS_BETTER * found.error_px:
+        # noise hides what only full size shows
+        found = replace(found, matrix=descent.matrix, error_px=descent.error_px)
     lost = found.status not in FAILURES and _lost(found.matrix, descent.matrix, options.motion, pair[0].shape)
     reason = _REASONS["lost" if lost else found.status] if lost or found.status in FAILURES else ""
     return Search(
@@ -296,8 +303,8 @@ def _at_full_size(
         min_step_px=MIN_STEP_PX if robust else LAST_STEP_PX,
         min_step_errors=ROBUST_STEP_ERRORS if robust else STEP_ERRORS,
         min_pixels=MIN_PIXELS,
-        interpolation="cubic",
-        smoothed=not robust,
+        interpolation="cubic" if robust else "quintic",
+        softened=not robust,
         local=robust,
         robust=robust,
         block_px=ROBUST_BLOCK_PX if robust else None,
@@ -323,10 +330,10 @@ def _fine_look(reference: Prepared, moving: Prepared, coarse: EccResult, options
 
 def _before(pair: tuple[np.ndarray, np.ndarray], units: Units, *, local: bool) -> float:
     """Return the correlation with no alignment: of every eighth row of blocks, of all where these have none."""
-    sampled = correlation(*pair, _EYE, local=local, every=8, smoothed=not local, units=units)
+    sampled = correlation(*pair, _EYE, local=local, every=8, softened=not local, units=units)
     if np.isfinite(sampled):
         return sampled
-    return correlation(*pair, _EYE, local=local, smoothed=not local, units=units)
+    return correlation(*pair, _EYE, local=local, softened=not local, units=units)
 
 
 def _shift(x: float, y: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from glacierhpc.kernels.filters import smooth
+from glacierhpc.kernels.pyramid import soften
 from glacierhpc.kernels.sampling import FAST, sample_row
 
 # What is summed over the pixels of a block that are valid in both images. r: reference, i: warped moving image,
@@ -14,7 +14,7 @@ SUMS = (
     *("n", "r", "i", "rr", "ii", "ri", "gx", "gy"),
     *("gx r", "gy r", "gx i", "gy i", "gx gx", "gx gy", "gy gy", "cross"),
 )
-SMOOTH_PX = 2  # reach of `smooth`
+SOFTEN_PX = 1  # reach of `soften`
 SIDES_PX = (16, 32, 64)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -50,7 +50,7 @@ def accumulate(reference, mean, moving, matrix, gain, offset, half, side, every,
     mean, gain, offset : float32
         ``reference - mean`` and ``gain * moving + offset`` are in the same units, with means near zero.
     half : int
-        `sampling.LINEAR` or `sampling.CUBIC`.
+        `sampling.LINEAR`, `CUBIC` or `QUINTIC`.
     side : int
         One of `SIDES_PX`, see `block_side`.
     every : int
@@ -65,25 +65,25 @@ def accumulate(reference, mean, moving, matrix, gain, offset, half, side, every,
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def accumulate_smoothed(reference, mean, moving, matrix, gain, offset, half, side, every, table):
-    """Do what `accumulate` does on both images after `filters.smooth`, which it applies to a strip at a time.
+def accumulate_softened(reference, mean, moving, matrix, gain, offset, half, side, every, table):
+    """Do what `accumulate` does on both images after `pyramid.soften`, which it applies to a strip at a time.
 
-    For a single pass over large images: a strip stays in the cache, where smoothed images would have to be written
+    For a single pass over large images: a strip stays in the cache, where softened images would have to be written
     to memory and read again.
     """
     table[:] = 0.0
     for by in range(0, table.shape[0], every):
         first, end = 1 + by * side, min(1 + (by + 1) * side, reference.shape[0] - 1)
-        top, bottom = max(first - 1 - SMOOTH_PX, 0), min(end + 1 + SMOOTH_PX, reference.shape[0])
+        top, bottom = max(first - 1 - SOFTEN_PX, 0), min(end + 1 + SOFTEN_PX, reference.shape[0])
         low, high = _rows_met(matrix, reference.shape[1], first - 1, end)
-        low, high = max(low - half - SMOOTH_PX, 0), min(high + half + SMOOTH_PX + 1, moving.shape[0])
+        low, high = max(low - half - SOFTEN_PX, 0), min(high + half + SOFTEN_PX + 1, moving.shape[0])
         if high <= low:
             continue
         there = matrix.copy()  # from rows of the one strip to rows of the other
         there[:, 2] += there[:, 1] * top
         there[1] -= there[2] * low
         _block_row(
-            smooth(reference[top:bottom]), mean, smooth(moving[low:high]), there, gain, offset, half, side,
+            soften(reference[top:bottom]), mean, soften(moving[low:high]), there, gain, offset, half, side,
             first - top, end - top, table[by],
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-LINEAR, CUBIC = 1, 2  # half width of the kernel in pixels
+LINEAR, CUBIC, QUINTIC = 1, 2, 3  # half width of the kernel in pixels
 # Between exact positions this far apart a homography's are interpolated linearly; with bottom rows up to 1e-5 per
 # pixel, which moves the corners of a 2000 px scene by 40 px, they are off by less than 0.003 px
 SEGMENT_PX = 32
@@ -30,13 +30,14 @@ def sample_row(image, matrix, y, half, gain, offset, out):
         NaN is no data, and spreads as far as the kernel reaches.
     matrix : (3, 3) float64
         Reference pixel to image pixel.
-    half : {LINEAR, CUBIC}
-        Bilinear, or Lagrange's cubic: of the kernels with four pixels the one with the least error of phase, which
-        is what biases a registration (an eighth of that of Keys' cubic, or of a bilinear kernel, at 8 px per wave).
+    half : {LINEAR, CUBIC, QUINTIC}
+        Bilinear, or Lagrange's polynomial through four or six pixels: of kernels that wide those with the least
+        error of phase, which is what biases a registration (with four pixels an eighth of that of Keys' cubic, or of
+        a bilinear kernel, at 8 px per wave).
     out : (x) float32
         Filled; NaN where the kernel does not lie wholly in the image.
     """
-    buffer = np.empty(out.size + 3, np.float32)
+    buffer = np.empty(out.size + 5, np.float32)
     projective = matrix[2, 0] != 0.0 or matrix[2, 1] != 0.0
     length = SEGMENT_PX if projective else out.size
     for first in range(0, out.size, length):
@@ -77,12 +78,18 @@ def _sample_line(image, u, v, slope_u, slope_v, half, gain, offset, buffer, out)
             )  # fmt: skip
         else:
             # down first, along the slanted line on which all positions of the run lie, then across
-            slant = slope_v / slope_u
-            _down(
-                image[j - 1, i - 1 :], image[j, i - 1 :], image[j + 1, i - 1 :], image[j + 2, i - 1 :],
-                np.float32(fv - slant * (1.0 + fu)), np.float32(slant), buffer[: n + 3],
-            )  # fmt: skip
-            _across(buffer, np.float32(fu), np.float32(slope_u - 1.0), gain, offset, out[k : k + n])
+            slant, width = slope_v / slope_u, n + 2 * half - 1
+            down = np.float32(fv - slant * (half - 1 + fu)), np.float32(slant), buffer[:width]
+            across = np.float32(fu), np.float32(slope_u - 1.0), gain, offset, out[k : k + n]
+            rows_from = image[j - half + 1 : j + half + 1, i - half + 1 :]
+            if half == CUBIC:
+                _down4(rows_from[0], rows_from[1], rows_from[2], rows_from[3], *down)
+                _across4(buffer, *across)
+            else:
+                _down6(
+                    rows_from[0], rows_from[1], rows_from[2], rows_from[3], rows_from[4], rows_from[5], *down
+                )
+                _across6(buffer, *across)
         k += n
 
 
@@ -121,23 +128,57 @@ def _linear(upper, lower, fu, drift_u, fv, drift_v, gain, offset, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def _down(row0, row1, row2, row3, fraction, drift, out):
+def _down4(row0, row1, row2, row3, fraction, drift, out):
     for k in range(out.size):
-        w0, w1, w2, w3 = _weights(fraction + drift * np.float32(k))
+        w0, w1, w2, w3 = _weights4(fraction + drift * np.float32(k))
         out[k] = w0 * row0[k] + w1 * row1[k] + w2 * row2[k] + w3 * row3[k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def _across(row, fraction, drift, gain, offset, out):
+def _across4(row, fraction, drift, gain, offset, out):
     for k in range(out.size):
-        w0, w1, w2, w3 = _weights(fraction + drift * np.float32(k))
+        w0, w1, w2, w3 = _weights4(fraction + drift * np.float32(k))
         out[k] = gain * (w0 * row[k] + w1 * row[k + 1] + w2 * row[k + 2] + w3 * row[k + 3]) + offset
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def _weights(fraction):
+def _weights4(fraction):
     """Lagrange's weights of the four pixels around, float32."""
     one, two, sixth, half = np.float32(1), np.float32(2), np.float32(1 / 6), np.float32(0.5)
     below, above, beyond = one + fraction, one - fraction, two - fraction
     inner, outer = above * beyond, below * fraction
     return -sixth * fraction * inner, half * below * inner, half * outer * beyond, -sixth * outer * above
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _down6(row0, row1, row2, row3, row4, row5, fraction, drift, out):
+    for k in range(out.size):
+        w0, w1, w2, w3, w4, w5 = _weights6(fraction + drift * np.float32(k))
+        low = w0 * row0[k] + w1 * row1[k] + w2 * row2[k]
+        out[k] = low + w3 * row3[k] + w4 * row4[k] + w5 * row5[k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _across6(row, fraction, drift, gain, offset, out):
+    for k in range(out.size):
+        w0, w1, w2, w3, w4, w5 = _weights6(fraction + drift * np.float32(k))
+        low = w0 * row[k] + w1 * row[k + 1] + w2 * row[k + 2]
+        out[k] = gain * (low + w3 * row[k + 3] + w4 * row[k + 4] + w5 * row[k + 5]) + offset
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _weights6(fraction):
+    """Lagrange's weights of the six pixels around, float32."""
+    one, two, three = np.float32(1), np.float32(2), np.float32(3)
+    a, b, c = two + fraction, one + fraction, fraction
+    d, e, f = one - fraction, two - fraction, three - fraction
+    ab, bc, de, ef = a * b, b * c, d * e, e * f
+    outer, inner, centre = np.float32(1 / 120), np.float32(1 / 24), np.float32(1 / 12)
+    return (
+        outer * bc * de * f,
+        -inner * a * c * de * f,
+        centre * ab * d * ef,
+        centre * ab * c * ef,
+        -inner * ab * c * d * f,
+        outer * ab * c * de,
+    )

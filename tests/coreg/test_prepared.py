@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glacierhpc.coreg.prepared import CLIP_DEVIATIONS, LEAST_SIDE_PX, TOP_SIDE_PX, prepare
-from glacierhpc.kernels.filters import smooth
+from glacierhpc.kernels.pyramid import smooth
 from tests.pairs import make_pair
 
 SHAPE = (240, 260)

@@ -7,7 +7,7 @@ import pytest
 
 from glacierhpc.coreg.reference import make_medians, reference_blocks, reference_image, season_groups
 from glacierhpc.coreg.sources import ArrayImages, HalvedImages, doubled_matrix, halved_matrix
-from glacierhpc.kernels.filters import halve
+from glacierhpc.kernels.pyramid import halve
 from glacierhpc.kernels.warp import warp
 
 

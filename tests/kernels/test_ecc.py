@@ -8,7 +8,7 @@ import pytest
 
 from glacierhpc.errors import InputError
 from glacierhpc.kernels.ecc import FAILURES, MOTIONS, Units, correlation, ecc
-from glacierhpc.kernels.filters import smooth
+from glacierhpc.kernels.pyramid import smooth
 from tests.pairs import corner_rms, generator, make_pair
 
 SHAPE = (300, 320)
@@ -87,6 +87,15 @@ def test_raw_digital_numbers_around_20000_are_as_good_as_reflectances(robust):
     # one bright number may not outweigh the rest where units are given
     again = ecc(*numbers, np.eye(3), **options, units=Units(20000.0, 20500.0, 1.1))
     assert corner_rms(again.matrix, found.matrix, SHAPE) < 1e-3
+
+
+def test_units_that_are_far_off_are_put_right_on_the_way():
+    [(reference, moving, truth)] = pairs("affine", 0.0, seeds=[2])
+    options = {"motion": "affine", "interpolation": "cubic"}
+    for gain in (0.2, 5.0):
+        found = ecc(reference, moving, np.eye(3), **options, units=Units(0.5, 0.5, gain))
+        assert found.status == "converged" and found.iterations <= 12
+        assert corner_rms(found.matrix, truth, SHAPE) < 1e-3
 
 
 def test_masked_pixels_never_matter_on_either_side():

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import convolve, uniform_filter
 
-from glacierhpc.kernels.filters import halve, smooth, subtract_local_mean, temporal_median
+from glacierhpc.kernels.filters import subtract_local_mean, temporal_median
+from glacierhpc.kernels.pyramid import halve, smooth
 
 # name: function, pixels of the image per pixel of the result, and the kernel's reach towards smaller and larger ones
 FILTERS = {

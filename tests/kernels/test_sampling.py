@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from glacierhpc.kernels.sampling import CUBIC, LINEAR, sample_row
+from glacierhpc.kernels.sampling import CUBIC, LINEAR, QUINTIC, sample_row
 from tests.pairs import apply, rotation
 
 SHAPE = (41, 53)
@@ -54,7 +54,7 @@ def weights(position, nodes):
 def interpolated(image, matrix, half, shape=(SHAPE[0], COLUMNS)):
     """Return what `sample_row` should give for every row of a reference of this shape."""
     u, v = positions(matrix, shape)
-    slant = matrix[1, 0] / matrix[0, 0] if half == CUBIC else 0.0
+    slant = matrix[1, 0] / matrix[0, 0] if half != LINEAR else 0.0
     return np.array([
         [lagrange(image, *at, half, slant) for at in zip(*row, strict=True)] for row in zip(u, v, strict=True)
     ])  # fmt: skip
@@ -72,7 +72,7 @@ def positions(matrix, shape=(SHAPE[0], COLUMNS)):
 
 
 @pytest.mark.parametrize("name", MATRICES)
-@pytest.mark.parametrize("half", [LINEAR, CUBIC])
+@pytest.mark.parametrize("half", [LINEAR, CUBIC, QUINTIC])
 def test_every_pixel_is_that_of_the_plain_interpolation(name, half):
     image, matrix = rough_image(), MATRICES[name]
     ours = sampled(image, matrix, half)
@@ -119,7 +119,7 @@ def test_gain_and_offset_are_applied():
     )
 
 
-@pytest.mark.parametrize("half", [LINEAR, CUBIC])
+@pytest.mark.parametrize("half", [LINEAR, CUBIC, QUINTIC])
 def test_no_data_spreads_as_far_as_the_kernel_and_no_further(half):
     image, matrix = rough_image(), MATRICES["translation"]
     full = sampled(image, matrix, half)
@@ -132,14 +132,14 @@ def test_no_data_spreads_as_far_as_the_kernel_and_no_further(half):
     np.testing.assert_array_equal(holed[np.isfinite(holed)], full[np.isfinite(holed)])
 
 
-@pytest.mark.parametrize("half", [LINEAR, CUBIC])
+@pytest.mark.parametrize("half", [LINEAR, CUBIC, QUINTIC])
 @pytest.mark.parametrize("offset", [(-200, 0), (200, 0), (0, -200), (0, 200), (1e7, -1e7)])
 def test_a_row_outside_is_no_data(half, offset):
     matrix = np.array([[1, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1.0]])
     assert np.isnan(sampled(rough_image(), matrix, half)).all()
 
 
-@pytest.mark.parametrize("half", [LINEAR, CUBIC])
+@pytest.mark.parametrize("half", [LINEAR, CUBIC, QUINTIC])
 def test_images_smaller_than_the_kernel_are_no_data(half):
     assert np.isnan(sampled(rough_image((1, 1)), np.eye(3), half, rows=1)).all()
 
