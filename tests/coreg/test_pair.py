@@ -134,6 +134,19 @@ def test_raw_digital_numbers_and_other_types_give_the_same(robust):
         assert other.rho == pytest.approx(plain.rho, abs=1e-3)
 
 
+@pytest.mark.parametrize("motion", ["translation", "affine"])
+def test_light_that_changes_across_the_scene_pulls_little(motion):
+    y, x = np.mgrid[: MIDDLE[0], : MIDDLE[1]]
+    errors = []
+    for seed in range(4):
+        truth = generator.random_matrix(motion, MIDDLE, np.random.default_rng(seed), reach_px=4.0)
+        made = generator.make(MIDDLE, truth, noise=0.02, seed=seed)
+        lit = (made.moving * (1 + 0.001 * x) + 0.0005 * y).astype(np.float32)
+        errors.append(corner_rms(align_pair(made.reference, lit, motion=motion).matrix, truth, MIDDLE))
+    # measured at most 0.105 and 0.100
+    assert max(errors) < 0.15
+
+
 def test_shapes_may_differ():
     reference, moving = make_pair(SMALL, shift(-7.4, 3.2), seed=2)
     found = align_pair(reference, moving[:200, 10:], motion="affine")
@@ -410,7 +423,7 @@ def counted(function, calls):
 def test_hopeless_input_is_a_result_with_a_reason(name, motion, robust, monkeypatch):
     reference, moving, options, reason = HOPELESS[name]
     passes = []
-    for name_of_pass in ("accumulate", "accumulate_smoothed"):
+    for name_of_pass in [known for known in dir(iteration) if known.startswith("accumulate")]:
         plain = getattr(iteration, name_of_pass)
         monkeypatch.setattr(iteration, name_of_pass, counted(plain, passes))
     result = align_pair(reference, moving, motion=motion, robust=robust, **options)

@@ -61,8 +61,8 @@ def test_small_levels_are_not_asked_for_more_than_they_determine():
     assert module._motions_at(module.FULL_PIXELS, AUTO) == list(MOTIONS[:4])
 
 
-def test_rival_starts_are_told_apart_at_the_next_level():
-    """Dunes repeat: at low resolution many shifts are nearly as good as the right one."""
+def test_repeating_dunes_with_detail_between_them_are_told_apart():
+    """Dunes repeat: at low resolution many shifts are nearly as good as the right one, and none may win by chance."""
     y, x = np.mgrid[: SHAPE[0] + 80, : SHAPE[1] + 80]
     wide = np.sin((x + 0.3 * y) / 4.0) + np.sin((y - 0.3 * x) / 4.0)
     detail = np.random.default_rng(1).normal(size=wide.shape)
