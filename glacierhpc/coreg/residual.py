@@ -60,11 +60,11 @@ def local_offsets(
     taper = np.outer(np.hanning(window_px + 2)[1:-1], np.hanning(window_px + 2)[1:-1]).astype(np.float32)
     spectra = [fft.rfft2(_centred(values, ok) * taper) for values in (a, b)]
     cross = np.conj(spectra[0]) * spectra[1]
-    magnitude = np.abs(cross)
-    floor = 1e-6 * magnitude.mean(axis=(1, 2), keepdims=True) + 1e-30
-    whitened = cross / np.maximum(magnitude, floor) ** WHITENING * _low_pass(window_px)
-    surface = fft.irfft2(whitened, (window_px, window_px))
-    highest = _height_of_equal_phases(np.abs(whitened), window_px)
+    power = cross.real**2 + cross.imag**2
+    floor = (1e-6 * np.sqrt(power).mean(axis=(1, 2), keepdims=True) + 1e-15) ** 2
+    share = _low_pass(window_px) / np.maximum(power, floor) ** (WHITENING / 2)
+    surface = fft.irfft2(cross * share, (window_px, window_px))
+    highest = _height_of_equal_phases(np.sqrt(power) * share, window_px)
     offsets, peaks = _peaks(surface)
     least = min(MIN_PEAK * np.sqrt(48.0 / window_px), MAX_MIN_PEAK)
     return offsets[peaks > least * np.maximum(highest, 1e-30)]
@@ -96,10 +96,13 @@ def _windows(usable: np.ndarray, window_px: int) -> np.ndarray:
 
 
 def _centred(values: np.ndarray, ok: np.ndarray) -> np.ndarray:
+    """Return windows without their means, of about unit deviation so that no power of them overflows float32."""
     zero = np.float32(0)
     count = ok.sum(axis=(1, 2), keepdims=True, dtype=np.float32)
     mean = np.where(ok, values, zero).sum(axis=(1, 2), keepdims=True, dtype=np.float64) / count
-    return np.where(ok, values - mean.astype(np.float32), zero)
+    centred = np.where(ok, values - mean.astype(np.float32), zero)
+    centred /= max(float(np.abs(centred).mean()), 1e-30)
+    return centred
 
 
 def _height_of_equal_phases(magnitude: np.ndarray, size: int) -> np.ndarray:

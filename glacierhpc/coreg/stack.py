@@ -63,15 +63,22 @@ def align_stack(
 ) -> StackResult:
     """Align all images of a stack at once.
 
-    1. Every scene is aligned to the temporal median of all as they are, at half the resolution.
-    2. References are made of the scenes so placed: a median of all, and one of each season that has enough of them.
+    1. Every scene is aligned to the temporal median of all as they are, at half the resolution where they are large;
+       again to the median of the aligned ones where they were far apart.
+    2. References are made of the scenes so placed: the median of each season that has enough of them, and the median
+       of these medians.
     3. Every scene is linked to the reference of its season (to that of all where this fails) and to the scene
-       before it, every reference to every other. A scene that no reference takes is linked to placed scenes that are
-       near it in time and in season.
+       before it, large ones at half the resolution; every reference to every other. A scene that no reference
+       takes, or only poorly, is linked to placed scenes near it in time and in season. References are linked by
+       the georeferencing of their scenes too (see `glacierhpc.coreg.georeference`).
     4. One adjustment of all links places every scene and every reference (see `adjust`); the frame is put where
        the median shift of the scenes is zero, the best guess of the true place that the scenes themselves allow.
-    5. Every scene is checked against its reference by the residual of small windows, which knows nothing of how it was
-       placed. Where this says that an ice front was followed, the median offset of the windows takes its place.
+    5. Every scene is checked against its reference by the residual of small windows, which knows nothing of how it
+       was placed. Where this says that an ice front was followed, the median offset of the windows takes its place.
+
+    A scene that no reference takes must be held by two links that agree; links between scenes must show that the
+    references are more than the scenes' own shares in them. With "auto" all matrices are of the highest order that a
+    link needs.
 
     The result does not depend on the order of the scenes.
 

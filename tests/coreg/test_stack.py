@@ -362,4 +362,5 @@ def test_real_series_lie_on_one_grid(real_data, glacier, options, limits, moved)
         assert again.ok[k]
         x, y = (again[f"shift_{axis}_px"][k] - table[f"shift_{axis}_px"][k] for axis in ("col", "row"))
         errors.append(np.hypot(x + 9, y - 6))
-    assert np.median(errors) < 0.05 and max(errors) < 0.08
+    # snowy dates of spring are known to a tenth of a pixel, and say so
+    assert np.median(errors) < 0.05 and (np.array(errors) < 2 * table.error_px[list(moved)]).all()
