@@ -33,6 +33,7 @@ SAME_RHO, MAX_MISTRUSTED = 0.95, 0.01
 # tenth of it
 LAST_STEP_PX, STEP_ERRORS = 0.005, 1.5
 HALF_IS_BETTER = 0.95
+UNEVEN_LIGHT = 0.005  # of correlation lost to differences of brightness between blocks
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
 AUTO, AUTO_MOTIONS = "auto", ("translation", "euclidean", "similarity", "affine")
 # Of two motions the one with more parameters is taken where it moves a corner by more than this, and by more than so
@@ -241,6 +242,10 @@ def _finish(reference: Prepared, moving: Prepared, descent: _Descent, options: S
         chosen, found = _choose(pair, descent.matrix, options, units, robust=not plain)
     else:
         found = _at_full_size(pair, descent.matrix, replace(options, motion=chosen), units, robust=not plain)
+        if plain and found.rho < found.rho_local - UNEVEN_LIGHT:
+            found = _at_full_size(
+                pair, found.matrix, replace(options, motion=chosen), units, robust=False, local=True
+            )
     options = replace(options, motion=chosen)
     if not plain:
         found = _fine_look(reference, moving, found, options)
@@ -293,6 +298,7 @@ def _at_full_size(
     units: Units | None = None,
     *,
     robust: bool,
+    local: bool = False,
 ) -> EccResult:
     return ecc(
         *pair,
@@ -305,7 +311,7 @@ def _at_full_size(
         min_pixels=MIN_PIXELS,
         interpolation="cubic" if robust else "quintic",
         softened=not robust,
-        local=robust,
+        local=robust or local,
         robust=robust,
         block_px=ROBUST_BLOCK_PX if robust else None,
         units=units,

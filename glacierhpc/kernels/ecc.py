@@ -84,6 +84,8 @@ class EccResult:
     """Steps taken."""
     pixels: int
     """Pixels valid in both, with their neighbours."""
+    rho_local: float = float("nan")
+    """As `rho`, of what is left of each block after its own mean, whatever `local` was."""
     error_px: float = float("nan")
     """Predicted root mean square error of the corners, px."""
     mistrusted: float = 0.0
@@ -206,7 +208,7 @@ def correlation(
         Looks at every so many-th row of blocks only.
     """
     level = _Level.of(reference, moving, "translation", "linear", units, softened=softened)
-    return level.blocks(as_homography(matrix), level.units.gain, local=local, every=every).rho
+    return Blocks.of(level.sums(as_homography(matrix), level.units.gain, every), local=local).rho
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,8 @@ class _Look:
     """One pass over the pixels, and the step it asks for; the rest is worked out when it is asked for."""
 
     level: _Level
+    table: np.ndarray
+    """The sums by block."""
     status: str
     """Empty, or one of `FAILURES`."""
     blocks: Blocks
@@ -271,7 +275,8 @@ class _Look:
         if status in FAILURES or self.normal is None:
             return EccResult(status, *known)
         mistrusted = float(self.blocks.count @ (self.weights < MISTRUST)) / self.pixels
-        return EccResult(status, *known, self.error_px, mistrusted, self.vectors())
+        rho_local = Blocks.of(self.table, local=True).rho
+        return EccResult(status, *known, rho_local, self.error_px, mistrusted, self.vectors())
 
 
 @dataclass(frozen=True)
@@ -309,22 +314,23 @@ class _Level:
         half = INTERPOLATIONS[interpolation]
         return cls(reference, moving, motion, half, softened, units, side, centres, frame, fields)
 
-    def blocks(self, matrix: np.ndarray, gain: float, *, local: bool, every: int = 1) -> Blocks:
+    def sums(self, matrix: np.ndarray, gain: float, every: int = 1) -> np.ndarray:
         table = np.empty((*self.centres.shape[:2], len(SUMS)))
         mean, offset = np.float32(self.units.reference_mean), np.float32(-gain * self.units.moving_mean)
-        sums = accumulate_softened if self.softened else accumulate
-        sums(
+        add_up = accumulate_softened if self.softened else accumulate
+        add_up(
             self.reference, mean, self.moving, matrix, np.float32(gain), offset, self.half, self.side, every, table
         )  # fmt: skip
-        return Blocks.of(table, local=local)
+        return table
 
     def look(self, matrix: np.ndarray, gain: float, *, local: bool, robust: bool, min_pixels: int) -> _Look:
-        blocks = self.blocks(matrix, gain, local=local)
+        table = self.sums(matrix, gain)
+        blocks = Blocks.of(table, local=local)
         pixels, weights = int(blocks.count.sum()), np.ones(len(blocks.count))
         if pixels < min_pixels:
-            return _Look(self, "no_overlap", blocks, pixels, weights)
+            return _Look(self, table, "no_overlap", blocks, pixels, weights)
         if self._flat(blocks, pixels, gain):
-            return _Look(self, "flat", blocks, pixels, weights)
+            return _Look(self, table, "flat", blocks, pixels, weights)
         normal = Normal.of(blocks, weights, self.jacobian)
         solved = normal.solve()
         if robust and solved is not None:
@@ -332,8 +338,8 @@ class _Level:
             normal = Normal.of(blocks, weights, self.jacobian)
             solved = normal.solve()
         if solved is None:
-            return _Look(self, "singular", blocks, pixels, weights, normal)
-        return _Look(self, "", blocks, pixels, weights, normal, *solved)
+            return _Look(self, table, "singular", blocks, pixels, weights, normal)
+        return _Look(self, table, "", blocks, pixels, weights, normal, *solved)
 
     def _flat(self, blocks: Blocks, pixels: int, gain: float) -> bool:
         brightness = (self.units.reference_mean, gain * self.units.moving_mean)
