@@ -77,8 +77,8 @@ def align_stack(
        was placed. Where this says that an ice front was followed, the median offset of the windows takes its place.
 
     A scene that no reference takes must be held by two links that agree; links between scenes must show that the
-    references are more than the scenes' own shares in them. With "auto" all matrices are of the highest order that a
-    link needs.
+    references are more than the scenes' own shares in them. With "auto" all matrices are of one motion, the
+    simplest that holds nine scenes of ten; what it does not hold is refused.
 
     The result does not depend on the order of the scenes.
 

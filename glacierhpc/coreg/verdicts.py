@@ -15,7 +15,7 @@ from glacierhpc.coreg.adjustment import MAX_MISFIT_PX
 from glacierhpc.coreg.georeference import KIND as GEOREFERENCING
 from glacierhpc.coreg.links import closure, closure_of, mapped
 from glacierhpc.coreg.pair import AlignmentResult
-from glacierhpc.coreg.placing import FEW_SCENES, Job, Placed, chunked, node_names
+from glacierhpc.coreg.placing import FEW_SCENES, Job, Placed, chunked, motion_of_all, node_names
 from glacierhpc.coreg.stack_tasks import MAIN, Pair, check_scenes
 from glacierhpc.kernels.motions import corners
 
@@ -43,7 +43,8 @@ def judge(job: Job, placed: Placed) -> list[Scene]:
     for k, pair in enumerate(placed.pairs):
         for end in {pair.first, pair.second}:
             touching.setdefault(end, []).append(k)
-    scenes = [_summed_up(job, placed, i, touching[i]) for i in job.scenes]
+    motion = motion_of_all(placed.pairs)
+    scenes = [_summed_up(job, placed, i, touching[i], motion) for i in job.scenes]
     names = node_names(len(job.times), placed.pairs)
     errors = closure_of([names[i] for i in job.scenes], triangles(placed, job.source.shape))
     scenes = [replace(scene, closure_px=errors[names[i]]) for i, scene in enumerate(scenes)]
@@ -61,7 +62,7 @@ def triangles(placed: Placed, shape: tuple[int, int]) -> pd.DataFrame:
     return closure(measured, shape)
 
 
-def _summed_up(job: Job, placed: Placed, scene: int, links: Sequence[int]) -> Scene:
+def _summed_up(job: Job, placed: Placed, scene: int, links: Sequence[int], motion: str) -> Scene:
     """Return the verdict of the links, given by their positions, on one scene."""
     network, pairs = placed.network, placed.pairs
     name = node_names(len(job.times), [])[scene]
@@ -79,6 +80,7 @@ def _summed_up(job: Job, placed: Placed, scene: int, links: Sequence[int]) -> Sc
         seconds=sum(each.seconds for each in its_own.values()),
         ok=False,
         matrix=np.full((3, 3), np.nan),
+        motion=motion,
     )
     close = sum(network.misfit_px[k] <= MAX_MISFIT_PX for k in used)
     if best is None and close < MIN_RESCUE_LINKS:

@@ -162,6 +162,21 @@ def test_turns_are_found_at_the_corners():
         assert corner_rms(between, matrix @ np.linalg.inv(known[0]), SHAPE) < 0.08
 
 
+def test_auto_turns_all_scenes_where_one_is_turned():
+    """And none where none is; the motion told is that of the matrices."""
+    rng = np.random.default_rng(6)
+    times = np.datetime64("2020-07-01", "ns") + np.arange(6) * np.timedelta64(5, "D")
+    shifts = rng.normal(0, 1.5, (6, 2))
+    straight = [scene_of(shift(*shifts[i]), i) for i in range(6)]
+    table = align_stack(straight, None, times, motion="auto").table
+    assert table.ok.all() and (table.motion == "translation").all() and (table.m01 == 0).all()
+    turned = [*straight[:5], scene_of(rotation(1.5, shifts[5], SHAPE), 5)]
+    table = align_stack(turned, None, times, motion="auto").table
+    assert table.ok.all() and table.motion.nunique() == 1 and table.motion[0] in ("euclidean", "similarity")
+    assert np.degrees(np.arctan2(table.m10, table.m00))[5] == pytest.approx(1.5, abs=0.03)
+    assert np.degrees(np.arctan2(table.m10, table.m00))[:5].abs().max() < 0.03
+
+
 def test_large_images_are_first_seen_at_half_the_resolution_and_are_as_exact():
     truth = np.random.default_rng(8).normal(0, 2.0, (4, 2))
     images = [make_pair((420, 440), shift(*truth[i]), seed=9, noise=0.02)[1] for i in range(4)]
