@@ -16,7 +16,7 @@ import xarray as xr
 from glacierhpc.coreg.prepared import Prepared, prepare
 from glacierhpc.cube import open_cube
 from glacierhpc.fanout import run_all
-from glacierhpc.kernels.filters import halve
+from glacierhpc.kernels.pyramid import halve
 
 WHOLE = slice(None)
 DOUBLING = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])

@@ -23,7 +23,7 @@ from glacierhpc.coreg.sources import (
     halved_matrix,
     prepare,
 )
-from glacierhpc.kernels.filters import halve
+from glacierhpc.kernels.pyramid import halve
 from glacierhpc.kernels.warp import warp
 
 HALVED_SIDE_PX = 400  # from this side on, half the resolution finds a matrix within a pixel
