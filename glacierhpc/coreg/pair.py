@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from glacierhpc.coreg.descent import AUTO, SearchOptions
 from glacierhpc.coreg.prepared import Prepared, prepare
-from glacierhpc.coreg.search import AUTO, Search, SearchOptions, search
+from glacierhpc.coreg.search import Search, search
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.kernels.motions import MOTIONS, corners
 from glacierhpc.kernels.warp import as_homography
@@ -84,7 +85,7 @@ def align_pair(
         Any unit; NaN is invalid. Shapes may differ. `prepare` an image that is aligned more than once.
     motion : {"translation", "euclidean", "similarity", "affine", "homography", "auto"}
         2, 3, 4, 6 or 8 parameters; "auto" takes the fewest, up to six, that the evidence supports: one with more must
-        move a corner by more than 0.1 px, and by more than four times its predicted error.
+        move a corner by more than 0.1 px, and by more than six times its predicted error.
     reference_valid, moving_valid : (y, x) bool, optional
         Where each image may be used (no cloud, no nodata).
     stable : (y, x) bool, optional

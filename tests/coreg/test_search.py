@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from glacierhpc.coreg import descent
 from glacierhpc.coreg import search as module
+from glacierhpc.coreg.descent import AUTO, SearchOptions
 from glacierhpc.coreg.prepared import prepare
-from glacierhpc.coreg.search import AUTO, SearchOptions, search
+from glacierhpc.coreg.search import search
 from glacierhpc.kernels.motions import MOTIONS, corners
 from tests.pairs import apply, corner_rms, generator, make_pair
 
@@ -31,13 +33,13 @@ def found(reference, moving, motion="translation", start=None, **given):
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_a_matrix_means_the_same_on_every_level(motion):
     matrix = generator.random_matrix(motion, SHAPE, np.random.default_rng(0), reach_px=5.0)
-    coarse = module._coarser(matrix, 1)
-    np.testing.assert_allclose(module._finer(coarse) / module._finer(coarse)[2, 2], matrix, atol=1e-12)
+    coarse = descent.coarser(matrix, 1)
+    np.testing.assert_allclose(descent.finer(coarse) / descent.finer(coarse)[2, 2], matrix, atol=1e-12)
     # pixel i of a level lies at 2 i + 0.5 of the one before
     x, y = corners((150, 160))[:2]
     u, v = apply(coarse, x, y)
     np.testing.assert_allclose(apply(matrix, 2 * x + 0.5, 2 * y + 0.5), (2 * u + 0.5, 2 * v + 0.5), atol=1e-9)
-    np.testing.assert_allclose(module._coarser(matrix, 2), module._coarser(coarse, 1), atol=1e-12)
+    np.testing.assert_allclose(descent.coarser(matrix, 2), descent.coarser(coarse, 1), atol=1e-12)
 
 
 @pytest.mark.parametrize("side", [60, 100, 200, 300, 500])
@@ -53,12 +55,12 @@ def test_the_motion_is_the_one_asked_for_whatever_the_size(motion, side):
 
 
 def test_small_levels_are_not_asked_for_more_than_they_determine():
-    assert module._motions_at(module.PARAMETRIC_PIXELS - 1, "affine") == ["translation"]
-    assert module._motions_at(module.FULL_PIXELS - 1, "affine") == ["translation", "similarity"]
-    assert module._motions_at(module.FULL_PIXELS - 1, "euclidean") == ["translation", "euclidean"]
+    assert descent.motions_at(descent.PARAMETRIC_PIXELS - 1, "affine") == ["translation"]
+    assert descent.motions_at(descent.FULL_PIXELS - 1, "affine") == ["translation", "similarity"]
+    assert descent.motions_at(descent.FULL_PIXELS - 1, "euclidean") == ["translation", "euclidean"]
     for motion in MOTIONS:
-        assert module._motions_at(module.FULL_PIXELS, motion)[-1] == motion
-    assert module._motions_at(module.FULL_PIXELS, AUTO) == list(MOTIONS[:4])
+        assert descent.motions_at(descent.FULL_PIXELS, motion)[-1] == motion
+    assert descent.motions_at(descent.FULL_PIXELS, AUTO) == list(MOTIONS[:4])
 
 
 def test_repeating_dunes_with_detail_between_them_are_told_apart():
@@ -92,9 +94,10 @@ def test_illumination_that_moved_does_not_outvote_the_rock(motion):
 def test_levels_are_left_out_where_both_show_the_same(monkeypatch):
     looked = []
     plain = module.ecc
-    monkeypatch.setattr(
-        module, "ecc", lambda a, b, *given, **named: looked.append(a.shape) or plain(a, b, *given, **named)
-    )
+    for place in (descent, module):
+        monkeypatch.setattr(
+            place, "ecc", lambda a, b, *given, **named: looked.append(a.shape) or plain(a, b, *given, **named)
+        )
     reference, moving = make_pair((520, 520), shift(7.3, -4.1), noise=0.01, seed=3)
     clear = found(reference, moving)
     assert [shape[0] for shape in looked] == [32, 130, 260, 520]
@@ -108,7 +111,7 @@ def test_levels_are_left_out_where_both_show_the_same(monkeypatch):
 
 def test_a_start_leaves_the_search_out(monkeypatch):
     reference, moving = make_pair(SHAPE, shift(90.3, -70.2), seed=3, margin=120)
-    monkeypatch.setattr(module, "coarse_shifts", lambda *_, **__: pytest.fail("searched"))
+    monkeypatch.setattr(descent, "coarse_shifts", lambda *_, **__: pytest.fail("searched"))
     result = found(reference, moving, start=shift(90, -70))
     assert corner_rms(result.matrix, shift(90.3, -70.2), SHAPE) < 0.03
 
