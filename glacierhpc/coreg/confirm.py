@@ -15,7 +15,7 @@ from glacierhpc.kernels.warp import warp
 
 # a right alignment raises the residual by its noise, 0.1 px; wrong ones of real scenes raised it by 0.66 px and more
 MAX_RESIDUAL_RISE_PX = 0.4
-MAX_WINDOWS = 48  # their median has an error of 0.02 px; more would cost more time than the alignment
+MAX_WINDOWS = 32  # their median has an error of 0.03 px; more would cost more time than the alignment
 WINDOW_PASSES = 3  # windows that are far apart share less and see their offset a fifth too short
 
 

@@ -35,7 +35,7 @@ class AlignmentResult:
     rho: float
     """Correlation coefficient of the textures after alignment, NaN if it was never reached."""
     rho_before: float
-    """The same with no alignment; NaN where the images do not overlap so."""
+    """The same with no alignment; NaN where the images do not overlap so, or a start was given."""
     iterations: int
     """Of all levels together."""
     shift_px: float

@@ -13,6 +13,7 @@ import numpy as np
 from glacierhpc.coreg.descent import (
     AUTO,
     AUTO_MOTIONS,
+    SAME_RHO,
     Descent,
     SearchOptions,
     best_start,
@@ -56,12 +57,13 @@ class Search:
     """(3, 3), reference pixel to moving pixel."""
     motion: str = ""
     rho: float = float("nan")
-    rho_before: float = float("nan")
     iterations: int = 0
     overlap_share: float = 0.0
     """Pixels valid in both, as a share of the smaller image's valid pixels."""
     error_px: float = float("nan")
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
+    rho_before: float = float("nan")
+    """With no alignment; NaN where a start was known."""
 
 
 def search(
@@ -79,12 +81,15 @@ def search(
         descent = descend(reference, moving, found, top, options)
     else:
         descent = descend(reference, moving, coarser(start, min(top, 1)), min(top, 1), options)
-    return _finish(reference, moving, descent, options)
+    found_here = _finish(reference, moving, descent, options)
+    if start is not None or found_here.reason:
+        return found_here
+    return replace(found_here, rho_before=_before(reference, moving, plain=_plain(descent, options)))
 
 
 def _finish(reference: Prepared, moving: Prepared, descent: Descent, options: SearchOptions) -> Search:
     """Refine at full size: on everything where both show the same all over, else on what agrees."""
-    plain = descent.same or not options.robust
+    plain = _plain(descent, options)
     motion, found = _full_size(reference, moving, descent, options, plain=plain)
     if not plain:
         found = _fine_look(reference, moving, found, replace(options, motion=motion))
@@ -97,12 +102,15 @@ def _finish(reference: Prepared, moving: Prepared, descent: Descent, options: Se
         found.matrix,
         motion,
         found.rho,
-        _before(reference, moving, plain=plain),
         found.iterations + descent.iterations,
         min(1.0, found.pixels / max(min(reference.pixels, moving.pixels), 1)),
         found.error_px,
         found.vectors,
     )
+
+
+def _plain(descent: Descent, options: SearchOptions) -> bool:
+    return descent.same or not options.robust
 
 
 def _or_half(full: EccResult, descent: Descent) -> EccResult:
@@ -195,9 +203,10 @@ def _at_full_size(
 def _fine_look(reference: Prepared, moving: Prepared, coarse: EccResult, options: SearchOptions) -> EccResult:
     """Refine on the finest structure, which neither sunlight nor snow lines move.
 
-    It says nothing where haze or noise cover it. The coarse correlation stays the verdict's.
+    It says nothing where haze or noise cover it, and nothing new where both show the same. The coarse correlation
+    stays the verdict's.
     """
-    if coarse.status in FAILURES or reference.fine is None or moving.fine is None:
+    if coarse.status in FAILURES or coarse.rho > SAME_RHO or reference.fine is None or moving.fine is None:
         return coarse
     fine = _at_full_size((reference.fine, moving.fine), coarse.matrix, options, robust=True)
     shape = reference.shape
