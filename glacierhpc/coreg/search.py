@@ -13,7 +13,6 @@ import numpy as np
 from glacierhpc.coreg.descent import (
     AUTO,
     AUTO_MOTIONS,
-    SAME_RHO,
     Descent,
     SearchOptions,
     best_start,
@@ -203,10 +202,9 @@ def _at_full_size(
 def _fine_look(reference: Prepared, moving: Prepared, coarse: EccResult, options: SearchOptions) -> EccResult:
     """Refine on the finest structure, which neither sunlight nor snow lines move.
 
-    It says nothing where haze or noise cover it, and nothing new where both show the same. The coarse correlation
-    stays the verdict's.
+    It says nothing where haze or noise cover it. The coarse correlation stays the verdict's.
     """
-    if coarse.status in FAILURES or coarse.rho > SAME_RHO or reference.fine is None or moving.fine is None:
+    if coarse.status in FAILURES or reference.fine is None or moving.fine is None:
         return coarse
     fine = _at_full_size((reference.fine, moving.fine), coarse.matrix, options, robust=True)
     shape = reference.shape

@@ -235,7 +235,8 @@ def covariance(
 
     References
     ----------
-    White (1980), Econometrica 48(4), doi:10.2307/1912934
+    White (1980), Econometrica 48(4), doi:10.2307/1912934; for few blocks: MacKinnon & White (1985), J. Econometrics
+    29(3), doi:10.1016/0304-4076(85)90158-7, with equal leverages
     """
     k = jacobian.shape[2]
     used = np.count_nonzero(weights > 0)
@@ -246,4 +247,4 @@ def covariance(
         inverse = np.linalg.inv(normal.newton * normal.hessian)
     except np.linalg.LinAlgError:
         return None
-    return inverse @ (scores.T @ scores) @ inverse * (used / (used - k))
+    return inverse @ (scores.T @ scores) @ inverse * (used / (used - k)) ** 2

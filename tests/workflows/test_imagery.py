@@ -70,7 +70,8 @@ def test_scenes_without_texture_leave_a_table_and_no_cube(config: Config, run: R
         imagery.align(config, run)
     table = read_table(run.alignment)
     assert not table.ok.any() and table.reason.str.contains("no contrast").all()
-    assert {path.name for path in run.path.iterdir()} == {"clean.zarr", "alignment.parquet"}
+    tables = {"alignment.parquet", "alignment_links.parquet", "alignment_vectors.parquet"}
+    assert {path.name for path in run.path.iterdir()} == {"clean.zarr", *tables}
 
 
 def test_scenes_under_cloud_leave_a_table_and_no_cube(config: Config, run: RunDirectory) -> None:
