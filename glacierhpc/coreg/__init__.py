@@ -1,7 +1,9 @@
 """Co-registration: one pair of images, a stack of them, or all scenes of a cube.
 
-Start with `align_pair`; `align_stack` places many images at once, `align_cube` those of a cube on disk. A scene that
-cannot be aligned is a result with a reason, never an exception. The arithmetic is in `glacierhpc.kernels`.
+Start with `align_pair`. `align_stack` places many images at once: links to the medians of their seasons and between
+scenes, one adjustment of all links, a check by small windows; `align_cube` does so for a cube on disk and resamples
+every scene once, or not at all. A scene that cannot be aligned is a result with a reason, never an exception. The
+arithmetic on pixels is in `glacierhpc.kernels`.
 """
 
 from glacierhpc.coreg.aligned import scene_transform

@@ -26,7 +26,7 @@ class Link:
     error_px: float
     """Predicted standard error at the corners, px; NaN where it is not known."""
     kind: str
-    """``reference``, ``neighbour`` or ``rescue``."""
+    """``reference``, ``neighbour``, ``rescue`` or ``georeferencing``."""
     rho: float = float("nan")
     """Correlation coefficient of the pair."""
     reason: str = ""
