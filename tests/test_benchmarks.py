@@ -83,7 +83,7 @@ def full_results(align):
     ]
     bounds = [
         {"motion": motion, "case": case, "known_signal_px": 0.004, "unknown_signal_px": 0.005}
-        for motion in main.MOTIONS
+        for motion in accuracy.MOTIONS
         for case in accuracy.CONDITIONS
         if case != "no noise"
     ]
@@ -101,6 +101,7 @@ def test_every_key_figure_of_the_alignment_is_measured(align):
     workers = {name: {"one": 2.0, "two": 4.0} for name in names[:2]}
     rows = [
         *main.rows_of_times(times),
+        *main.rows_of_masks({"pass": dict.fromkeys(("clouds", "specks"), 1.0) | {"no mask": 2.0}}, 2048),
         *main.rows_of_errors(summaries, bounds),
         *main.rows_of_stacks({m: by_method for m in main.STACK_MOTIONS}, {"euclidean": workers}),
     ]
