@@ -115,14 +115,18 @@ def align_pair(
     Raises
     ------
     InputError
-        For an unknown motion or arrays of the wrong rank or shape.
+        For an unknown motion, arrays of the wrong rank, shape or kind, or limits that allow nothing.
 
     References
     ----------
     Evangelidis & Psarakis (2008), IEEE TPAMI 30(10), doi:10.1109/TPAMI.2008.113
     """
     started = time.perf_counter()
-    _check(reference, moving, motion, reference_valid, moving_valid, stable)
+    reference, moving = _image("reference", reference), _image("moving", moving)
+    reference_valid = _mask("reference_valid", reference_valid, reference.shape)
+    moving_valid = _mask("moving_valid", moving_valid, moving.shape)
+    stable = _mask("stable", stable, reference.shape)
+    _check(motion, max_shift_px, max_iterations)
     trial = _Trial(motion, tuple(reference.shape))
     if min(*reference.shape, *moving.shape) < MIN_SIDE_PX:
         found = trial.failed(f"an image has fewer than {MIN_SIDE_PX} rows or columns")
@@ -157,25 +161,35 @@ class _Trial:
         )
 
 
-def _check(
-    reference: np.ndarray | Prepared,
-    moving: np.ndarray | Prepared,
-    motion: str,
-    reference_valid: np.ndarray | None,
-    moving_valid: np.ndarray | None,
-    stable: np.ndarray | None,
-) -> None:
+def _image(name: str, image: np.ndarray | Prepared) -> np.ndarray | Prepared:
+    if isinstance(image, Prepared):
+        return image
+    image = np.asanyarray(image)  # a masked array is filled in `prepare`
+    if image.ndim != 2:
+        raise InputError(f"`{name}` has shape {image.shape}, it must be (y, x): give one band at a time")
+    if image.dtype.kind not in "biuf":
+        raise InputError(f"`{name}` is of {image.dtype}; give real numbers, such as float32")
+    return image
+
+
+def _mask(name: str, mask: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    if mask is None:
+        return None
+    mask = np.asarray(mask)
+    if mask.shape != shape:
+        raise InputError(f"`{name}` has shape {mask.shape}; its image has {shape}: they must be equal")
+    if mask.dtype.kind == "f" and np.isnan(mask).any():
+        raise InputError(f"`{name}` has NaN, which is neither valid nor not; write {name} == 1")
+    return mask
+
+
+def _check(motion: str, max_shift_px: float, max_iterations: int) -> None:
     if motion not in MOTION_CHOICES:
         raise unknown_name("motion", motion, MOTION_CHOICES)
-    if len(reference.shape) != 2 or len(moving.shape) != 2:
-        raise InputError(
-            f"reference {reference.shape} and moving {moving.shape} must be (y, x): give one band at a time"
-        )
-    masks = {"reference_valid": reference_valid, "moving_valid": moving_valid, "stable": stable}
-    for name, mask in masks.items():
-        shape = moving.shape if name == "moving_valid" else reference.shape
-        if mask is not None and mask.shape != shape:
-            raise InputError(f"`{name}` has shape {mask.shape}; its image has {shape}: they must be equal")
+    if not max_shift_px > 0:
+        raise InputError(f"`max_shift_px` is {max_shift_px!r}; it must be above 0 px, such as 64")
+    if max_iterations < 1:
+        raise InputError(f"`max_iterations` is {max_iterations!r}; at least 1 is needed, such as 100")
 
 
 def _both(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:

@@ -80,10 +80,12 @@ def prepare(image: np.ndarray, valid: np.ndarray | None = None) -> Prepared:
     Parameters
     ----------
     image : (y, x)
-        Any unit; values that are not finite are invalid.
+        Any unit; values that are not finite, or masked in a masked array, are invalid.
     valid : (y, x) bool, optional
         Where the image may be used.
     """
+    if isinstance(image, np.ma.MaskedArray):
+        image = np.ma.filled(image.astype(np.float32), np.nan)
     values = np.ascontiguousarray(image, np.float32)
     if valid is not None:
         values = masked(values, np.ascontiguousarray(valid, np.bool_))

@@ -126,6 +126,8 @@ def align_stack(
             f"{count} images, {len(times)} times and {count if valid is None else len(valid)} masks; give as many "
             "of each, at least one"
         )
+    if ids is not None and len(ids) != count:
+        raise InputError(f"{count} images and {len(ids)} ids; give one for each")
     shapes = {image.shape for image in images} | {mask.shape for mask in ([] if valid is None else valid)}
     shape = next(iter(shapes))
     if len(shapes) > 1 or len(shape) != 2:

@@ -285,6 +285,7 @@ def test_a_stack_without_any_alignment_has_reasons_only():
         ({"times": np.array(["2020-01-01"], "datetime64[ns]")}, "1 times"),
         ({"images": [np.zeros((50, 60)), np.zeros((50, 61))]}, "of one grid"),
         ({"images": []}, "at least one"),
+        ({"ids": ["a"]}, "1 ids"),
     ],
 )
 def test_wrong_arguments_raise(options, message):
