@@ -33,6 +33,7 @@ MIN_PIXELS = 128
 LAST_STEP_PX, STEP_ERRORS = 0.005, 1.5
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
 ROBUST_BLOCK_PX = 16  # on real series of 300 px the shifts scattered half as much as with 32
+DOUBTFUL_RHO = 0.4  # below, a start far off is compared with none
 UNEVEN_LIGHT = 0.005  # of correlation lost to differences of brightness between blocks
 HALF_IS_BETTER = 0.95  # of the predicted error at full size
 # The finest structure is heard unless it correlates too little, leaves the coarser look, or predicts so much more error
@@ -61,6 +62,8 @@ class Search:
     """Pixels valid in both, as a share of the smaller image's valid pixels."""
     error_px: float = float("nan")
     vectors: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
+    plain: bool = False
+    """Whether all pixels counted alike."""
     rho_before: float = float("nan")
     """With no alignment; NaN where a start was known."""
 
@@ -73,22 +76,29 @@ def search(
         if image.pixels < MIN_PIXELS:
             return Search(f"the {name} has fewer than {MIN_PIXELS} valid pixels", _EYE)
     top = min(len(reference.levels), len(moving.levels)) - 1
-    if start is None:
-        found = best_start(reference, moving, top, options)
-        if isinstance(found, str):
-            return Search(found, _EYE)
-        descent = descend(reference, moving, found, top, options)
-    else:
-        descent = descend(reference, moving, coarser(start, min(top, 1)), min(top, 1), options)
-    found_here = _finish(reference, moving, descent, options)
-    if start is not None or found_here.reason:
-        return found_here
-    return replace(found_here, rho_before=_before(reference, moving, plain=_plain(descent, options)))
+    if start is not None:
+        return _from(reference, moving, coarser(start, min(top, 1)), min(top, 1), options)
+    first = best_start(reference, moving, top, options)
+    if isinstance(first, str):
+        return Search(first, _EYE)
+    found = _from(reference, moving, first, top, options)
+    before = _before(reference, moving, plain=found.plain)
+    if not found.reason and not found.rho > max(before, DOUBTFUL_RHO):
+        # at low resolution cloud or snow may have looked like the ground elsewhere: images in place are in place
+        still = _from(reference, moving, _EYE, min(top, 1), options)
+        found = still if not still.reason and still.rho > found.rho else found
+    return replace(found, rho_before=before)
+
+
+def _from(
+    reference: Prepared, moving: Prepared, matrix: np.ndarray, level: int, options: SearchOptions
+) -> Search:
+    return _finish(reference, moving, descend(reference, moving, matrix, level, options), options)
 
 
 def _finish(reference: Prepared, moving: Prepared, descent: Descent, options: SearchOptions) -> Search:
     """Refine at full size: on everything where both show the same all over, else on what agrees."""
-    plain = _plain(descent, options)
+    plain = descent.same or not options.robust
     motion, found = _full_size(reference, moving, descent, options, plain=plain)
     if not plain:
         found = _fine_look(reference, moving, found, replace(options, motion=motion))
@@ -105,11 +115,8 @@ def _finish(reference: Prepared, moving: Prepared, descent: Descent, options: Se
         min(1.0, found.pixels / max(min(reference.pixels, moving.pixels), 1)),
         found.error_px,
         found.vectors,
+        plain=plain,
     )
-
-
-def _plain(descent: Descent, options: SearchOptions) -> bool:
-    return descent.same or not options.robust
 
 
 def _or_half(full: EccResult, descent: Descent) -> EccResult:

@@ -1,6 +1,6 @@
 """The pairs of a stack that workers align: scenes to references, to their neighbours in time, to their rescuers.
 
-Each task reads the few scenes it needs, one after another. Which tasks there are is decided in `stack`.
+Each task reads the few scenes it needs, one after another. Which tasks there are is decided in `placing`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,17 @@ from typing import Any
 import numpy as np
 
 from glacierhpc.coreg.confirm import confirmed
+from glacierhpc.coreg.descent import coarser, finer
 from glacierhpc.coreg.links import Link, corner_offsets
 from glacierhpc.coreg.pair import AlignmentResult, align_pair
-from glacierhpc.coreg.sources import (
-    ImageSource,
-    Prepared,
-    Raster,
-    Reference,
-    doubled_matrix,
-    halved_matrix,
-    prepare,
-)
+from glacierhpc.coreg.prepared import Prepared, prepare
+from glacierhpc.coreg.sources import ImageSource, Raster, Reference
 from glacierhpc.kernels.pyramid import halve
 from glacierhpc.kernels.warp import warp
 
 HALVED_SIDE_PX = 400  # from this side on, half the resolution finds a matrix within a pixel
 MAIN = "all"  # name of the reference that is made of the scenes of all seasons
+MAX_LINK_ERROR_PX = 1.0  # of a single pair: the network gives a poor link the little weight it deserves
 
 
 @dataclass(frozen=True)
@@ -188,6 +183,7 @@ def _aligned(
     reference: Prepared, moving: Prepared, start: np.ndarray | None, given: dict[str, Any]
 ) -> AlignmentResult:
     """Align a pair from a start; where that fails, search as if there were none."""
+    given = {"max_error_px": MAX_LINK_ERROR_PX, **given}
     found = align_pair(reference, moving, start=start, **given)
     if found.ok or start is None:
         return found
@@ -212,8 +208,8 @@ def _neighbours(
     if not halved:
         return _aligned(first, second, start, given)
     given["max_shift_px"] /= 2
-    found = _aligned(first, second, None if start is None else halved_matrix(start), given)
-    return replace(found, matrix=doubled_matrix(found.matrix), error_px=2 * found.error_px)
+    found = _aligned(first, second, None if start is None else coarser(start, 1), given)
+    return replace(found, matrix=finer(found.matrix), error_px=2 * found.error_px)
 
 
 def _between(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
