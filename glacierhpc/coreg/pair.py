@@ -82,7 +82,8 @@ def align_pair(
     Parameters
     ----------
     reference, moving : (y, x) float32, or Prepared
-        Any unit; NaN is invalid. Shapes may differ. `prepare` an image that is aligned more than once.
+        Any unit; NaN is invalid, so must be fill values such as 0: stripes of them that no mask hides are followed, and
+        fit well. Shapes may differ. `prepare` an image that is aligned more than once.
     motion : {"translation", "euclidean", "similarity", "affine", "homography", "auto"}
         2, 3, 4, 6 or 8 parameters; "auto" takes the fewest, up to six, that the evidence supports: one with more must
         move a corner by more than 0.1 px, and by more than six times its predicted error.
