@@ -9,8 +9,7 @@ from scipy.ndimage import gaussian_filter
 from glacierhpc.coreg import align_pair
 from glacierhpc.errors import InputError
 from glacierhpc.kernels import ecc as iteration
-from tests.coreg.test_pair import ALL_MOTIONS, SMALL, clouds, cloudy, shift
-from tests.pairs import make_pair
+from tests.pairs import ALL_MOTIONS, SMALL, clouds, cloudy, make_pair, shift
 
 
 def noise(seed, shape=(100, 100)):

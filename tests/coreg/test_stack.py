@@ -5,17 +5,15 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from glacierhpc.coreg import align_stack
-from glacierhpc.coreg.georeference import KIND, season_links
-from glacierhpc.coreg.pair import align_pair
+from glacierhpc.coreg.georeference import KIND
 from glacierhpc.coreg.stack import COLUMNS, LINK_COLUMNS, VECTOR_COLUMNS
-from glacierhpc.coreg.stack_tasks import Pair, link_scenes
+from glacierhpc.coreg.stack_tasks import link_scenes
 from glacierhpc.errors import InputError
 from tests.pairs import corner_rms, make_pair, rotation
 
@@ -191,8 +189,9 @@ def test_large_images_are_first_seen_at_half_the_resolution_and_are_as_exact():
     assert neighbours.error_px.min() > 0 and neighbours.error_px.max() < 0.1
 
 
-def test_scenes_that_no_reference_takes_are_rescued_by_others(stack, monkeypatch):
-    """As where a season's snow hides what its reference shows: pairs of scenes still agree."""
+@pytest.fixture
+def hidden(monkeypatch):
+    """Hide the scene at position 5 from its references and neighbours, as snow does."""
     nan = np.full((3, 3), np.nan)
 
     def blind(*arguments):
@@ -205,6 +204,11 @@ def test_scenes_that_no_reference_takes_are_rescued_by_others(stack, monkeypatch
         ]
 
     monkeypatch.setattr("glacierhpc.coreg.placing.link_scenes", blind)
+
+
+@pytest.mark.usefixtures("hidden")
+def test_scenes_that_no_reference_takes_are_rescued_by_others(stack):
+    """As where a season's snow hides what its reference shows: pairs of scenes still agree."""
     result = run(stack)
     order = np.argsort(stack[2], kind="stable")
     rescued = result.table.iloc[order[5]]
@@ -214,22 +218,11 @@ def test_scenes_that_no_reference_takes_are_rescued_by_others(stack, monkeypatch
     assert np.abs(error[order[5]] - np.nanmedian(error, axis=0)).max() < 0.08
 
 
+@pytest.mark.usefixtures("hidden")
 def test_one_rescue_link_alone_is_not_trusted(stack, monkeypatch):
-    nan = np.full((3, 3), np.nan)
-
-    def blind(*arguments):
-        return [
-            replace(pair, result=replace(pair.result, ok=False, reason="snow", matrix=nan))
-            if 5 in ends
-            else pair
-            for pair in link_scenes(*arguments)
-            for ends in [(pair.first, pair.second)]
-        ]
-
     def one(times, scene, others):
         return list(others)[:1]
 
-    monkeypatch.setattr("glacierhpc.coreg.placing.link_scenes", blind)
     monkeypatch.setattr("glacierhpc.coreg.placing.nearest", one)
     result = run(stack)
     refused = result.table.iloc[np.argsort(stack[2], kind="stable")[5]]
@@ -293,90 +286,3 @@ def test_wrong_arguments_raise(options, message):
     given |= {"times": np.array(["2020-01-01", "2020-02-01"], "datetime64[ns]")} | options
     with pytest.raises(InputError, match=message):
         align_stack(given.pop("images"), given.pop("valid"), given.pop("times"), **given)
-
-
-# ---- what the georeferencing says about seasons ----
-
-
-def season_pairs(offsets, scatter_px, count, *, seed=0):
-    """Return pairs of scenes with references that lie off by known offsets from where the scenes are right."""
-    rng = np.random.default_rng(seed)
-    base = align_pair(np.zeros((20, 20), np.float32), np.zeros((20, 20), np.float32))
-    pairs = []
-    for name, offset in offsets.items():
-        for i in range(count):
-            x, y = rng.normal(0, scatter_px, 2) - offset
-            matrix = np.vstack([shift(x, y), [0, 0, 1]])
-            pairs.append(Pair(name, len(pairs) + i, "reference", replace(base, ok=True, matrix=matrix)))
-    return pairs
-
-
-def test_the_median_georeferencing_of_seasons_links_their_references():
-    offsets = {"JJA": np.array([0.0, 0.0]), "MAM": np.array([0.7, -0.3])}
-    errors, predicted = [], []
-    for seed in range(40):
-        (link,) = season_links(season_pairs(offsets, 0.3, 15, seed=seed), (300, 300))
-        assert (link.first, link.second, link.kind) == ("JJA", "MAM", KIND)
-        errors.append(np.hypot(*(link.result.matrix[:2, 2] - (offsets["MAM"] - offsets["JJA"]))))
-        predicted.append(link.result.error_px)
-    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.mean(predicted), rel=0.25)
-
-
-def test_few_scenes_or_one_season_say_nothing():
-    offsets = {"JJA": np.zeros(2), "MAM": np.zeros(2)}
-    assert season_links(season_pairs(offsets, 0.3, 2), (300, 300)) == []
-    assert season_links(season_pairs({"JJA": np.zeros(2)}, 0.3, 9), (300, 300)) == []
-
-
-# ---- real series ----
-
-
-@pytest.mark.parametrize(
-    ("glacier", "options", "limits", "moved"),
-    [
-        # the dates of path 008 are turned and magnified: see tests/workflows/test_real_series.py
-        (
-            "Jakobshavn",
-            {"motion": "affine", "min_correlation": 0.3, "max_shift_px": 32},
-            (30, 0.2, 0.15),
-            (2, 11, 29),
-        ),
-        ("Sverdrup", {}, (67, 0.35, 0.15), (11, 29, 65)),
-    ],
-)
-def test_real_series_lie_on_one_grid(real_data, glacier, options, limits, moved):
-    """All dates were put on one grid by others: every shift that is found is error, of any season."""
-    folder = real_data("greenland-fronts-landsat")
-    index = pd.read_csv(folder / "index.csv")
-    index = index[index.glacier == glacier].reset_index(drop=True)
-    images = [cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE).astype(np.float32) for name in index.image]
-
-    def run_on(images):
-        times = index.date.to_numpy("datetime64[ns]")
-        return align_stack(
-            images, [image > 0 for image in images], times, ids=list(index.image), **options
-        ).table
-
-    table = run_on(images)
-    aligned, rms_px, season_px = limits
-    assert table.ok.sum() >= aligned
-    straight = table[table.ok & ~table.scene.str.contains("_008011_")]
-    assert (straight.shift_px < 4 * straight.error_px + 0.2).mean() > 0.9
-    # a date under thin cloud says itself that it is poorly known
-    straight = straight[straight.error_px < 0.3]
-    assert len(straight) > 0.6 * len(table)
-    shifts = straight[["shift_col_px", "shift_row_px"]]
-    assert np.sqrt((shifts**2).sum(axis=1).mean()) < rms_px
-    # snow and low sun shift the look of a spring as a whole: its own links say 0.6 px on Sverdrup
-    assert shifts.groupby(straight.season).median().abs().max(axis=None) < season_px
-    errors = []
-    for k in moved:
-        changed = list(images)
-        changed[k] = np.zeros_like(images[k])
-        changed[k][6:, :-9] = images[k][:-6, 9:]
-        again = run_on(changed)
-        assert again.ok[k]
-        x, y = (again[f"shift_{axis}_px"][k] - table[f"shift_{axis}_px"][k] for axis in ("col", "row"))
-        errors.append(np.hypot(x + 9, y - 6))
-    # snowy dates of spring are known to a tenth of a pixel, and say so
-    assert np.median(errors) < 0.05 and (np.array(errors) < 2 * table.error_px[list(moved)]).all()
