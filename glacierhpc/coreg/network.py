@@ -114,7 +114,7 @@ def adjust(
     return Network(
         matrices={name: matrices[i] for i, name in enumerate(names) if placed[i]},
         error_px={name: float(errors[i]) for i, name in enumerate(names) if placed[i]},
-        reasons=_node_reasons(names, links, placed, misfit),
+        reasons=_node_reasons(names, links, placed),
         used=used,
         link_reasons=[_link_reason(link, u, m) for link, u, m in zip(links, used, misfit)],
         misfit_px=misfit,
@@ -173,9 +173,7 @@ def _check(names: list[str], links: Sequence[Link], motion: str, main: str) -> N
         raise InputError(f"links end at {strangers[0]!r}, which is not among the nodes; give all nodes")
 
 
-def _node_reasons(
-    names: list[str], links: Sequence[Link], placed: np.ndarray, misfit: np.ndarray
-) -> dict[str, str]:
+def _node_reasons(names: list[str], links: Sequence[Link], placed: np.ndarray) -> dict[str, str]:
     linked = {end for link in links if link.found for end in (link.first, link.second)}
     return {
         name: "no path of links leads from it to the others" if name in linked else "no link to it was found"

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from glacierhpc.coreg.descent import finer
 from glacierhpc.coreg.georeference import season_links
 from glacierhpc.coreg.links import corner_offsets
-from glacierhpc.coreg.network import GENERATORS, Network, adjust
+from glacierhpc.coreg.network import Network, adjust
 from glacierhpc.coreg.reference import Blocks, make_medians, reference_blocks, season_groups
-from glacierhpc.coreg.sources import ImageSource, Raster, Reference, doubled_matrix
+from glacierhpc.coreg.sources import ImageSource, Raster, Reference
 from glacierhpc.coreg.stack_tasks import (
     HALVED_SIDE_PX,
     MAIN,
@@ -31,6 +32,7 @@ from glacierhpc.coreg.stack_tasks import (
     link_scenes,
 )
 from glacierhpc.fanout import Tally, run_all
+from glacierhpc.kernels.motions import MOTIONS
 from glacierhpc.seasons import DAY, days_apart
 
 CHUNK_SCENES = 6  # of a task: each run of scenes reads one scene more than it has
@@ -120,7 +122,7 @@ def _look(job: Job) -> list[Pair]:
     options = replace(job.options, max_shift_px=job.options.max_shift_px / 2)
     small = replace(job, source=job.source.halved(job.executor), stable=_halved_ground(job), options=options)
     return [
-        replace(pair, result=replace(pair.result, matrix=doubled_matrix(pair.result.matrix)))
+        replace(pair, result=replace(pair.result, matrix=finer(pair.result.matrix)))
         for pair in _look_at(small)
     ]
 
@@ -276,15 +278,14 @@ def motion_of_all(pairs: Sequence[Pair]) -> str:
     Links that took more parameters than their scene needs do not stretch all: scenes with a single link are not
     asked, unless all have no more, and a tenth of the scenes may be strange.
     """
-    order = list(GENERATORS)
     taken: dict[int, list[int]] = {}
     for pair in pairs:
         for end in {pair.first, pair.second}:
             if pair.result.ok and isinstance(end, int):
-                taken.setdefault(end, []).append(order.index(pair.result.motion))
+                taken.setdefault(end, []).append(MOTIONS.index(pair.result.motion))
     sure = [some for some in taken.values() if len(some) > 1] or list(taken.values())
     needs = sorted(min(some) for some in sure)
-    return order[needs[len(needs) - 1 - int(STRANGE_SHARE * len(needs))] if needs else 0]
+    return MOTIONS[needs[len(needs) - 1 - int(STRANGE_SHARE * len(needs))] if needs else 0]
 
 
 def chunked(scenes: Sequence[int]) -> list[list[int]]:

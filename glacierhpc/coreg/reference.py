@@ -1,6 +1,6 @@
 """References of a stack: temporal medians of all scenes and of those of each season, made block by block.
 
-The alignment against them is in `stack`.
+The alignment against them is in `stack_tasks`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from glacierhpc.seasons import days_apart
 
 BLOCK_BYTES = 64 * 1024**2  # of the stack that a block of the reference is made from
 MAX_REFERENCE_SCENES = 60  # spread evenly; a median of more changes nothing and costs reading
-MIN_SEASON_SCENES = (
-    5  # of three, each is itself the median at a third of the pixels and is found where it lay
-)
+MIN_SEASON_SCENES = 5  # of three, each is the median itself at a third of the pixels, and found where it lay
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 """Meteorological seasons by the initials of their months: names that hold on both hemispheres."""
 

@@ -19,8 +19,6 @@ from glacierhpc.fanout import run_all
 from glacierhpc.kernels.pyramid import halve
 
 WHOLE = slice(None)
-DOUBLING = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
-"""Pixel i of a halved image lies at 2 i + 0.5."""
 _HALVE_REACH = 2  # pixels that a halved pixel sees beyond its own two, rounded up to even
 
 
@@ -164,16 +162,6 @@ class HalvedImages:
 
 def _halved_image(source: ImageSource, index: int) -> np.ndarray:
     return np.asarray(halve(source.read(index)))
-
-
-def halved_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Return a matrix (3, 3) between images as one between the halved images."""
-    return np.asarray(np.linalg.inv(DOUBLING) @ matrix @ DOUBLING)
-
-
-def doubled_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Return a matrix (3, 3) between halved images as one between the images."""
-    return np.asarray(DOUBLING @ matrix @ np.linalg.inv(DOUBLING))
 
 
 @dataclass(frozen=True)

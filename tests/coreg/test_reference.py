@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glacierhpc.coreg.reference import make_medians, reference_blocks, reference_image, season_groups
-from glacierhpc.coreg.sources import ArrayImages, HalvedImages, doubled_matrix, halved_matrix
+from glacierhpc.coreg.sources import ArrayImages, HalvedImages
 from glacierhpc.kernels.pyramid import halve
 from glacierhpc.kernels.warp import warp
 
@@ -93,9 +93,9 @@ def test_parts_of_halved_images_are_those_of_the_whole_halved(part):
         np.testing.assert_array_equal(halved.read(1, *part), whole[part])
 
 
-def test_matrices_of_halved_images_go_there_and_back():
-    matrix = np.array([[1.01, 0.02, 3.0], [-0.01, 0.99, -5.0], [0, 0, 1]])
-    np.testing.assert_allclose(doubled_matrix(halved_matrix(matrix)), matrix, atol=1e-12)
-    # the centre of the second halved pixel lies between the third and the fourth pixel
-    there = np.array([[1, 0, 4.0], [0, 1, 0], [0, 0, 1]])
-    np.testing.assert_allclose(halved_matrix(there)[:, 2], [2, 0, 1])
+def test_reference_image_is_the_masked_median():
+    stack = np.array([[[1, 5]], [[2, 6]], [[90, 7]]], np.float32)
+    valid = np.array([[[True, False]], [[True, False]], [[False, False]]])
+    image, ok = reference_image(stack, valid)
+    np.testing.assert_array_equal(image, [[1.5, np.nan]])
+    np.testing.assert_array_equal(ok, [[True, False]])
