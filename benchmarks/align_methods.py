@@ -16,7 +16,8 @@ from pairs import Pair, homography
 from skimage.registration import phase_cross_correlation
 
 from glacierhpc.coreg import align_pair
-from glacierhpc.kernels.ecc import MOTIONS, ecc
+from glacierhpc.kernels.ecc import ecc
+from glacierhpc.kernels.motions import MOTIONS
 
 ITERATIONS, EPSILON, BLUR_PX = (
     100,

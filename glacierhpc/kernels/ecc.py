@@ -22,19 +22,9 @@ from glacierhpc.kernels.ecc_normal import (
     taken,
 )
 from glacierhpc.kernels.ecc_sums import SUMS, accumulate, accumulate_softened, block_centres, block_side
-from glacierhpc.kernels.motions import (
-    MOTIONS,
-    Frame,
-    checked,
-    corner_motion,
-    corners,
-    increment,
-    jacobian,
-)
+from glacierhpc.kernels.motions import Frame, checked, corner_motion, corners, increment, jacobian
 from glacierhpc.kernels.sampling import CUBIC, LINEAR, QUINTIC
 from glacierhpc.kernels.warp import as_homography
-
-__all__ = ["FAILURES", "MOTIONS", "EccResult", "Units", "correlation", "ecc"]
 
 FAILURES = ("no_overlap", "flat", "singular")
 INTERPOLATIONS = {"linear": LINEAR, "cubic": CUBIC, "quintic": QUINTIC}

@@ -72,7 +72,6 @@ class Blocks:
 class Normal:
     """The normal equations of one iteration, equations (15) to (20) of Evangelidis & Psarakis (2008)."""
 
-    pixels: int
     rho: float
     """Correlation coefficient, weighted as asked."""
     gain: float
@@ -94,7 +93,6 @@ class Normal:
         energy = float(weights @ (blocks.hessian[:, 0] + blocks.hessian[:, 2]))
         shared = float(weights @ blocks.cross) / energy if energy > 0 else 0.0
         return cls(
-            pixels=int(blocks.count.sum()),
             rho=ri / np.sqrt(rr * ii) if rr > 0 and ii > 0 else float("nan"),
             gain=float(np.sqrt(rr / ii)) if rr > 0 and ii > 0 else float("nan"),
             hessian=hessian,

@@ -1,6 +1,8 @@
 """Reading an image along the rows of another: the compiled interpolation inside `ecc_sums`.
 
-Whole images, with the rules for masks and borders, are resampled in `warp`.
+`warp` resamples images that are kept, and cuts rows into runs too. There are two because they answer different
+questions: here a row is looked at once and thrown away, NaN and the border may spread as far as the kernel reaches,
+and the kernel is the one with the least error of phase; there no pixel with data around it may be lost.
 """
 
 from __future__ import annotations

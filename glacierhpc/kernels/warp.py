@@ -1,4 +1,7 @@
-"""Resampling of an image through a matrix, with masks; how the matrix is found is in `ecc`."""
+"""Resampling of an image through a matrix, with masks; how the matrix is found is in `ecc`.
+
+What is made here is kept, hence the rules for masks and borders; `sampling` reads rows for sums only, without them.
+"""
 
 from __future__ import annotations
 

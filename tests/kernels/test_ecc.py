@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from glacierhpc.errors import InputError
-from glacierhpc.kernels.ecc import FAILURES, MOTIONS, Units, correlation, ecc
+from glacierhpc.kernels.ecc import FAILURES, Units, correlation, ecc
+from glacierhpc.kernels.motions import MOTIONS
 from glacierhpc.kernels.pyramid import smooth
 from tests.pairs import corner_rms, generator, make_pair
 
