@@ -35,7 +35,7 @@ class AlignmentResult:
     rho: float
     """Correlation coefficient of the textures after alignment, NaN if it was never reached."""
     rho_before: float
-    """The same with no alignment; NaN where the images do not overlap so, or a start was given."""
+    """The same with no alignment; NaN where the images do not overlap so."""
     iterations: int
     """Of all levels together."""
     shift_px: float
@@ -67,7 +67,7 @@ def align_pair(
     epsilon: float = 1e-6,
     min_correlation: float = 0.2,
     min_overlap_share: float = 0.05,
-    max_error_px: float = 1.0,
+    max_error_px: float = 0.4,
     start: np.ndarray | None = None,
     robust: bool = True,
 ) -> AlignmentResult:
@@ -101,8 +101,9 @@ def align_pair(
         Below it the result is not ok.
     min_overlap_share : float, default 0.05
         Of the smaller image's valid pixels.
-    max_error_px : float, default 1
-        Largest accepted error of the corners, as the scatter between blocks predicts it.
+    max_error_px : float, default 0.4
+        Largest accepted error of the corners, as the scatter between blocks predicts it. Of real scenes beyond it, a
+        shift put in was missed by 3 px in the median; of those below 0.1 px by 0.02 px.
     start : (2, 3) or (3, 3) float, optional
         A matrix right within about a pixel, if one is known: the search at low resolution is left out.
     robust : bool, default True

@@ -65,7 +65,7 @@ class Search:
     plain: bool = False
     """Whether all pixels counted alike."""
     rho_before: float = float("nan")
-    """With no alignment; NaN where a start was known."""
+    """With no alignment."""
 
 
 def search(
@@ -77,7 +77,8 @@ def search(
             return Search(f"the {name} has fewer than {MIN_PIXELS} valid pixels", _EYE)
     top = min(len(reference.levels), len(moving.levels)) - 1
     if start is not None:
-        return _from(reference, moving, coarser(start, min(top, 1)), min(top, 1), options)
+        found = _from(reference, moving, coarser(start, min(top, 1)), min(top, 1), options)
+        return replace(found, rho_before=_before(reference, moving, plain=found.plain))
     first = best_start(reference, moving, top, options)
     if isinstance(first, str):
         return Search(first, _EYE)
