@@ -11,6 +11,7 @@ import numpy as np
 
 from glacierhpc.coreg.pair import AlignmentResult
 from glacierhpc.coreg.residual import fitting_window_px, local_offsets, stable_residual_px
+from glacierhpc.kernels.motions import shift_matrix
 from glacierhpc.kernels.warp import warp
 
 # a right alignment raises the residual by its noise, 0.1 px; wrong ones of real scenes raised it by 0.66 px and more
@@ -77,10 +78,9 @@ def _contradiction(before: float, after: float, shift_px: float, max_shift_px: f
 
 def _shifted(result: AlignmentResult, x: float, y: float) -> AlignmentResult:
     """Return the result with another displacement in place of its matrix; its correlation is not known."""
-    matrix = np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
     return replace(
         result,
-        matrix=matrix,
+        matrix=shift_matrix(x, y),
         motion="translation",
         rho=float("nan"),
         shift_px=float(np.hypot(x, y)),

@@ -12,7 +12,7 @@ import numpy as np
 from glacierhpc.coreg.prepared import Prepared
 from glacierhpc.kernels.coarse import coarse_shifts
 from glacierhpc.kernels.ecc import FAILURES, EccResult, Units, correlation, ecc
-from glacierhpc.kernels.motions import corner_motion, simplified
+from glacierhpc.kernels.motions import corner_motion, shift_matrix, simplified
 
 # Starts that are followed: those with so much of the best one's correlation, unless that leaves no doubt
 CANDIDATES, RIVAL_SHARE, SURE_RHO = 4, 0.7, 0.9
@@ -82,7 +82,7 @@ def best_start(reference: Prepared, moving: Prepared, top: int, options: SearchO
     )
     if not peaks:
         return f"no shift within {options.max_shift_px:g} px leaves enough overlap and contrast"
-    starts = [_shift(x, y) for x, y, rho in peaks if rho >= RIVAL_SHARE * peaks[0][2]]
+    starts = [shift_matrix(x, y) for x, y, rho in peaks if rho >= RIVAL_SHARE * peaks[0][2]]
     if len(starts) == 1 or top == 0 or peaks[0][2] > SURE_RHO:
         return starts[0]
     finer = [
@@ -177,10 +177,6 @@ def motions_at(pixels: int, motion: str) -> list[str]:
 def lost(matrix: np.ndarray, start: np.ndarray, motion: str, shape: tuple[int, ...]) -> bool:
     """Return whether a shift has left its start further than a start is wrong."""
     return motion == "translation" and corner_motion(matrix, start, shape) > MAX_LEVEL_SHIFT_PX
-
-
-def _shift(x: float, y: float) -> np.ndarray:
-    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def finer(matrix: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from glacierhpc.coreg.links import mapped
 from glacierhpc.coreg.pair import AlignmentResult
 from glacierhpc.coreg.stack_tasks import Pair
+from glacierhpc.kernels.motions import centre, shift_matrix
 
 KIND = "georeferencing"
 MIN_SCENES = 3
@@ -36,11 +37,11 @@ def season_links(pairs: Sequence[Pair], shape: tuple[int, int]) -> list[Pair]:
         Scenes against references.
     shape : (rows, columns)
     """
-    centre = np.array([[(shape[1] - 1) / 2], [(shape[0] - 1) / 2], [1.0]])
+    middle = centre(shape)
     shifts: dict[str, list[np.ndarray]] = {}
     for pair in pairs:
         if isinstance(pair.first, str) and isinstance(pair.second, int) and pair.result.ok:
-            shifts.setdefault(pair.first, []).append((mapped(pair.result.matrix, centre) - centre[:2])[:, 0])
+            shifts.setdefault(pair.first, []).append((mapped(pair.result.matrix, middle) - middle[:2])[:, 0])
     seasons = {name: np.array(some) for name, some in sorted(shifts.items()) if len(some) >= MIN_SCENES}
     if len(seasons) < 2:
         return []
@@ -63,7 +64,7 @@ def _told(x: float, y: float, error_px: float) -> AlignmentResult:
     return AlignmentResult(
         ok=True,
         reason="",
-        matrix=np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]]),
+        matrix=shift_matrix(x, y),
         rho=nan,
         rho_before=nan,
         iterations=0,

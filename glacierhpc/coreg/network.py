@@ -23,6 +23,7 @@ from glacierhpc.coreg.adjustment import (
 )
 from glacierhpc.coreg.links import Link, mapped, strength
 from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.kernels.motions import centre
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,11 @@ def _levelled(matrices: np.ndarray, level: Sequence[int], shape: tuple[int, int]
     """Return matrices of the frame in which the median displacement at the centre is zero."""
     if not len(level):
         return matrices
-    centre = np.array([[(shape[1] - 1) / 2], [(shape[0] - 1) / 2], [1.0]])
+    middle = centre(shape)
     move = np.eye(3)
     # with turns the median of the displacements moves a little less than the frame
     for _ in range(5):
-        shifts = mapped(matrices[list(level)] @ move, centre)[:, :, 0] - centre[:2, 0]
+        shifts = mapped(matrices[list(level)] @ move, middle)[:, :, 0] - middle[:2, 0]
         move[:2, 2] -= np.median(shifts, axis=0)
     return scaled(matrices @ move)
 

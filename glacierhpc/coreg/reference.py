@@ -15,6 +15,7 @@ from glacierhpc.cube import CHUNK_PX
 from glacierhpc.errors import InputError
 from glacierhpc.fanout import Tally, run_all
 from glacierhpc.kernels.filters import temporal_median
+from glacierhpc.kernels.motions import shift_matrix
 from glacierhpc.kernels.warp import KERNELS, warp
 from glacierhpc.seasons import days_apart
 
@@ -153,7 +154,7 @@ def _median_block(
             stack[i] = source.read(scene, y, x)
             continue
         rows, columns = _reach(matrix, y, x, source.shape)
-        there = _offset(-columns.start, -rows.start) @ matrix @ _offset(x.start, y.start)
+        there = shift_matrix(-columns.start, -rows.start) @ matrix @ shift_matrix(x.start, y.start)
         stack[i] = warp(source.read(scene, rows, columns), there, out_shape=stack.shape[1:], kernel="cubic")[
             0
         ]
@@ -181,7 +182,3 @@ def _reach(matrix: np.ndarray, y: slice, x: slice, shape: tuple[int, ...]) -> tu
         last = int(np.clip(np.ceil(places.max()) + margin + 1, first + 1, size))
         reach.append(slice(first, last))
     return reach[0], reach[1]
-
-
-def _offset(x: int, y: int) -> np.ndarray:
-    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
+from glacierhpc.coreg.pair import MOTION_CHOICES
 from glacierhpc.coreg.placing import Job, Placed, node_names, place, steps_of
 from glacierhpc.coreg.sources import ArrayImages, Raster
 from glacierhpc.coreg.stack_tasks import StackOptions
 from glacierhpc.coreg.verdicts import Scene, judge, left_vectors, triangles
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.fanout import Progress, Tally
-from glacierhpc.kernels.motions import MOTIONS
 
 MATRIX = [f"m{i}{j}" for i in range(3) for j in range(3)]
 COLUMNS = [
@@ -152,8 +152,8 @@ def align_stack(
 
 def check_motion(motion: str, what: str) -> None:
     """Refuse a motion that is not known."""
-    if motion not in (*MOTIONS, "auto"):
-        raise unknown_name(what, motion, [*MOTIONS, "auto"])
+    if motion not in MOTION_CHOICES:
+        raise unknown_name(what, motion, MOTION_CHOICES)
 
 
 def check_stable(stable: np.ndarray | None, shape: tuple[int, ...]) -> None:

@@ -17,6 +17,7 @@ from glacierhpc.coreg.links import Link, corner_offsets
 from glacierhpc.coreg.pair import AlignmentResult, align_pair
 from glacierhpc.coreg.prepared import Prepared, prepare
 from glacierhpc.coreg.sources import ImageSource, Raster, Reference
+from glacierhpc.kernels.motions import shift_matrix
 from glacierhpc.kernels.pyramid import halve
 from glacierhpc.kernels.warp import warp
 
@@ -230,7 +231,7 @@ def _on_scene(stable: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return a mask (y, x) bool of the frame on the pixels of a scene, within a pixel."""
     rows, columns = stable.shape
     x, y = np.clip(np.rint(matrix[:2, 2]).astype(int), [-columns, -rows], [columns, rows])
-    shift = np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+    shift = shift_matrix(x, y)
     if corner_offsets(matrix, shift, stable.shape).max() > 1:  # type: ignore[arg-type]
         there, _ = warp(stable.astype(np.float32), np.linalg.inv(matrix), kernel="linear")
         return np.asarray(there > 0.5)

@@ -17,7 +17,7 @@ from glacierhpc.coreg.links import closure, closure_of, mapped
 from glacierhpc.coreg.pair import AlignmentResult
 from glacierhpc.coreg.placing import FEW_SCENES, Job, Placed, chunked, motion_of_all, node_names
 from glacierhpc.coreg.stack_tasks import MAIN, Pair, check_scenes
-from glacierhpc.kernels.motions import corners
+from glacierhpc.kernels.motions import centre, corners
 
 SCENE_LINKS = ("neighbour", "rescue")
 MIN_RESCUE_LINKS = 2  # one pair alone may be a chance match of clouds or snow
@@ -125,8 +125,8 @@ def _moved(
     """Return a result with another matrix, refused where that moves a corner further than the limit."""
     points = corners(shape)
     reach = float(np.linalg.norm(mapped(matrix, points) - points[:2], axis=0).max())
-    centre = np.array([[(shape[1] - 1) / 2], [(shape[0] - 1) / 2], [1.0]])
-    x, y = (mapped(matrix, centre) - centre[:2])[:, 0]
+    middle = centre(shape)
+    x, y = (mapped(matrix, middle) - middle[:2])[:, 0]
     result = replace(result, ok=True, reason="", matrix=matrix)
     result = replace(result, shift_px=float(np.hypot(x, y)), shift_col_px=float(x), shift_row_px=float(y))
     if reach <= max_shift_px:

@@ -110,6 +110,16 @@ def corners(shape: tuple[int, ...]) -> np.ndarray:
     return np.array([[0, x, 0, x], [0, 0, y, y], [1, 1, 1, 1]], np.float64)
 
 
+def centre(shape: tuple[int, ...]) -> np.ndarray:
+    """Return the homogeneous coordinates (3, 1) of the centre of an image."""
+    return np.array([[(shape[1] - 1) / 2], [(shape[0] - 1) / 2], [1.0]])
+
+
+def shift_matrix(x: float, y: float) -> np.ndarray:
+    """Return the (3, 3) matrix of a shift, px."""
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
 def corner_motion(matrix: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
     """Return the largest difference, pixels in x or y, between what two (3, 3) matrices make of the corners."""
     first, second = (m @ corners(shape) for m in (matrix, other))
