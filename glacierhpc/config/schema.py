@@ -161,6 +161,10 @@ class Align(Section):
         description="translation, euclidean, similarity, affine, homography, or auto: the simplest that fits",
     )
     band: Band = Field("nir08", description="band the alignment looks at; one of acquire.bands")
+    image: Literal["band", "gradient", "ndsi", "ndwi", "ndvi"] = Field(
+        "band",
+        description="what is compared: band; its gradient, where bright and dark change with the season; or an index",
+    )
     max_shift_px: float = Field(16.0, gt=0, description="largest accepted shift, pixels")
     min_correlation: float = Field(
         0.2, ge=0, le=1, description="correlation with its reference under which a link is not made"

@@ -35,7 +35,8 @@ def align_cube(
     store: Path,
     *,
     motion: str = "translation",
-    band: str = "nir08",
+    band: str | tuple[str, str] = "nir08",
+    gradient: bool = False,
     stable: np.ndarray | None = None,
     max_shift_px: float = 16.0,
     min_correlation: float = 0.2,
@@ -64,8 +65,11 @@ def align_cube(
     store : path
         Where the aligned cube goes; replaced if it exists.
     motion : {"translation", "euclidean", "similarity", "affine", "homography", "auto"}
-    band : str
-        The band that the matrices are found on: one with terrain texture, such as the near infrared.
+    band : str, or two
+        The band that the matrices are found on: one with terrain texture, such as the near infrared. Of two their
+        normalised difference, which shadows touch less.
+    gradient : bool, default False
+        Compare the size of the gradient, which stays where bright and dark are exchanged between seasons.
     stable : (y, x) bool, optional
         Ground that does not move; all of it by default.
     max_shift_px, min_correlation, min_overlap_share
@@ -96,13 +100,14 @@ def align_cube(
     dataset = cube if isinstance(cube, xr.Dataset) else open_cube(cube)
     source, store = _source(dataset), Path(store)
     grid = Grid.from_dataset(dataset)
-    _check(dataset, band, motion, kernel)
+    bands = (band,) if isinstance(band, str) else band
+    _check(dataset, bands, motion, kernel)
     check_stable(stable, grid.shape)
     count = dataset.sizes["time"]
     tally = Tally(steps_of(grid.shape, count) + count, progress)
     with scratch_folder(store.parent) as scratch:
         options = StackOptions(motion, max_shift_px, min_correlation, min_overlap_share, window_px)
-        found = _place(dataset, source, band, grid, stable, options, scratch, executor, tally)
+        found = _place(dataset, source, bands, gradient, grid, stable, options, scratch, executor, tally)
     if links is not None:
         write_table(links, found.links)
     if vectors is not None:
@@ -126,7 +131,8 @@ def align_cube(
 def _place(
     dataset: xr.Dataset,
     source: str,
-    band: str,
+    bands: tuple[str, ...],
+    gradient: bool,
     grid: Grid,
     stable: np.ndarray | None,
     options: StackOptions,
@@ -145,7 +151,7 @@ def _place(
         return Raster(str(path), image.shape, str(image.dtype))
 
     job = Job(
-        source=CubeImages(source, band, grid.shape, tuple(order)),
+        source=CubeImages(source, bands, grid.shape, tuple(order), gradient=gradient),
         times=times[order],
         options=options,
         stable=None if stable is None else stored("stable", stable.astype(bool)),
@@ -157,10 +163,11 @@ def _place(
     return tables(job, placed, judge(job, placed), [names[i] for i in order], order, grid.resolution_m)
 
 
-def _check(dataset: xr.Dataset, band: str, motion: str, kernel: str) -> None:
-    bands = [str(name) for name in dataset["band"].values]
-    if band not in bands:
-        raise unknown_name("align.band", band, bands)
+def _check(dataset: xr.Dataset, bands: tuple[str, ...], motion: str, kernel: str) -> None:
+    there = [str(name) for name in dataset["band"].values]
+    for band in bands:
+        if band not in there:
+            raise unknown_name("align.band", band, there)
     check_motion(motion, "align.motion")
     if kernel not in ALIGNED_KERNELS:
         raise unknown_name("align.kernel", kernel, ALIGNED_KERNELS)

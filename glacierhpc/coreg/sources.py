@@ -16,9 +16,11 @@ import xarray as xr
 from glacierhpc.coreg.prepared import Prepared, prepare
 from glacierhpc.cube import open_cube
 from glacierhpc.fanout import run_all
+from glacierhpc.kernels.filters import gradient_size
 from glacierhpc.kernels.pyramid import halve
 
 WHOLE = slice(None)
+_GRADIENT_REACH = 2  # pixels that a gradient sees
 _HALVE_REACH = 2  # pixels that a halved pixel sees beyond its own two, rounded up to even
 
 
@@ -88,20 +90,32 @@ class ArrayImages:
 
 
 class CubeImages:
-    """One band of a cube on disk, its observed pixels only; opened once in every task, closed files travel.
+    """Images from a cube on disk, observed pixels only; opened once in every task, closed files travel.
 
     Parameters
     ----------
     path : str
         The Zarr folder.
-    band : str
+    bands : sequence of str
+        One band, or two: their normalised difference.
+    gradient : bool
+        Whether to take the length of the gradient.
     shape : (rows, columns)
     order : sequence of int
         Place on the cube's time axis of each position.
     """
 
-    def __init__(self, path: str, band: str, shape: tuple[int, int], order: Sequence[int]) -> None:
-        self.path, self.band, self.shape, self.order = path, band, shape, tuple(order)
+    def __init__(
+        self,
+        path: str,
+        bands: Sequence[str],
+        shape: tuple[int, int],
+        order: Sequence[int],
+        *,
+        gradient: bool = False,
+    ) -> None:
+        self.path, self.bands, self.shape, self.order = path, list(bands), shape, tuple(order)
+        self.gradient = gradient
         self._opened: tuple[xr.DataArray, xr.DataArray] | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -111,9 +125,17 @@ class CubeImages:
         """Return an image or a part of it."""
         if self._opened is None:
             cube = open_cube(self.path)
-            self._opened = cube["data"].sel(band=self.band), cube["valid"]
+            self._opened = cube["data"].sel(band=self.bands), cube["valid"]
+        if self.gradient:
+            (rows, inner_y), (columns, inner_x) = (_wider(part) for part in (y, x))
+            return gradient_size(self._observed(index, rows, columns))[inner_y, inner_x]
+        return self._observed(index, y, x)
+
+    def _observed(self, index: int, y: slice, x: slice) -> np.ndarray:
+        assert self._opened is not None
         at = {"time": self.order[index], "y": y, "x": x}
-        image, valid = (array.isel(at).to_numpy() for array in self._opened)
+        data, valid = (array.isel(at).to_numpy() for array in self._opened)
+        image = data[0] if len(data) == 1 else _normalised_difference(data[0], data[1])
         return np.where(valid, image, np.float32(np.nan)).astype(np.float32, copy=False)
 
     def only(self, indices: Sequence[int]) -> CubeImages:  # noqa: ARG002 a path is small
@@ -123,6 +145,20 @@ class CubeImages:
     def halved(self, executor: Executor | None) -> HalvedImages:  # noqa: ARG002 made when read
         """Return the images at half the resolution, each made when it is read."""
         return HalvedImages(self)
+
+
+def _wider(part: slice) -> tuple[slice, slice]:
+    """Return a part with the pixels that a gradient at its rim needs, and where the part lies in that."""
+    start = part.start or 0
+    first = max(0, start - _GRADIENT_REACH)
+    end = None if part.stop is None else part.stop + _GRADIENT_REACH
+    length = None if part.stop is None else part.stop - first
+    return slice(first, end), slice(start - first, length)
+
+
+def _normalised_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    total = first + second
+    return np.divide(first - second, total, out=np.full_like(total, np.nan), where=total > 0)
 
 
 @dataclass(frozen=True)

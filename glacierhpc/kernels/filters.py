@@ -1,4 +1,4 @@
-"""NaN-aware image filters: high-pass and temporal median; NaN is "no data" everywhere.
+"""NaN-aware image filters: high-pass, gradient and temporal median; NaN is "no data" everywhere.
 
 Smoothing and halving are in `pyramid`, geometric resampling in `warp`, filling of gaps in `gaps`.
 """
@@ -8,10 +8,25 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from glacierhpc.kernels.pyramid import soften
+
 # NaN is data here: never "nnan"
 _compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 _inlined = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}, forceinline=True)
 _TILE = 64  # pixels whose medians are found together: 64 dates of them fit into the first-level cache
+
+
+def gradient_size(image: np.ndarray) -> np.ndarray:
+    """Return the length of the gradient of an image (y, x) float32, softened first; NaN where it is not known.
+
+    It stays the same where bright and dark are exchanged, as between seasons with and without snow on rock.
+    """
+    soft = soften(np.ascontiguousarray(image, np.float32))
+    out = np.full(soft.shape, np.nan, np.float32)
+    across, down = soft[1:-1, 2:] - soft[1:-1, :-2], soft[2:, 1:-1] - soft[:-2, 1:-1]
+    out[1:-1, 1:-1] = np.float32(0.5) * np.hypot(across, down)
+    out[np.isnan(soft)] = np.nan
+    return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -28,6 +28,7 @@ from glacierhpc.scenes.acquire import plan_acquisition
 from glacierhpc.scenes.clean import clean_cube
 from glacierhpc.scenes.collections import archive_anchor
 from glacierhpc.scenes.composite import composite_cube
+from glacierhpc.scenes.indices import check_bands
 from glacierhpc.scenes.stac import SearchResult, read_items, search_scenes, write_items
 from glacierhpc.workflows.tasks import Summary, need
 
@@ -106,6 +107,14 @@ def clean(config: Config, run: RunDirectory) -> Summary:
     }
 
 
+def _align_bands(config: Config, bands: list[str]) -> str | tuple[str, str]:
+    """Return the band that the alignment compares, or the two whose normalised difference it does."""
+    if config.align.image in ("band", "gradient"):
+        return config.align.band
+    first, second = check_bands(config.align.image, bands)
+    return first, second
+
+
 def align(config: Config, run: RunDirectory) -> Summary:
     """Co-register all scenes together, on stable ground: ``aligned.zarr``."""
     cube = open_cube(need(run.clean, "clean"))
@@ -115,7 +124,8 @@ def align(config: Config, run: RunDirectory) -> Summary:
             cube,
             store,
             motion=config.align.motion,
-            band=config.align.band,
+            band=_align_bands(config, [str(name) for name in cube["band"].values]),
+            gradient=config.align.image == "gradient",
             stable=stable,
             max_shift_px=config.align.max_shift_px,
             min_correlation=config.align.min_correlation,
