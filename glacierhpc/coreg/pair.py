@@ -1,6 +1,6 @@
 """Alignment of one image to another: what is asked, what comes back, and the verdict.
 
-How the matrix is found is in `search`; series of scenes are in `cube`.
+How the matrix is found is in `search`; stacks of scenes are in `stack`.
 """
 
 from __future__ import annotations
