@@ -25,6 +25,7 @@ from glacierhpc.coreg.descent import (
 )
 from glacierhpc.coreg.prepared import Prepared
 from glacierhpc.kernels.ecc import FAILURES, MIN_STEP_PX, EccResult, Units, correlation, ecc
+from glacierhpc.kernels.ecc_sums import block_side
 from glacierhpc.kernels.motions import corner_motion, simplified
 
 MIN_PIXELS = 128
@@ -34,6 +35,7 @@ LAST_STEP_PX, STEP_ERRORS = 0.005, 1.5
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
 ROBUST_BLOCK_PX = 16  # on real series of 300 px the shifts scattered half as much as with 32
 DOUBTFUL_RHO = 0.4  # below, a start far off is compared with none
+ROWS_BEFORE = 4  # at least so many rows of blocks tell the correlation before
 UNEVEN_LIGHT = 0.005  # of correlation lost to differences of brightness between blocks
 HALF_IS_BETTER = 0.95  # of the predicted error at full size
 # The finest structure is heard unless it correlates too little, leaves the coarser look, or predicts so much more error
@@ -76,13 +78,13 @@ def search(
         if image.pixels < MIN_PIXELS:
             return Search(f"the {name} has fewer than {MIN_PIXELS} valid pixels", _EYE)
     top = min(len(reference.levels), len(moving.levels)) - 1
-    if start is not None:
+    if start is None:
+        first = best_start(reference, moving, top, options)
+        if isinstance(first, str):
+            return Search(first, _EYE)
+        found = _from(reference, moving, first, top, options)
+    else:
         found = _from(reference, moving, coarser(start, min(top, 1)), min(top, 1), options)
-        return replace(found, rho_before=_before(reference, moving, plain=found.plain))
-    first = best_start(reference, moving, top, options)
-    if isinstance(first, str):
-        return Search(first, _EYE)
-    found = _from(reference, moving, first, top, options)
     before = _before(reference, moving, plain=found.plain)
     if not found.reason and not found.rho > max(before, DOUBTFUL_RHO):
         # at low resolution cloud or snow may have looked like the ground elsewhere: images in place are in place
@@ -224,10 +226,11 @@ def _fine_look(reference: Prepared, moving: Prepared, coarse: EccResult, options
 
 
 def _before(reference: Prepared, moving: Prepared, *, plain: bool) -> float:
-    """Return the correlation with no alignment: of every eighth row of blocks, of all where these have none."""
+    """Return the correlation with no alignment: of some rows of blocks, of all where these have none."""
     pair = (reference.image, moving.image) if plain else (reference.smooth, moving.smooth)
     common = units(reference, moving)
-    sampled = correlation(*pair, _EYE, local=not plain, every=8, softened=plain, units=common)
+    every = max(1, reference.shape[0] // block_side(reference.shape) // ROWS_BEFORE)
+    sampled = correlation(*pair, _EYE, local=not plain, every=every, softened=plain, units=common)
     if np.isfinite(sampled):
         return sampled
     return correlation(*pair, _EYE, local=not plain, softened=plain, units=common)
