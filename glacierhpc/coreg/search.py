@@ -34,7 +34,7 @@ MIN_PIXELS = 128
 LAST_STEP_PX, STEP_ERRORS = 0.005, 1.5
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
 ROBUST_BLOCK_PX = 16  # on real series of 300 px the shifts scattered half as much as with 32
-DOUBTFUL_RHO = 0.4  # below, a start far off is compared with none
+DOUBTFUL_RHO, FAR_PX = 0.4, 4.0  # below the one and beyond the other, a result is compared with no shift
 ROWS_BEFORE = 4  # at least so many rows of blocks tell the correlation before
 UNEVEN_LIGHT = 0.005  # of correlation lost to differences of brightness between blocks
 HALF_IS_BETTER = 0.95  # of the predicted error at full size
@@ -86,7 +86,8 @@ def search(
     else:
         found = _from(reference, moving, coarser(start, min(top, 1)), min(top, 1), options)
     before = _before(reference, moving, plain=found.plain)
-    if not found.reason and not found.rho > max(before, DOUBTFUL_RHO):
+    far = corner_motion(found.matrix, _EYE, reference.shape) > FAR_PX
+    if far and not found.reason and not found.rho > max(before, DOUBTFUL_RHO):
         # at low resolution cloud or snow may have looked like the ground elsewhere: images in place are in place
         still = _from(reference, moving, _EYE, min(top, 1), options)
         found = still if not still.reason and still.rho > found.rho else found
