@@ -80,18 +80,21 @@ def _sample_line(image, u, v, slope_u, slope_v, half, gain, offset, buffer, out)
             )  # fmt: skip
         else:
             # down first, along the slanted line on which all positions of the run lie, then across
-            slant, width = slope_v / slope_u, n + 2 * half - 1
-            down = np.float32(fv - slant * (half - 1 + fu)), np.float32(slant), buffer[:width]
-            across = np.float32(fu), np.float32(slope_u - 1.0), gain, offset, out[k : k + n]
-            rows_from = image[j - half + 1 : j + half + 1, i - half + 1 :]
+            slant = slope_v / slope_u
+            start, drift = np.float32(fv - slant * (half - 1 + fu)), np.float32(slant)
             if half == CUBIC:
-                _down4(rows_from[0], rows_from[1], rows_from[2], rows_from[3], *down)
-                _across4(buffer, *across)
+                _down4(
+                    image[j - 1, i - 1 :], image[j, i - 1 :], image[j + 1, i - 1 :], image[j + 2, i - 1 :],
+                    start, drift, buffer[: n + 3],
+                )  # fmt: skip
+                _across4(buffer, np.float32(fu), np.float32(slope_u - 1.0), gain, offset, out[k : k + n])
             else:
                 _down6(
-                    rows_from[0], rows_from[1], rows_from[2], rows_from[3], rows_from[4], rows_from[5], *down
-                )
-                _across6(buffer, *across)
+                    image[j - 2, i - 2 :], image[j - 1, i - 2 :], image[j, i - 2 :],
+                    image[j + 1, i - 2 :], image[j + 2, i - 2 :], image[j + 3, i - 2 :],
+                    start, drift, buffer[: n + 5],
+                )  # fmt: skip
+                _across6(buffer, np.float32(fu), np.float32(slope_u - 1.0), gain, offset, out[k : k + n])
         k += n
 
 
