@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from glacierhpc.errors import unknown_name
+from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.training.backends.launch import Launch, read_launch
+from glacierhpc.training.backends.single import Single
+
+__all__ = ["BACKENDS", "Backend", "Single", "open_backend", "surroundings"]
 
 
 class Backend(Protocol):
-    """What the loop needs from a way of running on several processes."""
+    """What the loop needs from a way of running on several processes.
+
+    Whatever is asked of it, every rank must ask, in the same order. One step of training is::
+
+        optimizer.zero_grad()
+        with backend.no_sync(wrapped):      # for each micro-batch but the last
+            loss.backward()
+        loss.backward()                     # the last
+        backend.synchronize(optimizer)      # gradients are now those of all ranks together, averaged
+        clip(gradients)
+        optimizer.step()
+    """
 
     rank: int
     """Number of this process, from 0."""
@@ -30,8 +47,32 @@ class Backend(Protocol):
         """Return the optimiser, its state that of rank 0, averaging gradients over the ranks if the model does not."""
         ...
 
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Return a context for forward and backward of a micro-batch that is not the last one of its step.
+
+        Gradients then add up on each rank, and cross to the others with those of the last micro-batch.
+        `model` is what `wrap_model` gave.
+        """
+        ...
+
+    def synchronize(self, optimizer: Optimizer) -> None:
+        """Wait until the gradients are the averages over the ranks.
+
+        Once per step, after its last backward pass, before anything looks at gradients (unscaling, clipping).
+        `optimizer` is what `wrap_optimizer` gave; its ``zero_grad`` takes no argument.
+        """
+        ...
+
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over the ranks of a tensor of any shape."""
+        ...
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set on any rank."""
+        ...
+
+    def gather(self, value: Tensor) -> list[Tensor]:
+        """Return every rank's tensor, by rank, on every rank; one axis and one dtype, lengths may differ."""
         ...
 
     def barrier(self) -> None:
@@ -41,32 +82,6 @@ class Backend(Protocol):
     def close(self) -> None:
         """Leave the group of processes."""
         ...
-
-
-class Single:
-    """One process: every operation is the obvious one."""
-
-    rank = 0
-    size = 1
-
-    def __init__(self, device: str | None = None) -> None:
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = torch.device(chosen)
-
-    def wrap_model(self, model: nn.Module) -> nn.Module:
-        return model.to(self.device)
-
-    def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
-        return optimizer
-
-    def sum(self, values: Tensor) -> Tensor:
-        return values
-
-    def barrier(self) -> None:
-        return None
-
-    def close(self) -> None:
-        return None
 
 
 BACKENDS: dict[str, Callable[..., Backend]] = {"single": Single}
@@ -82,6 +97,36 @@ def open_backend(name: str, *, device: str | None = None) -> Backend:
     device : str, optional
         ``"cpu"`` or ``"cuda"``; by default CUDA where there is one.
     """
+    _launch_for(name)
+    return BACKENDS[name](device=device)
+
+
+def surroundings(backend_name: str) -> tuple[int, int]:
+    """Return rank and size of a backend that is not open yet, from the launcher's environment.
+
+    Opens nothing: for what must be known before, such as which process claims the run directory.
+
+    Parameters
+    ----------
+    backend_name : str
+        A key of `BACKENDS`; ``"single"`` gives ``(0, 1)``.
+
+    Raises
+    ------
+    InputError
+        If the name is not known, or the launcher started several processes that this backend cannot join.
+    """
+    launch = _launch_for(backend_name)
+    return launch.rank, launch.size
+
+
+def _launch_for(name: str) -> Launch:
     if name not in BACKENDS:
         raise unknown_name("train.backend", name, BACKENDS)
-    return BACKENDS[name](device=device)
+    launch = read_launch(os.environ)
+    if name == "single" and launch.size > 1:
+        raise InputError(
+            f"{launch.launcher} started {launch.size} processes, and with train.backend='single' each of them would "
+            "write the same run: set train.backend to ddp or horovod, or start one process"
+        )
+    return launch if name != "single" else Launch()
