@@ -25,6 +25,7 @@ from glacierhpc.errors import GlacierError, InputError
 
 if TYPE_CHECKING:
     from glacierhpc.config import Config
+    from glacierhpc.config.schema import Area
 
 STEPS = {
     "search": "Find the scenes of the area and period in the catalogue.",
@@ -278,13 +279,16 @@ def config_check(config: ConfigFile, overrides: Overrides = None, as_json: Json 
     from glacierhpc.config import config_hash
     from glacierhpc.config.checks import grid_size_px
 
-    rows, columns = grid_size_px(loaded.area)
-    _check_grid(loaded)
     digest = config_hash(loaded)
+    grid = f"that of {loaded.input.cube}"
+    if loaded.area is not None:
+        rows, columns = grid_size_px(loaded.area)
+        _check_grid(loaded.area)
+        grid = f"about {rows} x {columns} px of {loaded.area.resolution_m:g} m"
     table = [
         ["configuration", "right"],
         ["run directory", loaded.run_path],
-        ["grid", f"about {rows} x {columns} px of {loaded.area.resolution_m:g} m"],
+        ["grid", grid],
         ["hash", digest[:12]],
     ]
     show(
@@ -292,13 +296,12 @@ def config_check(config: ConfigFile, overrides: Overrides = None, as_json: Json 
     )
 
 
-def _check_grid(config: Config) -> None:
+def _check_grid(area: Area) -> None:
     """Lay the grid over the area, where the packages for it are installed: a CRS far from home shows only then."""
     try:
         from glacierhpc.grid import Grid
     except ModuleNotFoundError:  # a login node with the core only
         return
-    area = config.area
     Grid.from_bbox(area.bbox_lonlat, area.resolution_m, crs=area.crs, allow_distortion=area.allow_distortion)
 
 

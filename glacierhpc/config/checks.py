@@ -1,44 +1,38 @@
 """Rules that join several fields of a configuration; every rule is a function of the sections it needs.
 
-What a single field may hold is said in `schema`; nothing here reads files other than to see that they exist.
+Those of what is learnt are in `learning_checks`. What a single field may hold is said in `schema`; nothing here reads
+files other than to see that they exist.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from glacierhpc.config.fault import Fault
+from glacierhpc.config.learning import Sequences
+from glacierhpc.config.learning_checks import LEARNING_RULES
 from glacierhpc.config.schema import (
     INDEX_BANDS,
-    MODELS,
     Acquire,
     Align,
     Archive,
     Area,
     Composite,
-    Model,
+    Input,
     Period,
-    Predict,
-    Sequences,
-    Split,
 )
 from glacierhpc.errors import unknown_name
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, mean of the WGS 84 ellipsoid to 0.2 %
 MAX_SIDE_PX = 40_000  # a larger side is a mistyped resolution or box, not a glacier
 
+SOURCE = ("area", "period", "archive")
+"""Sections that say which scenes are looked for; a cube made elsewhere stands in their place."""
+
 NO_REFLECTANCE = ("lwir", "lwir11", "lwir12", "pan", "cirrus")
 """Bands that are temperatures, or that surface reflectance products leave out."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong: the key it belongs to and a sentence."""
-
-    path: tuple[str, ...]
-    message: str
 
 
 def check_sections(sections: dict[str, Any]) -> list[Fault]:
@@ -247,41 +241,36 @@ def check_patch_fits(area: Area, sequences: Sequences) -> Iterator[Fault]:
         )
 
 
-def check_split(split: Split) -> Iterator[Fault]:
-    """Check that something is left to train on."""
-    together = split.validation_share + split.test_share
-    if together >= 1:
+def check_input(given: Input) -> Iterator[Fault]:
+    """Check the cube made elsewhere and what is said of its values."""
+    if given.cube is None:
+        for key in ("value_range", "threshold", "units", "shows"):
+            if getattr(given, key) is not None:
+                yield Fault(
+                    ("input", key),
+                    "is about a cube made elsewhere, but none is given; write input.cube, or null here",
+                )
+        return
+    if not given.cube.exists():
         yield Fault(
-            ("split", "test_share"),
-            f"validation_share {split.validation_share:g} and test_share {split.test_share:g} leave nothing to train "
-            "on; write shares that add up to less than 1",
+            ("input", "cube"),
+            f"{str(given.cube)!r} does not exist; write the folder of a Zarr cube with data(time, band, y, x)",
+        )
+    if given.value_range is not None and not given.value_range[0] < given.value_range[1]:
+        yield Fault(
+            ("input", "value_range"), f"{list(given.value_range)} is empty; write [least, greatest] value"
         )
 
 
-def check_split_gap(split: Split) -> Iterator[Fault]:
-    """Refuse a gap in time where the split is one of ground."""
-    if split.method == "block" and split.gap_steps is not None:
-        yield Fault(
-            ("split", "gap_steps"),
-            f"{split.gap_steps} has no meaning with split.method block, whose parts lie side by side in the same "
-            "windows; write null, or method: time",
-        )
-
-
-def check_model(model: Model) -> Iterator[Fault]:
-    """Check that the model exists, or looks like a dotted path."""
-    if model.name not in MODELS and "." not in model.name:
-        yield Fault(("model", "name"), str(unknown_name("model", model.name, MODELS)) + " Or a dotted path.")
-
-
-def check_overlap(sequences: Sequences, predict: Predict) -> Iterator[Fault]:
-    """Check that tiles advance."""
-    if predict.overlap_px is not None and predict.overlap_px >= sequences.size_px:
-        yield Fault(
-            ("predict", "overlap_px"),
-            f"{predict.overlap_px} px is not less than a tile (sequences.size_px {sequences.size_px}); "
-            f"write at most {sequences.size_px - 1}, or null",
-        )
+def check_source(values: dict[str, Any]) -> Iterator[Fault]:
+    """Check that images come from one place: scenes that are looked for, or a cube made elsewhere."""
+    section = values.get("input")
+    own = isinstance(section, dict) and section.get("cube") is not None
+    for name in SOURCE:
+        if own and values.get(name) is not None:
+            yield Fault((name,), "has no meaning with input.cube, which is used as it is; leave it out")
+        elif not own and values.get(name) is None:
+            yield Fault((name,), f"section {name} is missing; write it, or input.cube: a cube made elsewhere")
 
 
 RULES: tuple[tuple[tuple[str, ...], Any], ...] = (
@@ -297,9 +286,7 @@ RULES: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("acquire", "composite"), check_index_bands),
     (("period", "composite", "sequences"), check_enough_windows),
     (("area", "sequences"), check_patch_fits),
-    (("split",), check_split),
-    (("split",), check_split_gap),
-    (("model",), check_model),
-    (("sequences", "predict"), check_overlap),
+    (("input",), check_input),
+    *LEARNING_RULES,
 )
 """Each rule with the sections it is a function of."""

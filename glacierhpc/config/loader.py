@@ -11,14 +11,23 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from glacierhpc.config.checks import check_sections
+from glacierhpc.config.checks import SOURCE, check_sections, check_source
 from glacierhpc.config.document import Document, Key, read_document
 from glacierhpc.config.messages import section_models, sentence
 from glacierhpc.config.schema import Config
 from glacierhpc.errors import InputError
 
-PATHS = (("run_dir",), ("area", "outlines"), ("archive", "catalogue"))
-"""Keys that hold paths: relative ones are relative to the file they stand in."""
+PATHS = (
+    ("run_dir",),
+    ("area", "outlines"),
+    ("archive", "catalogue"),
+    ("input", "cube"),
+    ("model", "weights"),
+    ("train", "start_from"),
+    ("train", "also"),
+    ("evaluate", "outlines"),
+)
+"""Keys that hold paths, or lists of them: relative ones are relative to the file they stand in."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -98,9 +107,10 @@ def _document_faults(document: Document) -> list[str]:
         for error in err.errors(include_url=False):
             found.append((tuple(error["loc"]), sentence(error)))
             broken.add(tuple(error["loc"])[:2])
-    for fault in check_sections(_readable_sections(document.values, broken)):
+    readable = _readable_sections(document.values, broken)
+    for fault in (*check_source(document.values), *check_sections(readable)):
         if fault.path not in broken:
-            found.append((fault.path, f"{'.'.join(fault.path)}: {fault.message}"))
+            found.append((fault.path, f"{'.'.join(map(str, fault.path))}: {fault.message}"))
     found.sort(key=lambda item: _order(document, item[0]))
     return [f"{document.place(key)}: {message}" for key, message in found]
 
@@ -117,7 +127,7 @@ def _readable_sections(values: dict[str, Any], broken: set[Key]) -> dict[str, Ba
     sections = {}
     for name, model in section_models().items():
         given = values.get(name) or {}
-        if not isinstance(given, dict):
+        if not isinstance(given, dict) or (name in SOURCE and values.get(name) is None):
             continue
         kept = {key: value for key, value in given.items() if (name, key) not in broken}
         try:
@@ -131,7 +141,7 @@ def _with_absolute_paths(document: Document) -> Document:
     """Resolve paths in place; an empty section is the section of defaults."""
     values = document.values
     for name in section_models():
-        if name in values and values[name] is None:
+        if name in values and values[name] is None and name not in SOURCE:
             values[name] = {}
     if values.get("run_dir") is None and isinstance(values.get("name"), str):
         values["run_dir"] = str(Path.cwd() / "runs" / values["name"])
@@ -139,8 +149,17 @@ def _with_absolute_paths(document: Document) -> Document:
         holder = values if len(key) == 1 else values.get(key[0])
         if not isinstance(holder, dict):
             continue
-        text = holder.get(key[-1])
-        if isinstance(text, str) and "://" not in text:
-            base = Path.cwd() if key in document.overridden else document.path.resolve().parent
-            holder[key[-1]] = str((base / Path(text).expanduser()).resolve())
+        base = Path.cwd() if key in document.overridden else document.path.resolve().parent
+        given = holder.get(key[-1])
+        if isinstance(given, list):
+            holder[key[-1]] = [_absolute(text, base) for text in given]
+        elif given is not None:
+            holder[key[-1]] = _absolute(given, base)
     return document
+
+
+def _absolute(text: Any, base: Path) -> Any:
+    """Return a path as an absolute one; addresses and what is no text stay as they are."""
+    if not isinstance(text, str) or "://" in text:
+        return text
+    return str((base / Path(text).expanduser()).resolve())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -14,12 +14,16 @@ from glacierhpc.errors import nearest_name
 
 def section_models() -> dict[str, type[BaseModel]]:
     """Return the sections of a configuration by name."""
-    fields = Config.model_fields.items()
-    return {
-        name: field.annotation
-        for name, field in fields
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
+    found = {name: _section_of(field.annotation) for name, field in Config.model_fields.items()}
+    return {name: model for name, model in found.items() if model is not None}
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the model in the annotation of a section, which may be optional."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def sentence(error: Mapping[str, Any]) -> str:

@@ -1,15 +1,20 @@
 """The sections and fields of a configuration, with their defaults and what they mean.
 
-Reading files, line numbers and overrides live in `loader`; rules that join several fields live in `checks`.
+Those of what is learnt are in `learning`. Reading files, line numbers and overrides live in `loader`; rules that
+join several fields live in `checks`.
 """
 
 from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from glacierhpc.config.learning import Evaluate, Flow, Model, Predict, Sequences, Split, Sweep, Train
+from glacierhpc.config.section import OPERATIONAL, Section
+from glacierhpc.errors import InputError
 
 Band = Literal[
     "coastal", "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "nir09", "cirrus",
@@ -28,19 +33,7 @@ INDEX_BANDS: dict[str, tuple[str, ...]] = {
 Index = Literal["ndsi", "ndwi", "ndvi", "albedo", Band]
 """What a composite shows: an index, or the reflectance of one band under its common name."""
 
-MODELS = ("convlstm",)
-"""Models that can be trained by name; a dotted path to a class of one's own is accepted too."""
-
 Mask = Literal["cloud", "dilated_cloud", "cloud_shadow", "cirrus", "snow", "water", "saturated"]
-
-OPERATIONAL: dict[str, Any] = {"operational": True}
-"""Marks a field that says how the work is run, not what comes out: it is left out of the configuration hash."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Area(Section):
@@ -98,6 +91,26 @@ class Archive(Section):
         60.0, gt=0, description="longest wait for one answer, seconds", json_schema_extra=OPERATIONAL
     )
     max_scenes: int | None = Field(None, gt=0, description="use at most so many scenes; null = all")
+
+
+class Input(Section):
+    """Images made elsewhere, in place of area, period and archive."""
+
+    cube: Path | None = Field(
+        None,
+        description="Zarr cube of images with (time, band, y, x), used as the composites; null = make them from scenes",
+    )
+    value_range: tuple[float, float] | None = Field(
+        None, description="[least, greatest] value there can be; null = the attribute valid_range of the cube"
+    )
+    threshold: float | None = Field(
+        None,
+        description="value above which a pixel counts as covered, for the overlap score; null = no such score",
+    )
+    units: str | None = Field(None, description="units of the values; null = the attribute units of the cube")
+    shows: str | None = Field(
+        None, description="what the values are, in words; null = the attribute shows of the cube"
+    )
 
 
 class Acquire(Section):
@@ -200,93 +213,6 @@ class Composite(Section):
     )
 
 
-class Sequences(Section):
-    """Cutting the composites into training sequences."""
-
-    size_px: int = Field(64, ge=8, le=1024, description="side of a patch, pixels")
-    stride_px: int = Field(32, gt=0, description="distance from one patch to the next, pixels")
-    steps_in: int = Field(4, gt=0, description="windows the model sees")
-    steps_out: int = Field(4, gt=0, description="windows the model forecasts")
-    min_valid_share: float = Field(
-        0.5, ge=0, le=1, description="share of valid pixels under which a sequence is not used"
-    )
-    materialise: bool = Field(
-        False,
-        description="write the patches to sequences.zarr instead of cutting them from the cube while training",
-    )
-
-
-class Split(Section):
-    """Which sequences train, validate and test."""
-
-    method: Literal["time", "block"] = Field(
-        "time", description="time (the latest windows test) or block (of ground)"
-    )
-    validation_share: float = Field(0.15, gt=0, lt=1, description="share that validates")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share that tests")
-    gap_steps: int | None = Field(
-        None,
-        ge=0,
-        description="windows left out between the parts; null = as many as keep the parts free of leakage",
-    )
-
-
-class Model(Section):
-    """The forecast model."""
-
-    name: str = Field("convlstm", description="convlstm, or a dotted path to a class of your own")
-    parameters: dict[str, Any] = Field({}, description="keyword arguments of the model")
-
-
-class Train(Section):
-    """Training."""
-
-    epochs: int = Field(30, gt=0, description="passes over the training sequences, at most")
-    batch_size: int = Field(16, gt=0, description="sequences per step")
-    learning_rate: float = Field(1e-3, gt=0, description="step size of the optimiser (AdamW)")
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay of the optimiser")
-    loss: Literal["mse", "mae", "huber"] = Field("mse", description="masked loss: mse, mae or huber")
-    gradient_clip: float | None = Field(
-        1.0, gt=0, description="largest norm of a gradient; null = no clipping"
-    )
-    patience: int | None = Field(
-        8, gt=0, description="epochs without improvement before training ends; null = never early"
-    )
-    seed: int = Field(0, ge=0, description="seed of weights and shuffling")
-    backend: Literal["single"] = Field(
-        "single", description="single: one process", json_schema_extra=OPERATIONAL
-    )
-    trackers: tuple[Literal["csv", "tensorboard"], ...] = Field(
-        ("csv",), description="where the losses are written: csv, tensorboard", json_schema_extra=OPERATIONAL
-    )
-
-
-class Evaluate(Section):
-    """Skill on the test sequences."""
-
-    bootstrap_samples: int = Field(1000, ge=10, description="draws of the block bootstrap")
-    confidence: float = Field(0.95, gt=0, lt=1, description="confidence of the intervals")
-    block_px: int | None = Field(
-        None,
-        gt=0,
-        description="side of a bootstrap block, pixels; null = the whole area, as errors are alike on one date",
-    )
-
-
-class Predict(Section):
-    """Forecast of whole scenes by blended tiles."""
-
-    overlap_px: int | None = Field(
-        None, ge=0, description="overlap of neighbouring tiles; null = half a tile"
-    )
-
-
-class Flow(Section):
-    """Apparent motion of targets and forecasts."""
-
-    window_px: int = Field(15, ge=5, description="averaging window of the flow, pixels")
-
-
 class Cluster(Section):
     """Where the work runs."""
 
@@ -305,6 +231,14 @@ class Cluster(Section):
     )
 
 
+class Source(NamedTuple):
+    """What a search for scenes needs."""
+
+    area: Area
+    period: Period
+    archive: Archive
+
+
 class Config(Section):
     """One run: an area, a period, a task, and how each step is done."""
 
@@ -318,9 +252,10 @@ class Config(Section):
         None, description="folder of the run; null = runs/<name> where the command is given",
         json_schema_extra=OPERATIONAL,
     )  # fmt: skip
-    area: Area
-    period: Period
-    archive: Archive
+    area: Area | None = None
+    period: Period | None = None
+    archive: Archive | None = None
+    input: Input = Input()
     acquire: Acquire = Acquire()
     clean: Clean = Clean()
     align: Align = Align()
@@ -333,8 +268,25 @@ class Config(Section):
     predict: Predict = Predict()
     flow: Flow = Flow()
     cluster: Cluster = Cluster()
+    sweep: Sweep = Field(Sweep(), json_schema_extra=OPERATIONAL)
 
     @property
     def run_path(self) -> Path:
         """Folder of the run."""
         return self.run_dir if self.run_dir is not None else Path("runs") / self.name
+
+    @property
+    def source(self) -> Source:
+        """Where and when the scenes are looked for.
+
+        Raises
+        ------
+        InputError
+            If the run has a cube made elsewhere, and none is looked for.
+        """
+        if self.area is None or self.period is None or self.archive is None:
+            raise InputError(
+                "this configuration names no scenes: give the sections area, period and archive, or begin with the "
+                "step composite, which reads input.cube"
+            )
+        return Source(self.area, self.period, self.archive)

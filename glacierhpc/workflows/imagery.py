@@ -158,7 +158,7 @@ def align(config: Config, run: RunDirectory) -> Summary:
 
 def composite(config: Config, run: RunDirectory) -> Summary:
     """Combine the looks of each date window into one index image: ``composite.zarr``."""
-    source = need(run.aligned, "align")
+    source, period = need(run.aligned, "align"), config.source.period
     with _workers(config) as executor, atomic_path(run.composite) as store:
         rows = composite_cube(
             source,
@@ -169,8 +169,8 @@ def composite(config: Config, run: RunDirectory) -> Summary:
             min_looks=config.composite.min_looks,
             threshold=config.composite.threshold,
             use_filled=config.composite.use_filled,
-            start=config.period.start,
-            end=config.period.end,
+            start=period.start,
+            end=period.end,
             executor=executor,
             progress=_progress("composite"),
         )
@@ -190,7 +190,7 @@ def composite(config: Config, run: RunDirectory) -> Summary:
 
 def cube_grid(config: Config, items: Sequence[dict[str, Any]]) -> Grid:
     """Return the one grid of the run, on the archive's own pixel corners where its CRS allows it."""
-    area = config.area
+    area = config.source.area
     grid = Grid.from_bbox(
         area.bbox_lonlat, area.resolution_m, crs=area.crs, allow_distortion=area.allow_distortion
     )
@@ -201,13 +201,13 @@ def cube_grid(config: Config, items: Sequence[dict[str, Any]]) -> Grid:
 
 
 def _search(config: Config) -> SearchResult:
-    archive, period = config.archive, config.period
+    area, period, archive = config.source
     # a wrong CRS is the user's to mend: say so before the catalogue is asked
     cube_grid(config, [])
     return search_scenes(
         archive.catalogue,
         collections=archive.collections,
-        bbox_lonlat=config.area.bbox_lonlat,
+        bbox_lonlat=area.bbox_lonlat,
         start=period.start,
         end=period.end,
         months=period.months,
@@ -233,7 +233,7 @@ def _search_table(items: Sequence[dict[str, Any]], report: dict[str, Any]) -> li
 
 
 def _reading(config: Config) -> dict[str, Any]:
-    acquisition, archive = config.acquire, config.archive
+    acquisition, archive = config.acquire, config.source.archive
     return {
         "bands": acquisition.bands,
         "loader": acquisition.loader,
@@ -273,6 +273,7 @@ def _workers(config: Config, *, reading: bool = False) -> AbstractContextManager
 
 
 def _stable_ground(config: Config, grid: Grid) -> np.ndarray | None:
-    if not config.align.stable_ground or config.area.outlines is None:
+    outlines = config.source.area.outlines
+    if not config.align.stable_ground or outlines is None:
         return None
-    return ~glacier_mask(config.area.outlines, grid)
+    return ~glacier_mask(outlines, grid)

@@ -73,6 +73,35 @@ def test_the_paper_preset_is_the_published_method() -> None:
         None,
     )
     assert config.composite.use_filled
+    assert (config.model.name, config.train.epochs, config.train.batch_size) == (
+        "paper_attention_lstm",
+        50,
+        100,
+    )
+    assert (config.train.teacher_forcing, config.train.teacher_decay, config.train.optimizer) == (
+        1,
+        "none",
+        "adamw",
+    )
+
+
+def test_a_cube_made_elsewhere_stands_in_place_of_scenes(tmp_path: Path) -> None:
+    (tmp_path / "mine.zarr").mkdir()
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "name: own\ninput: {cube: mine.zarr, value_range: [0, 300]}\ntrain: {also: [a, /b], start_from: c}\n"
+    )
+    config = load_config(path)
+    assert config.input.cube == tmp_path / "mine.zarr" and config.area is None
+    assert config.train.also == (tmp_path / "a", Path("/b")) and config.train.start_from == tmp_path / "c"
+    path.write_text(config_to_yaml(config))
+    assert load_config(path) == config
+    with pytest.raises(InputError, match="names no scenes"):
+        _ = config.source
+    (fault,) = config_faults(path, ["area={bbox_lonlat: [77.4, 32.0, 77.8, 32.3]}"])
+    assert "no meaning with input.cube" in fault
+    (fault,) = config_faults(path, ["input.value_range=[3, 1]"])
+    assert "[3.0, 1.0] is empty" in fault
 
 
 def test_a_single_band_can_stand_for_an_index(good: Path) -> None:
@@ -87,7 +116,20 @@ def test_the_template_has_every_key_with_its_default(tmp_path: Path, good: Path)
     written = yaml.safe_load(template())
     assert set(written) == set(Config.model_fields)
     defaults = load_config(good)
-    for section in ("acquire", "clean", "align", "composite", "sequences", "split", "train", "cluster"):
+    shown = (
+        "input",
+        "acquire",
+        "clean",
+        "align",
+        "composite",
+        "sequences",
+        "split",
+        "model",
+        "train",
+        "evaluate",
+        "sweep",
+    )
+    for section in shown:
         assert set(written[section]) == set(type(getattr(defaults, section)).model_fields)
         assert getattr(load_config(path), section) == getattr(defaults, section)
 
@@ -167,6 +209,25 @@ clean: 3
         (["task=forcast"], "did you mean 'forecast'?"),
         (["name=../evil"], "cannot be used"),
         (["train.learning_rate=.nan"], "cannot be used"),
+        (["input.units=m"], "none is given; write input.cube"),
+        (
+            ["input.cube=none.zarr", "area=null", "period=null", "archive=null"],
+            "does not exist; write the folder",
+        ),
+        (["area=null"], "section area is missing; write it, or input.cube"),
+        (["train.backend=mpi"], "is not known"),
+        (["train.compression=fp16"], "'fp16' needs train.backend: horovod, not 'single'"),
+        (["train.adasum=true", "train.backend=ddp"], "needs train.backend: horovod, not 'ddp'"),
+        (["train.freeze=[encoder.*]"], "would keep random numbers; write train.start_from"),
+        (["model.weights=a", "train.start_from=b"], "no meaning with model.weights"),
+        (["train.warmup_epochs=31"], "more than train.epochs 30"),
+        (["train.accumulate=17"], "write at most train.batch_size"),
+        (["train.teacher_forcing=2"], "cannot be used"),
+        (["train.freeze=encoder.*"], "is not a list; write [encoder.*]"),
+        (["sweep.variations=[{train.lerning_rate: 1}]"], "did you mean 'train.learning_rate'?"),
+        (["sweep.variations=[{sequences.size_px: 32}]"], "is no key that a sweep can vary"),
+        (["sweep.variations=[{train.epochs: 0}]"], "0 cannot be used"),
+        (["sweep.seeds=[1, 1]"], "holds a seed twice"),
         (["foo"], "is not section.key=value"),
         (["name.x=1"], "holds no keys"),
         (["align.motion=[1"], "is not a YAML value"),
@@ -218,9 +279,21 @@ def test_the_hash_is_about_results_only(good: Path) -> None:
         "name=other",
         "run_dir=/tmp/x",
         "archive.timeout_s=1",
+        "train.workers=2",
+        "train.backend=ddp",
+        "train.compile=true",
+        "train.accumulate=2",
+        "train.checkpoint_steps=5",
+        "sweep.seeds=[0, 1]",
     ):
         assert config_hash(load_config(good, [override])) == plain, override
-    for override in ("align.motion=affine", "train.seed=1", "archive.catalogue=https://example.org/other"):
+    for override in (
+        "align.motion=affine",
+        "train.precision=bf16",
+        "model.name=unet",
+        "train.seed=1",
+        "archive.catalogue=https://example.org/other",
+    ):
         assert config_hash(load_config(good, [override])) != plain, override
 
 
