@@ -36,14 +36,26 @@ def build_model(name: str, *, seed: int = 0, **parameters: Any) -> nn.Module:
     InputError
         If the name or a parameter is not known, or a dotted path does not name an ``nn.Module``.
     """
-    make = _find(name)
-    accepted = [p for p in inspect.signature(make).parameters if p != "self"]
+    make, known = _find(name), accepted(name)
     for parameter in parameters:
-        if parameter not in accepted:
-            raise unknown_name(f"parameter of model {name!r}", parameter, accepted)
+        if parameter not in known:
+            raise unknown_name(f"parameter of model {name!r}", parameter, known)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make(**parameters)
+
+
+def accepted(name: str) -> frozenset[str]:
+    """Return the names of the parameters that a model's constructor takes.
+
+    Raises
+    ------
+    InputError
+        If no model has this name.
+    """
+    return frozenset(
+        parameter for parameter in inspect.signature(_find(name)).parameters if parameter != "self"
+    )
 
 
 def _find(name: str) -> Callable[..., nn.Module]:

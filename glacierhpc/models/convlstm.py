@@ -1,4 +1,4 @@
-"""A convolutional LSTM encoder and forecaster that starts from what is usual; its inputs' treatment is in `inputs`."""
+"""A convolutional LSTM encoder and forecaster; the form of its forecast is that of `anchored`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glacierhpc.errors import InputError
-from glacierhpc.models.inputs import Scaling, date_channels, last_valid
+from glacierhpc.models.anchored import Anchor, Head, Outlook, ahead_channels, dated_channels, fine_channels
+from glacierhpc.models.inputs import DATE_CHANNELS, padded, spread
 
-_DATE_CHANNELS = 3
+State = tuple[Tensor, Tensor]
+"""Hidden state and memory of a cell, each (B, hidden, H, W)."""
 
 
 class ConvLSTMCell(nn.Module):
@@ -94,22 +96,19 @@ class ConvLSTM(nn.Module):
                 "give positive numbers and an odd kernel"
             )
         self.bands, self.steps_out, self.reduction = bands, steps_out, reduction
-        self.value_range = tuple(value_range) if value_range is not None else None
-        self.scaling = Scaling(bands, means, deviations)
-        first, top = hidden[0], hidden[-1]
-        self.embed = nn.Conv2d(
-            2 * bands + 2 + _DATE_CHANNELS, first, reduction + 2, stride=reduction, padding=1
+        self.anchor = Anchor(
+            bands=bands, steps_out=steps_out, means=means, deviations=deviations, value_range=value_range
         )
-        self.encoder = _layers(first, hidden, kernel)
-        self.forecaster = _layers(bands + 1 + _DATE_CHANNELS, hidden, kernel)
-        self.key = nn.Conv2d(top + _DATE_CHANNELS, attention, 1)
-        self.query = nn.Conv2d(top + _DATE_CHANNELS, attention, 1)
+        first, top = hidden[0], hidden[-1]
+        self.embed = nn.Conv2d(dated_channels(bands), first, reduction + 2, stride=reduction, padding=1)
+        self.encoder = cells(first, hidden, kernel)
+        self.forecaster = cells(ahead_channels(bands), hidden, kernel)
+        self.key = nn.Conv2d(top + DATE_CHANNELS, attention, 1)
+        self.query = nn.Conv2d(top + DATE_CHANNELS, attention, 1)
         # cos 0 against cos 90 degrees: weight 20 to 1 for the same season against a neighbouring one
         self.season = nn.Parameter(torch.tensor(3.0))
-        self.refine = nn.Conv2d(top + 3 * bands + 1, head, 3, padding=1)
-        self.decode = nn.Conv2d(head, bands + 2, 1)
-        nn.init.zeros_(self.decode.weight)
-        nn.init.zeros_(self.decode.bias)  # type: ignore[arg-type]
+        # of the fade and of the gate
+        self.head = Head(top + fine_channels(bands) + bands, bands=bands, gains=2, width=head)
 
     def forward(
         self,
@@ -133,107 +132,72 @@ class ConvLSTM(nn.Module):
         climatology, climatology_valid : (B, T + T', C, H, W) float and (B, T + T', H, W) bool, optional
             What is usual at the place and season of each step, of inputs and targets; nothing is known by default.
         """
-        batch, steps, _, height, width = images.shape
-        valid = torch.ones_like(images[:, :, 0], dtype=torch.bool) if images_valid is None else images_valid
-        when = date_channels(dates, batch, steps + self.steps_out, steps - 1, images)
-        masked = valid.unsqueeze(2)
-        scaled = self.scaling(images, masked)
-        usual, known = self._usual(climatology, climatology_valid, scaled)
-        keys, states = self._encode(scaled, masked, when[:, :steps], usual, known)
-        last, last_usual = last_valid(scaled, masked), last_valid(usual[:, :steps], masked)
-        anomaly = torch.where(
-            last_valid(known[:, :steps].to(scaled.dtype), masked) > 0, last - last_usual, 0.0
+        outlook = self.anchor(
+            images, images_valid, dates=dates, climatology=climatology, climatology_valid=climatology_valid
         )
+        keys, states = self._encode(outlook)
         forecasts = []
-        for lead in range(self.steps_out):
-            step = steps + lead
-            expected = torch.where(known[:, step], usual[:, step], last)
-            outlook = torch.cat([usual[:, step], known[:, step].to(scaled.dtype)], dim=1)
-            outlook = functional.avg_pool2d(_padded(outlook, self.reduction), self.reduction)
-            season = _spread(when[:, step], outlook)
-            states = _advance(self.forecaster, torch.cat([outlook, season], dim=1), states)
-            top = states[-1][0]
-            query = self.query(torch.cat([top, season], dim=1))
-            alike = self.season * (when[:, :steps, :2] * when[:, step, None, :2]).sum(dim=-1)
-            recalled = _recall(query, keys, alike, scaled, masked, last, self.reduction)
-            fine = torch.cat([expected, anomaly, recalled - expected, known[:, step].to(scaled.dtype)], dim=1)
-            fade, gate, change = self._decode(top, fine)
-            forecasts.append(expected + fade * anomaly + gate * (recalled - expected) + change)
-        forecast = self.scaling.undo(torch.stack(forecasts, dim=1))
-        if self.value_range is not None and not self.training:
-            forecast = forecast.clamp(*self.value_range)
-        return forecast
+        for step in range(outlook.steps_in, outlook.steps_in + self.steps_out):
+            expected = outlook.expected(step)
+            states = advance(self.forecaster, self._ahead(outlook, step), states)
+            recalled = self._recalled(outlook, step, keys, states[-1][0])
+            gains, change = self._decode(outlook, step, states[-1][0], recalled - expected)
+            fade, gate = gains.split(1, dim=1)
+            forecasts.append(expected + fade * outlook.anomaly + gate * (recalled - expected) + change)
+        return self.anchor.undo(forecasts)
 
-    def _usual(
-        self, climatology: Tensor | None, valid: Tensor | None, scaled: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the scaled climatology (B, T + T', C, H, W) and where it is known (B, T + T', 1, H, W)."""
-        batch, steps, _, height, width = scaled.shape
-        if climatology is None:
-            steps += self.steps_out
-            nothing = scaled.new_zeros(batch, steps, self.bands, height, width)
-            return nothing, torch.zeros_like(nothing[:, :, :1], dtype=torch.bool)
-        known = torch.isfinite(climatology).all(dim=2) if valid is None else valid
-        return self.scaling(climatology, known.unsqueeze(2)), known.unsqueeze(2)
-
-    def _encode(
-        self, scaled: Tensor, masked: Tensor, when: Tensor, usual: Tensor, known: Tensor
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def _encode(self, outlook: Outlook) -> tuple[Tensor, list[State]]:
         """Return the keys of the input steps (B, T, attention, h, w) and the cells' final states."""
-        keys, states = [], None
-        for step in range(scaled.shape[1]):
-            both = masked[:, step] & known[:, step]
-            anomaly = torch.where(both, scaled[:, step] - usual[:, step], 0.0)
-            masks = [masked[:, step].to(scaled.dtype), both.to(scaled.dtype)]
-            frame = torch.cat([scaled[:, step], anomaly, *masks, _spread(when[:, step], scaled)], dim=1)
-            frame = functional.silu(self.embed(_padded(frame, self.reduction)))
-            states = _advance(self.encoder, frame, states or _empty_states(self.encoder, frame))
-            keys.append(self.key(torch.cat([states[-1][0], _spread(when[:, step], frame)], dim=1)))
-        if states is None:
-            raise InputError(
-                "a forecast needs at least one input step: give images of shape (B, T, C, H, W), T > 0"
-            )
+        keys: list[Tensor] = []
+        states: list[State] = []
+        for step in range(outlook.steps_in):
+            frame = functional.silu(self.embed(padded(outlook.dated(step), self.reduction)))
+            states = advance(self.encoder, frame, states or empty_states(self.encoder, frame))
+            keys.append(self.key(torch.cat([states[-1][0], spread(outlook.when[:, step], frame)], dim=1)))
         return torch.stack(keys, dim=1), states
 
-    def _decode(self, top: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return fade, gate (B, 1, H, W) and change (B, C, H, W) at the resolution of `fine`."""
-        height, width = fine.shape[-2:]
+    def _ahead(self, outlook: Outlook, step: int) -> Tensor:
+        """Return what is known of a target step, on the reduced grid."""
+        known = torch.cat([outlook.usual[:, step], outlook.known[:, step].to(outlook.usual.dtype)], dim=1)
+        known = functional.avg_pool2d(padded(known, self.reduction), self.reduction)
+        return torch.cat([known, spread(outlook.when[:, step], known)], dim=1)
+
+    def _recalled(self, outlook: Outlook, step: int, keys: Tensor, top: Tensor) -> Tensor:
+        """Return what attention finds among the inputs for a target step, (B, C, H, W)."""
+        season, inputs = outlook.when[:, step], outlook.when[:, : outlook.steps_in]
+        query = self.query(torch.cat([top, spread(season, top)], dim=1))
+        alike = self.season * (inputs[..., :2] * season[:, None, :2]).sum(dim=-1)
+        return _recall(query, keys, alike, outlook.scaled, outlook.valid, outlook.last, self.reduction)
+
+    def _decode(self, outlook: Outlook, step: int, top: Tensor, recalled: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gains (B, 2, H, W) and the change (B, C, H, W) at full resolution."""
+        height, width = recalled.shape[-2:]
         state = functional.interpolate(top, scale_factor=self.reduction, mode="bilinear", align_corners=False)
-        features = functional.silu(self.refine(torch.cat([state[..., :height, :width], fine], dim=1)))
-        fade, gate, change = self.decode(features).split([1, 1, self.bands], dim=1)
-        return torch.tanh(fade), torch.tanh(gate), change
+        known = outlook.known[:, step].to(recalled.dtype)
+        fine = [outlook.expected(step), outlook.anomaly, recalled, known]
+        return self.head(torch.cat([state[..., :height, :width], *fine], dim=1))
 
 
-def _layers(channels: int, hidden: Sequence[int], kernel: int) -> nn.ModuleList:
+def cells(channels: int, hidden: Sequence[int], kernel: int) -> nn.ModuleList:
+    """Return a stack of cells, the widths of their states from the first to the last."""
     widths = [channels, *hidden]
     return nn.ModuleList(ConvLSTMCell(below, own, kernel) for below, own in zip(widths, widths[1:]))
 
 
-def _empty_states(cells: nn.ModuleList, frame: Tensor) -> list[tuple[Tensor, Tensor]]:
+def empty_states(stack: nn.ModuleList, frame: Tensor) -> list[State]:
+    """Return the state of every cell before it has seen anything, on the plane of `frame`."""
     batch, _, height, width = frame.shape
-    zeros = [frame.new_zeros(batch, int(cell.hidden), height, width) for cell in cells]  # type: ignore[arg-type]
+    zeros = [frame.new_zeros(batch, int(cell.hidden), height, width) for cell in stack]  # type: ignore[arg-type]
     return [(zero, zero) for zero in zeros]
 
 
-def _advance(
-    cells: nn.ModuleList, frame: Tensor, states: list[tuple[Tensor, Tensor]]
-) -> list[tuple[Tensor, Tensor]]:
-    following = []
-    for cell, state in zip(cells, states):
+def advance(stack: nn.ModuleList, frame: Tensor, states: list[State]) -> list[State]:
+    """Return the states of a stack after it has seen one more frame."""
+    following: list[State] = []
+    for cell, state in zip(stack, states):
         following.append(cell(frame, state))
         frame = following[-1][0]
     return following
-
-
-def _spread(vector: Tensor, like: Tensor) -> Tensor:
-    """Return a vector (B, K) as constant channels (B, K, H, W) on the plane of `like`."""
-    return vector[..., None, None].expand(-1, -1, *like.shape[-2:])
-
-
-def _padded(frame: Tensor, multiple: int) -> Tensor:
-    """Return a frame extended below and to the right, by its rim, to whole cells of the reduced grid."""
-    missing = [-length % multiple for length in frame.shape[-2:]]
-    return functional.pad(frame, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else frame
 
 
 def _recall(

@@ -1,4 +1,4 @@
-"""What every sequence model does with its inputs: scaling, masks, the last valid value, dates; no layers to learn."""
+"""What every sequence model does with its inputs: scaling, masks, dates, sizes, lengths; no layers to learn."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from glacierhpc.errors import InputError
+
+DATE_CHANNELS = 3
+"""Of `date_channels`."""
 
 
 class Scaling(nn.Module):
@@ -35,6 +39,18 @@ class Scaling(nn.Module):
     def undo(self, scaled: Tensor) -> Tensor:
         """Return values in the unit of the images."""
         return scaled * self.deviation + self.mean
+
+
+def mask_or_all(images: Tensor, valid: Tensor | None) -> Tensor:
+    """Return a mask (B, T, 1, H, W) of images (B, T, C, H, W) from one (B, T, H, W); all valid without one."""
+    if valid is None:
+        return torch.ones_like(images[:, :, :1], dtype=torch.bool)
+    if valid.shape != (*images.shape[:2], *images.shape[3:]):
+        raise InputError(
+            f"a mask of shape {tuple(valid.shape)!r} does not fit images of {tuple(images.shape)!r}: "
+            "give (B, T, H, W) for (B, T, C, H, W)"
+        )
+    return valid.unsqueeze(2)
 
 
 def last_valid(scaled: Tensor, valid: Tensor) -> Tensor:
@@ -72,3 +88,14 @@ def date_channels(dates: Tensor | None, batch: int, steps: int, last_input: int,
     phase = 2 * torch.pi * (dates - torch.floor(dates))
     age = dates - dates[:, last_input : last_input + 1]
     return torch.stack([torch.sin(phase), torch.cos(phase), age], dim=-1).to(like.dtype)
+
+
+def spread(vector: Tensor, like: Tensor) -> Tensor:
+    """Return a vector (B, K) as constant channels (B, K, H, W) on the plane of `like`."""
+    return vector[..., None, None].expand(-1, -1, *like.shape[-2:])
+
+
+def padded(frame: Tensor, multiple: int) -> Tensor:
+    """Return a frame extended below and to the right, by its rim, to whole multiples of so many pixels."""
+    missing = [-length % multiple for length in frame.shape[-2:]]
+    return functional.pad(frame, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else frame

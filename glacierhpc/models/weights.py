@@ -6,18 +6,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from glacierhpc.errors import InputError
+from glacierhpc.errors import InputError, nearest_name
 from glacierhpc.files import atomic_path
-from glacierhpc.models import build_model
+from glacierhpc.models import MODELS, build_model
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+_OF_THE_DATA = {"means", "deviations", "value_range"}
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,132 @@ def load_model(
             "train this model, or give the name of the one that is there if you trust it"
         )
     _check_fit(description, tuple(bands), units, resolution_m)
-    path = folder / WEIGHTS
+    tensors = _read_weights(folder / WEIGHTS, digest)
+    model = build_model(description.architecture, **description.parameters)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as err:
+        raise InputError(
+            f"{folder / WEIGHTS} does not hold a {description.architecture!r} as described: {err}"
+        ) from err
+    return model.eval(), description
+
+
+def load_weights(model: nn.Module, folder: Path, *, bands: Sequence[str], units: str) -> ModelDescription:
+    """Put the weights of another run into a model that is about to be trained, and return their description.
+
+    The scaling of the inputs comes along and replaces the model's own: the weights were learnt with it, and a
+    model whose inputs are suddenly scaled otherwise starts from nonsense. Save the result with the
+    returned ``scaling``. Another resolution, split or number of leads is accepted where the weights do not depend
+    on it.
+
+    Parameters
+    ----------
+    model : nn.Module
+        As `build_model` gives it; changed in place.
+    folder : Path
+        Holds ``model.safetensors`` and ``model.json``.
+    bands, units
+        Of the data it will be trained on; order counts.
+
+    Raises
+    ------
+    InputError
+        If the files are missing or damaged, or hold another architecture, other parameters, bands or units.
+    """
+    description, digest = _read_description(folder)
+    names = _names_of(model)
+    if description.architecture not in names:
+        raise InputError(
+            f"{folder} holds weights of a {description.architecture!r}, but the model is a {names[0]!r}: set "
+            f"model.name to {description.architecture!r}, or start from weights of a {names[0]!r}"
+        )
+    _check_fit(description, tuple(bands), units, None)
+    tensors = _read_weights(folder / WEIGHTS, digest)
+    _check_shapes(model, tensors, description)
+    model.load_state_dict(tensors)
+    return description
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Keep parameters from being trained, and return their names.
+
+    Batch norms all of whose parameters are frozen keep their running statistics, too, whatever mode the model is
+    put into.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place.
+    patterns : sequence of str
+        Of parameter names, with ``*``, ``?`` and ``[...]`` as in file names: ``encoder.*``.
+
+    Raises
+    ------
+    InputError
+        If a pattern matches no parameter, or nothing would be left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            near = nearest_name(pattern, names)
+            raise InputError(
+                f"{pattern!r} matches no parameter of this model"
+                + (f"; did you mean {near!r}?" if near else "")
+                + f" Its parameters begin with {', '.join(sorted({name.split('.')[0] for name in names}))}"
+            )
+    frozen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if names and len(frozen) == len(names):
+        raise InputError(
+            f"{list(patterns)!r} freezes all {len(names)} parameters, which leaves nothing to train: leave some out, "
+            "or evaluate the weights as they are"
+        )
+    for name, parameter in model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, _BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
+            module.train = MethodType(_stay, module)  # type: ignore[method-assign]
+    return frozen
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    """Stand in for ``train`` of a frozen module."""
+    return module
+
+
+def _names_of(model: nn.Module) -> list[str]:
+    """Return the names by which `build_model` knows a model's class."""
+    kind = type(model)
+    return [name for name, make in MODELS.items() if make is kind] + [
+        f"{kind.__module__}.{kind.__qualname__}"
+    ]
+
+
+def _check_shapes(model: nn.Module, tensors: dict[str, Tensor], description: ModelDescription) -> None:
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    odd = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+    if odd:
+        told = {name: value for name, value in description.parameters.items() if name not in _OF_THE_DATA}
+        raise InputError(
+            f"these weights do not fit the model: {len(odd)} tensors differ, first {odd[0]!r} of shape "
+            f"{theirs.get(odd[0])!r} there and {own.get(odd[0])!r} here (None: missing). They were trained with "
+            f"model.parameters {told!r}: give the same"
+        )
+
+
+def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         raise InputError(
             f"{path} is missing or is not the file that {DESCRIPTION} describes: copy both, or train again"
         )
-    model = build_model(description.architecture, **description.parameters)
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as err:
-        raise InputError(f"{path} does not hold a {description.architecture!r} as described: {err}") from err
-    return model.eval(), description
+        return load_file(path)
+    except SafetensorError as err:
+        raise InputError(f"{path} is no file of weights: {err}") from err
 
 
 def _read_description(folder: Path) -> tuple[ModelDescription, str]:

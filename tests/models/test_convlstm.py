@@ -21,7 +21,7 @@ def stirred(**parameters):
     model = build_model("convlstm", hidden=(6,), attention=3, **parameters).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        model.decode.weight.copy_(0.3 * torch.randn(model.decode.weight.shape, generator=generator))
+        model.head.decode.weight.copy_(0.3 * torch.randn(model.head.decode.weight.shape, generator=generator))
     return model
 
 
@@ -166,8 +166,8 @@ def test_what_is_recalled_lies_between_the_valid_inputs():
     images += 5  # far from the mean, which invalid inputs would pull towards
     model = stirred(steps_out=2)
     with torch.no_grad():
-        model.decode.weight.zero_()
-        model.decode.bias[model.bands * model.reduction**2 :] = 20.0  # gate fully open, no change
+        model.head.decode.weight.zero_()
+        model.head.decode.bias[1] = 20.0  # gate fully open, no fade, no change
     forecast = model(images, valid, dates=torch.linspace(10, 11.25, 6).expand(2, -1))
     mask = valid.unsqueeze(2)
     low, high = (torch.where(mask, images, fill) for fill in (torch.inf, -torch.inf))

@@ -1,0 +1,230 @@
+"""The form that the families of this project forecast in: what is usual, plus what a network adds to it.
+
+Each family's network lives in a file of its own; the published models (`paper`) do not use this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from glacierhpc.errors import InputError
+from glacierhpc.models.inputs import DATE_CHANNELS, Scaling, date_channels, last_valid, mask_or_all, spread
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """All that is known before a forecast, scaled; steps 0 to T - 1 are inputs, T to T + T' - 1 targets."""
+
+    scaled: Tensor
+    """(B, T, C, H, W), 0 where invalid."""
+    valid: Tensor
+    """(B, T, 1, H, W) bool."""
+    usual: Tensor
+    """(B, T + T', C, H, W), the climatology of each step, 0 where not known."""
+    known: Tensor
+    """(B, T + T', 1, H, W) bool."""
+    when: Tensor
+    """(B, T + T', 3): sine and cosine of the season, years since the last input."""
+    last: Tensor
+    """(B, C, H, W), each pixel's latest valid input; 0, the mean, where there was none."""
+    anomaly: Tensor
+    """(B, C, H, W), how far `last` is from the climatology of its own season; 0 where that is not known."""
+
+    @property
+    def steps_in(self) -> int:
+        """T."""
+        return self.scaled.shape[1]
+
+    def of_steps(self, steps_in: int) -> Outlook:
+        """Return the outlook with so many input steps: the latest ones, or with wholly invalid ones before them.
+
+        For networks whose layers fix the number of inputs; what `last` has seen of older steps stays.
+        """
+        extra = steps_in - self.steps_in
+        if extra == 0:
+            return self
+        series = {name: getattr(self, name) for name in ("scaled", "valid", "usual", "known", "when")}
+        if extra < 0:
+            return replace(self, **{name: tensor[:, -extra:] for name, tensor in series.items()})
+        before = {name: torch.zeros_like(tensor[:, :1]) for name, tensor in series.items()}
+        return replace(
+            self, **{name: torch.cat([before[name]] * extra + [series[name]], dim=1) for name in series}
+        )
+
+    def expected(self, step: int) -> Tensor:
+        """Return what a target is before a network has its say, (B, C, H, W): climatology, or `last` without one."""
+        return torch.where(self.known[:, step], self.usual[:, step], self.last)
+
+    def frame(self, step: int) -> Tensor:
+        """Return an input step as channels (B, 2 C + 2, H, W): value, anomaly, and where each is valid."""
+        return self.frame_of(self.scaled[:, step], step, self.valid[:, step])
+
+    def frame_of(self, scaled: Tensor, step: int, valid: Tensor) -> Tensor:
+        """Return any values (B, C, H, W), valid where (B, 1, H, W), in the form of `frame` at a step."""
+        both = valid & self.known[:, step]
+        anomaly = torch.where(both, scaled - self.usual[:, step], 0.0)
+        return torch.cat([scaled, anomaly, valid.to(scaled.dtype), both.to(scaled.dtype)], dim=1)
+
+    def dated(self, step: int) -> Tensor:
+        """Return `frame` with the date of the step as constant channels, (B, 2 C + 5, H, W)."""
+        frame = self.frame(step)
+        return torch.cat([frame, spread(self.when[:, step], frame)], dim=1)
+
+    def ahead(self, step: int) -> Tensor:
+        """Return what is known of a target step as channels (B, C + 4, H, W): climatology, where known, date."""
+        known = self.known[:, step].to(self.usual.dtype)
+        return torch.cat([self.usual[:, step], known, spread(self.when[:, step], known)], dim=1)
+
+    def fine(self, step: int) -> Tensor:
+        """Return what `Head` sees of a target step at full resolution, (B, 2 C + 1, H, W)."""
+        known = self.known[:, step].to(self.usual.dtype)
+        return torch.cat([self.expected(step), self.anomaly, known], dim=1)
+
+    def departures(self, step: int) -> Tensor:
+        """Return how far each input lies from what is expected, (B, T, C, H, W); 0 where it is invalid.
+
+        From the climatology of the input's own season; where the target has none, from the latest valid value.
+        """
+        own = self.known[:, : self.steps_in] & self.known[:, step].unsqueeze(1)
+        base = torch.where(own, self.usual[:, : self.steps_in], self.last.unsqueeze(1))
+        comparable = self.valid & (own | ~self.known[:, step].unsqueeze(1))
+        return torch.where(comparable, self.scaled - base, 0.0)
+
+
+def dated_channels(bands: int) -> int:
+    """Return the channels of `Outlook.dated`."""
+    return 2 * bands + 2 + DATE_CHANNELS
+
+
+def ahead_channels(bands: int) -> int:
+    """Return the channels of `Outlook.ahead`."""
+    return bands + 1 + DATE_CHANNELS
+
+
+def fine_channels(bands: int) -> int:
+    """Return the channels of `Outlook.fine`."""
+    return 2 * bands + 1
+
+
+class Anchor(nn.Module):
+    """Reads what a model is given into an `Outlook`, and turns scaled forecasts into those of the data's unit.
+
+    Parameters
+    ----------
+    bands, steps_out : int
+    means, deviations : sequence of float, optional
+        Band statistics of the training data; 0 and 1 by default.
+    value_range : (float, float), optional
+        Forecasts are clipped to it outside of training.
+    """
+
+    def __init__(
+        self,
+        *,
+        bands: int,
+        steps_out: int,
+        means: Sequence[float] | None,
+        deviations: Sequence[float] | None,
+        value_range: Sequence[float] | None,
+    ) -> None:
+        super().__init__()
+        self.bands, self.steps_out = bands, steps_out
+        self.value_range = tuple(value_range) if value_range is not None else None
+        self.scaling = Scaling(bands, means, deviations)
+
+    def forward(
+        self,
+        images: Tensor,
+        images_valid: Tensor | None,
+        *,
+        dates: Tensor | None,
+        climatology: Tensor | None,
+        climatology_valid: Tensor | None,
+    ) -> Outlook:
+        """Return the outlook of a batch; shapes as every sequence model takes them."""
+        batch, steps, bands = images.shape[:3]
+        if steps == 0 or bands != self.bands:
+            raise InputError(
+                f"images of shape {tuple(images.shape)!r} cannot be forecast from: give (B, T, C, H, W) with T > 0 "
+                f"and C = {self.bands}"
+            )
+        valid = mask_or_all(images, images_valid)
+        when = date_channels(dates, batch, steps + self.steps_out, steps - 1, images)
+        scaled = self.scaling(images, valid)
+        usual, known = self._usual(climatology, climatology_valid, scaled)
+        last, last_usual = last_valid(scaled, valid), last_valid(usual[:, :steps], valid)
+        compared = last_valid(known[:, :steps].to(scaled.dtype), valid) > 0
+        return Outlook(scaled, valid, usual, known, when, last, torch.where(compared, last - last_usual, 0.0))
+
+    def _usual(
+        self, climatology: Tensor | None, valid: Tensor | None, scaled: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scaled climatology (B, T + T', C, H, W) and where it is known (B, T + T', 1, H, W)."""
+        batch, steps, _, height, width = scaled.shape
+        if climatology is None:
+            steps += self.steps_out
+            nothing = scaled.new_zeros(batch, steps, self.bands, height, width)
+            return nothing, torch.zeros_like(nothing[:, :, :1], dtype=torch.bool)
+        known = torch.isfinite(climatology).all(dim=2) if valid is None else valid
+        return self.scaling(climatology, known.unsqueeze(2)), known.unsqueeze(2)
+
+    def undo(self, forecasts: Sequence[Tensor]) -> Tensor:
+        """Return scaled forecasts (B, C, H, W), one per lead, as (B, T', C, H, W) in the unit of the images."""
+        forecast = self.scaling.undo(torch.stack(list(forecasts), dim=1))
+        if self.value_range is not None and not self.training:
+            forecast = forecast.clamp(*self.value_range)
+        return forecast
+
+
+class Head(nn.Module):
+    """Decodes features into gains in (-1, 1) and a change; all are zero before training.
+
+    So an untrained model *is* climatology, or persistence without one, and training starts from there.
+
+    Parameters
+    ----------
+    channels : int
+        Of the features.
+    bands : int
+    gains : int
+        Maps of gain, one value per pixel for all bands.
+    width : int
+        Channels between the features and what is decoded.
+    """
+
+    def __init__(self, channels: int, *, bands: int, gains: int, width: int) -> None:
+        super().__init__()
+        self.gains, self.bands = gains, bands
+        self.refine = nn.Conv2d(channels, width, 3, padding=1)
+        self.decode = nn.Conv2d(width, bands + gains, 1)
+        nn.init.zeros_(self.decode.weight)
+        nn.init.zeros_(self.decode.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return gains (N, gains, H, W) and change (N, C, H, W) from features (N, channels, H, W)."""
+        features = functional.silu(self.refine(features))
+        gains, change = self.decode(features).split([self.gains, self.bands], dim=1)
+        return torch.tanh(gains), change
+
+
+def anchored(outlook: Outlook, step: int, gains: Tensor, change: Tensor) -> Tensor:
+    """Return expected + fade * anomaly + sum over the inputs of weight * departure + change, (B, C, H, W).
+
+    Parameters
+    ----------
+    outlook : Outlook
+    step : int
+        Of the target, from T on.
+    gains : (B, 1 or 1 + T, H, W)
+        The fade, and then the weights of the inputs' departures where a family decodes them.
+    change : (B, C, H, W)
+    """
+    forecast = outlook.expected(step) + gains[:, :1] * outlook.anomaly
+    if gains.shape[1] > 1:
+        forecast = forecast + (gains[:, 1:].unsqueeze(2) * outlook.departures(step)).sum(dim=1)
+    return forecast + change
