@@ -9,11 +9,21 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-SUMS = ("count", "squared", "absolute", "ssim", "ssim_count", "both", "either")
+SUMS = (
+    "count",
+    "squared",
+    "absolute",
+    "ssim",
+    "ssim_count",
+    "both",
+    "either",
+    "observed",
+    "observed_squared",
+)
 """Last axis of the sums: valid values; their squared and absolute errors; SSIM and its pixels; pixels above the
-threshold in both the forecast and the target, and in at least one."""
+threshold in both the forecast and the target, and in at least one; the observed values and their squares."""
 
-METRICS = ("mse", "mae", "rmse", "ssim", "psnr", "iou")
+METRICS = ("mse", "mae", "rmse", "ssim", "psnr", "nse", "iou")
 
 SSIM_WINDOW_PX = 7
 """Width of the uniform SSIM window: the 7 x 7 of common implementations of Wang et al.'s index."""
@@ -44,7 +54,7 @@ def error_sums(
 
     Returns
     -------
-    (..., 7) float64, in the order of `SUMS`
+    (..., 9) float64, in the order of `SUMS`
     """
     mask = np.broadcast_to(valid[..., None, :, :], prediction.shape)
     prediction, target = (np.where(mask, values, 0).astype(np.float64) for values in (prediction, target))
@@ -59,15 +69,17 @@ def error_sums(
         similar.sum(axis=(-2, -1)) * prediction.shape[-3],
         (above & truly_above & valid).sum(axis=(-2, -1)),
         ((above | truly_above) & valid).sum(axis=(-2, -1)),
+        target.sum(axis=(-3, -2, -1)),
+        (target**2).sum(axis=(-3, -2, -1)),
     )
     return np.stack([np.asarray(value, dtype=np.float64) for value in values], axis=-1)
 
 
 def metrics_of(sums: np.ndarray, *, data_range: float) -> dict[str, np.ndarray]:
-    """Return every metric of pooled sums (..., 7); NaN where nothing was valid.
+    """Return every metric of pooled sums (..., 9); NaN where nothing was valid.
 
     mse, mae, rmse in the data's unit; ``psnr = 10 log10(data_range^2 / mse)`` dB, infinite for a perfect
-    forecast; iou is NaN where neither forecast nor target is anywhere above the threshold.
+    forecast; iou is NaN where neither forecast nor target is anywhere above the threshold. For nse see `nse_of`.
     """
     part = {name: sums[..., position] for position, name in enumerate(SUMS)}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -78,12 +90,32 @@ def metrics_of(sums: np.ndarray, *, data_range: float) -> dict[str, np.ndarray]:
             "rmse": np.sqrt(mse),
             "ssim": part["ssim"] / part["ssim_count"],
             "psnr": 10 * np.log10(data_range**2 / mse),
+            "nse": nse_of(sums),
             "iou": part["both"] / part["either"],
         }
 
 
+def nse_of(sums: np.ndarray) -> np.ndarray:
+    """Return the Nash-Sutcliffe efficiency of pooled sums (..., 9); NaN where all observed values are the same.
+
+    ``1 - sum (forecast - observed)^2 / sum (observed - mean observed)^2``: the skill against one number, the mean of
+    all that was pooled, places and dates alike. A map that never changes may come close to 1; only the skill against
+    a baseline says more than that snow lies high.
+
+    References
+    ----------
+    Nash & Sutcliffe (1970), J. Hydrol. 10(3), doi:10.1016/0022-1694(70)90255-6, equation 3
+    """
+    part = {name: sums[..., position] for position, name in enumerate(SUMS)}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scatter = part["observed_squared"] - part["observed"] ** 2 / part["count"]
+        # the difference of two sums of n terms is noise below n times the last bit
+        known = scatter > 1e-12 * part["observed_squared"]
+        return np.where(known, 1 - part["squared"] / np.where(known, scatter, 1.0), np.nan)
+
+
 def skill_of(sums: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return 1 - MSE / MSE_reference of sums (..., 7) over the same pixels; above 0 is better than the reference.
+    """Return 1 - MSE / MSE_reference of sums (..., 9) over the same pixels; above 0 is better than the reference.
 
     References
     ----------
@@ -159,6 +191,11 @@ def ssim(prediction: np.ndarray, target: np.ndarray, valid: np.ndarray, *, data_
 def psnr(prediction: np.ndarray, target: np.ndarray, valid: np.ndarray, *, data_range: float) -> float:
     """Return the peak signal-to-noise ratio over valid values, dB."""
     return _pooled(prediction, target, valid, "psnr", data_range=data_range)
+
+
+def nse(prediction: np.ndarray, target: np.ndarray, valid: np.ndarray) -> float:
+    """Return the Nash-Sutcliffe efficiency over valid values, see `nse_of`."""
+    return _pooled(prediction, target, valid, "nse")
 
 
 def iou(prediction: np.ndarray, target: np.ndarray, valid: np.ndarray, *, threshold: float) -> float:

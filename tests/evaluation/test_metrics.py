@@ -28,6 +28,8 @@ def test_metrics_equal_plain_formulas(case):
     assert metrics.psnr(*case, data_range=2) == pytest.approx(
         peak_signal_noise_ratio(target[mask], prediction[mask], data_range=2)
     )
+    scatter = np.sum((target[mask] - target[mask].mean()) ** 2)
+    assert metrics.nse(*case) == pytest.approx(1 - np.sum(error**2) / scatter)
     forecast, truth = (values[:, :, 0][valid] > 0.1 for values in (prediction, target))
     assert metrics.iou(*case, threshold=0.1) == pytest.approx(
         (forecast & truth).sum() / (forecast | truth).sum()
@@ -78,10 +80,25 @@ def test_a_perfect_forecast(case):
     assert perfect["psnr"] == np.inf
 
 
+def test_efficiency_is_the_skill_against_the_mean_of_all(case):
+    _, target, valid = case
+    mask = np.broadcast_to(valid[:, :, None], target.shape)
+    assert metrics.nse(np.full_like(target, target[mask].mean()), target, valid) == pytest.approx(
+        0, abs=1e-12
+    )
+    assert metrics.nse(target, target, valid) == 1
+    assert np.isnan(metrics.nse(target, np.full_like(target, 0.3), valid))
+    far = target + 1e4  # metres a year, say: the squares cancel to seven digits
+    assert metrics.nse(far + 0.1, far, valid) == pytest.approx(
+        metrics.nse(target + 0.1, target, valid), rel=1e-5
+    )
+
+
 def test_nothing_valid_gives_nan(case):
     prediction, target, valid = case
     assert np.isnan(metrics.mse(prediction, target, np.zeros_like(valid)))
     assert np.isnan(metrics.ssim(prediction, target, np.zeros_like(valid), data_range=2))
+    assert np.isnan(metrics.nse(prediction, target, np.zeros_like(valid)))
     assert np.isnan(metrics.iou(prediction, target, valid, threshold=9))
 
 

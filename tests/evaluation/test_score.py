@@ -81,7 +81,7 @@ def test_content_is_that_of_the_contract_and_plain_json(data, forecasts):
         "few_blocks": False,
     }
     assert told["audit"] == audit and told["split"] == "test"
-    assert list(told["models"]["net"]) == ["mse", "mae", "rmse", "ssim", "psnr", "iou"]
+    assert list(told["models"]["net"]) == ["mse", "mae", "rmse", "ssim", "psnr", "nse", "iou"]
     entry = told["models"]["net"]["mse"]
     assert entry["interval"][0] < entry["all"] < entry["interval"][1]
     assert entry["by_lead"] == sorted(entry["by_lead"])
