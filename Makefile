@@ -20,7 +20,7 @@ INSTALL = $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index
 TESTS ?= -m 'not slow and not cluster'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench jobs build-container test-cluster
+.PHONY: help demo test check horovod bench jobs build-container test-cluster
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -36,6 +36,8 @@ check: $(VENV)/.installed-dev  ## Check style, types and the directions of impor
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+horovod: $(VENV)/.installed-horovod  ## Build Horovod for the torch that is installed, and install it
 
 BENCHMARKS = acquire align gaps patch memory
 
@@ -67,4 +69,12 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) -e '.[imagery,learning,mapping,track,dev]'
+	@touch $@
+
+# --no-deps and --no-index: nothing else changes, torch least of all
+$(VENV)/.installed-horovod: $(VENV)/.installed-dev containers/horovod/build_wheel.sh
+	rm -rf $(VENV)/wheels
+	containers/horovod/build_wheel.sh $(BIN)/python $(VENV)/wheels
+	$(BIN)/python -m pip install --quiet --no-deps --no-index --force-reinstall $(VENV)/wheels/horovod-*.whl
+	$(BIN)/python -c 'import horovod.torch'
 	@touch $@

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ("help", "demo", "test", "check", "bench", "jobs", "build-container", "test-cluster")
+TARGETS = ("help", "demo", "test", "check", "horovod", "bench", "jobs", "build-container", "test-cluster")
 
 
 def plain_name(requirement: str) -> str:
