@@ -26,7 +26,7 @@ LAYERS = (
 APART = (2, 3)
 """Layers whose parts do not import each other."""
 SEE_CONFIG = {"config", "workflows", "cli"}
-ONLY = {"kernels": {"numpy", "numba"}}
+ONLY = {"kernels": {"numpy", "numba", "llvmlite"}}  # numba is written in terms of llvmlite
 NEVER = {
     "scenes": {"torch"},
     "models": {"xarray"},

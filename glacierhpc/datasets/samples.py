@@ -12,7 +12,8 @@ import zarr
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from glacierhpc.datasets.climatology import Climatology
+from glacierhpc.datasets.climatology import Climatology, UsualFrames
+from glacierhpc.datasets.composites import ArrayComposites
 from glacierhpc.datasets.sequences import SequencePlan
 from glacierhpc.errors import InputError
 from glacierhpc.files import atomic_path
@@ -79,17 +80,29 @@ class CubeReader:
                 f"data of shape {data.shape!r} and valid of shape {valid.shape!r} do not belong to a plan for "
                 f"{plan.shape!r}: give data as (time, band, y, x) and valid as (time, y, x)"
             )
-        self._data = np.ascontiguousarray(data, dtype=np.float32)
-        # one infinity under a mask that calls it valid would poison a whole batch
-        self._valid = np.ascontiguousarray(valid & np.isfinite(self._data).all(axis=1))
+        self._data = _marked(data, ArrayComposites.build(data, valid).usable)
         self._plan = plan
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        plan = self._plan
-        request = GatherPlan(plan.starts[indices], plan.steps, plan.size)
-        pixels, valid = gather(self._data, request, valid=self._valid)
-        cut = plan.steps_in
-        return pixels[:, :cut], valid[:, :cut], pixels[:, cut:], valid[:, cut:]
+        plan, starts = self._plan, self._plan.starts[indices]
+        inputs = gather(self._data, GatherPlan(starts, plan.steps_in, plan.size))
+        later = GatherPlan(starts + [plan.steps_in, 0, 0], plan.steps_out, plan.size)
+        return *inputs, *gather(self._data, later)
+
+
+def _marked(data: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Return C-contiguous float32 with NaN exactly where pixels are not usable; the same array where it is so.
+
+    Validity that travels with the pixels spares reading a mask beside them: a third of the time of a batch.
+    """
+    same = data.dtype == np.float32 and data.flags.c_contiguous
+    if same and all((np.isnan(image) == ~mask).all() for image, mask in zip(data, usable)):
+        return data
+    marked = np.empty(data.shape, np.float32)
+    for image, mask, target in zip(data, usable, marked):
+        # one infinity under a mask that calls it valid would poison a whole batch
+        target[:] = np.where(mask, image, np.nan)
+    return marked
 
 
 class ShardReader:
@@ -123,9 +136,10 @@ class SequenceDataset(Dataset[SequenceBatch]):
         climatology: Climatology | None = None,
     ) -> None:
         self.plan = plan
-        self.climatology = climatology
         self.indices = np.arange(len(plan)) if indices is None else np.asarray(indices, dtype=np.int64)
+        self.climatology = climatology
         self._reader = reader
+        self._usual = None if climatology is None else UsualFrames(climatology, plan, self.indices)
 
     @classmethod
     def from_cube(
@@ -172,25 +186,8 @@ class SequenceDataset(Dataset[SequenceBatch]):
     def __getitems__(self, items: Sequence[int]) -> SequenceBatch:
         indices = self.indices[np.asarray(items, dtype=np.int64)]
         arrays = self._reader.read(indices)
-        tensors = map(torch.from_numpy, (*arrays, self.plan.years(indices), indices))
-        return SequenceBatch(*tensors, *self._usual(indices))
-
-    def _usual(self, indices: np.ndarray) -> tuple[Tensor, ...]:
-        """Return the climatology of sequences and its validity, or nothing."""
-        if self.climatology is None or len(indices) == 0:
-            return ()
-        size = self.plan.size
-        parts = [
-            self.climatology.frames(
-                int(first),
-                steps_in=self.plan.steps_in,
-                steps=self.plan.steps,
-                rows=slice(row, row + size),
-                cols=slice(col, col + size),
-            )
-            for first, row, col in self.plan.starts[indices]
-        ]
-        return tuple(torch.from_numpy(np.stack(part)) for part in zip(*parts))
+        usual = () if self._usual is None else self._usual.read(indices)
+        return SequenceBatch(*map(torch.from_numpy, (*arrays, self.plan.years(indices), indices, *usual)))
 
 
 def materialise(

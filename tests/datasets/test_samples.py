@@ -94,3 +94,40 @@ def test_data_of_another_cube_are_refused(cube, plan, tmp_path):
     other = SequencePlan.build(plan.shape, plan.times, size=8, stride=6, steps_in=3, steps_out=2)
     with pytest.raises(InputError, match="write the shards again"):
         SequenceDataset.from_shards(tmp_path / "sequences.zarr", other)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_climatology_of_a_batch_is_that_of_each_sequence(cube, plan, causal):
+    known = Climatology.build(*cube, plan.times, np.arange(len(plan.times)), causal=causal)
+    chosen = np.array([len(plan) - 1, 3, 0, 9])
+    batch = SequenceDataset.from_cube(*cube, plan, chosen, climatology=known).__getitems__([3, 0, 1])
+    for position, number in enumerate(chosen[[3, 0, 1]]):
+        first, row, col = plan.starts[number]
+        values, valid = known.frames(
+            int(first), steps_in=3, steps=5, rows=slice(row, row + 8), cols=slice(col, col + 8)
+        )
+        np.testing.assert_array_equal(batch.climatology[position], values)
+        np.testing.assert_array_equal(batch.climatology_valid[position], valid)
+    assert batch.climatology_valid.any() and not batch.climatology_valid.all()
+
+
+def test_a_batch_of_nothing_has_every_part(cube, plan):
+    batch = SequenceDataset.from_cube(*cube, plan, climatology=usual(cube, plan)).__getitems__([])
+    assert len(batch.images) == 0 and batch.climatology.shape == (0, 5, 2, 8, 8)
+
+
+def test_what_stands_at_invalid_pixels_never_comes_out(cube, plan):
+    data, valid = cube
+    wild = np.where(valid[:, None], data, np.inf).astype(np.float32)
+    for ours, theirs in zip(
+        SequenceDataset.from_cube(wild, valid, plan).__getitems__([0, 5]),
+        SequenceDataset.from_cube(data, valid, plan).__getitems__([0, 5]),
+    ):
+        assert ours is theirs is None or torch.equal(ours, theirs)
+
+
+def test_a_cube_that_marks_its_invalid_pixels_is_not_copied(cube, plan):
+    data, valid = cube
+    reader = SequenceDataset.from_cube(data, valid, plan)._reader
+    assert np.shares_memory(reader._data, data)
+    assert not np.shares_memory(SequenceDataset.from_cube(data * 1, valid & False, plan)._reader._data, data)

@@ -74,3 +74,13 @@ def test_wrong_arrays_are_refused(cube, options):
         gather(cube, GatherPlan(np.zeros((1, 3)), 2, 3), **options)
     with pytest.raises(InputError, match="give"):
         GatherPlan(np.zeros(3), 1, 1)
+
+
+def test_given_validity_is_filled():
+    cube = np.arange(200, dtype=np.float32).reshape(2, 1, 10, 10)
+    cube[1, 0, 2, 2] = np.nan
+    seen = np.zeros((1, 2, 4, 4), bool)
+    _, validity = gather(cube, GatherPlan(np.array([[0, 0, 0]]), 2, 4), validity=seen)
+    assert validity is seen and seen.sum() == 31
+    with pytest.raises(InputError, match="`validity` is"):
+        gather(cube, GatherPlan(np.array([[0, 0, 0]]), 2, 4), validity=seen[..., 0])
