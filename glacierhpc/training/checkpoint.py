@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor, nn
 
 from glacierhpc.errors import InputError
 from glacierhpc.files import atomic_path
@@ -27,9 +26,9 @@ class Progress:
     epoch: int = 0
     """The epoch at work, from 0."""
     step: int = 0
-    """Batches of it that are done: the position in the sampler."""
+    """Global batches of it that are done: the position in the sampler, on any number of ranks."""
     total: float = 0.0
-    """Sum of the training loss over this epoch's batches so far."""
+    """Sum of the training loss over this epoch's batches so far, of all ranks."""
     count: int = 0
     """Valid values in them."""
     best_epoch: int = -1
@@ -41,6 +40,23 @@ class Progress:
     def stale_epochs(self) -> int:
         """Epochs since the best one."""
         return self.epoch - 1 - self.best_epoch
+
+    def end_epoch(self, row: dict[str, float]) -> bool:
+        """Take in the row of the epoch at work, go to the next, and return whether this one is the best so far."""
+        self.rows.append(row)
+        better = row["valid_loss"] < self.best_loss
+        if better:
+            self.best_epoch, self.best_loss = self.epoch, row["valid_loss"]
+        self.epoch, self.step, self.total, self.count = self.epoch + 1, 0, 0.0, 0
+        return better
+
+
+class Stateful(Protocol):
+    """What has a state to save: an optimiser, a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Checkpoints:
@@ -68,15 +84,31 @@ class Checkpoints:
         return self._every_steps is not None and step % self._every_steps == 0
 
     def save_last(
-        self, progress: Progress, model: nn.Module, optimizer: Optimizer, *, run: dict[str, Any]
+        self,
+        progress: Progress,
+        model: nn.Module,
+        parts: Mapping[str, Stateful],
+        *,
+        random: Sequence[Tensor],
+        run: dict[str, Any],
     ) -> None:
-        """Write all that an exact resume needs; `run` says which run this is and must match on resume."""
+        """Write all that an exact resume needs.
+
+        Parameters
+        ----------
+        parts : mapping
+            What else has a state, by name: the optimiser, the scaler.
+        random : sequence of (n,) uint8
+            `seeds.random_state` of every rank.
+        run : dict
+            Says which run this is; must match on resume.
+        """
         state = {
             "run": run,
             "progress": asdict(progress),
             "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "random": _random_state(),
+            "parts": {name: part.state_dict() for name, part in parts.items()},
+            "random": list(random),
         }
         _save(state, self.folder / LAST)
 
@@ -84,8 +116,17 @@ class Checkpoints:
         """Write the weights of the best epoch so far."""
         _save({"epoch": progress.best_epoch, "model": model.state_dict()}, self.folder / BEST)
 
-    def resume(self, model: nn.Module, optimizer: Optimizer, *, run: dict[str, Any]) -> Progress:
-        """Load ``last.pt`` into model, optimiser and random state, if there is one, and return how far it had come.
+    def resume(
+        self, model: nn.Module, parts: Mapping[str, Stateful], *, run: dict[str, Any]
+    ) -> tuple[Progress, list[Tensor]]:
+        """Load ``last.pt``, if there is one, into model and parts.
+
+        Returns
+        -------
+        progress : Progress
+            How far the run had come.
+        random : list of (n,) uint8
+            The random state of each rank that wrote it; empty without a checkpoint.
 
         Raises
         ------
@@ -94,28 +135,20 @@ class Checkpoints:
         """
         path = self.folder / LAST
         if not path.is_file():
-            return Progress()
+            return Progress(), []
         state = _load(path)
-        changed = {name for name in run | state["run"] if run.get(name) != state["run"].get(name)}
-        if changed:
-            given, stored = (
-                {name: run_.get(name) for name in sorted(changed)} for run_ in (run, state["run"])
-            )
-            raise InputError(
-                f"{path} was written by another training ({stored!r}, now {given!r}): "
-                "train with the same settings, or in a new run directory"
-            )
+        _check_same(path, stored=state.get("run", {}), given=run)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        _set_random_state(state["random"])
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
         progress = Progress(**state["progress"])
         logger.info("resumed from %s at epoch %d, step %d", path, progress.epoch, progress.step)
-        return progress
+        return progress, state["random"]
 
     def forget_others(self, identity: Mapping[str, str]) -> None:
         """Remove the checkpoints of a run of another identity (see `loop.fit`), such as one on other data."""
         path = self.folder / LAST
-        if path.is_file() and _load(path)["run"].get("identity") != dict(identity):
+        if path.is_file() and _load(path).get("run", {}).get("identity") != dict(identity):
             logger.info("%s is of other data or of another model: training starts anew", path)
             # the last first: a best one alone is written over, a last one alone would lose its best
             path.unlink()
@@ -128,6 +161,16 @@ class Checkpoints:
             model.load_state_dict(_load(path)["model"])
 
 
+def _check_same(path: Path, *, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    changed = sorted(name for name in given | stored if given.get(name) != stored.get(name))
+    if changed:
+        now, then = ({name: run.get(name) for name in changed} for run in (given, stored))
+        raise InputError(
+            f"{path} was written by another training ({then!r}, now {now!r}): "
+            "train with the same settings, or in a new run directory"
+        )
+
+
 def _save(state: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
@@ -135,21 +178,12 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or "model" not in state:
+            raise ValueError("no weights in it")
+        return state
     except Exception as err:  # damaged bytes make the reader fail in any way at all
+        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise InputError(
-            f"checkpoint {path} cannot be read ({err}): delete it to train from the start"
+            f"{path} cannot be read as a checkpoint ({reason}): delete it to train from the start"
         ) from err
-
-
-def _random_state() -> dict[str, Any]:
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -17,8 +17,11 @@ Row = Mapping[str, float]
 class Tracker(Protocol):
     """Something that keeps a row per epoch."""
 
-    def start(self, rows: Sequence[Row]) -> None:
-        """Begin, or begin again after these rows: later ones of an interrupted run are to be forgotten."""
+    def start(self, rows: Sequence[Row], configuration: Mapping[str, Any]) -> None:
+        """Begin, or begin again after these rows: later ones of an interrupted run are to be forgotten.
+
+        `configuration` says how the run is trained.
+        """
         ...
 
     def log(self, row: Row) -> None:
@@ -37,7 +40,7 @@ class CSVTracker:
         self._path = path
         self._rows: list[Row] = []
 
-    def start(self, rows: Sequence[Row]) -> None:
+    def start(self, rows: Sequence[Row], configuration: Mapping[str, Any]) -> None:
         self._rows = list(rows)
         if self._rows:
             self._write()
@@ -64,7 +67,7 @@ class TensorBoardTracker:
         self._folder = folder
         self._writer: Any = None
 
-    def start(self, rows: Sequence[Row]) -> None:
+    def start(self, rows: Sequence[Row], configuration: Mapping[str, Any]) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as err:

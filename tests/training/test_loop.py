@@ -69,7 +69,7 @@ class KillAt:
     def __init__(self, row):
         self.row = row
 
-    def start(self, rows):
+    def start(self, rows, configuration):
         pass
 
     def log(self, row):
@@ -272,7 +272,7 @@ def test_a_batch_without_valid_values_takes_no_step():
         (LineData(), {"epochs": 0}, InputError, "epochs=0"),
         (LineData(), {"patience": 0}, InputError, "patience=0"),
         (LineData(), {"loss": "mes"}, InputError, "did you mean"),
-        (LineData(), {"optimizer": "adamv"}, InputError, "did you mean 'adamw'"),
+        (LineData(), {"optimizer": "adamv"}, InputError, "Valid: adam, adamw, sgd"),
         (LineData(), {"learning_rate": 1e30}, GlacierError, "lower train.learning_rate"),
     ],
 )

@@ -17,11 +17,11 @@ def rows_of(path):
 def test_csv_forgets_what_came_after_the_checkpoint(tmp_path):
     path = tmp_path / "history.csv"
     first = CSVTracker(path)
-    first.start([])
+    first.start([], {})
     for epoch in range(3):
         first.log({"epoch": epoch, "train_loss": 1 / (epoch + 1)})
     again = CSVTracker(path)
-    again.start([{"epoch": 0, "train_loss": 1.0}])
+    again.start([{"epoch": 0, "train_loss": 1.0}], {})
     assert [row["epoch"] for row in rows_of(path)] == ["0"]
     again.log({"epoch": 1, "train_loss": 0.25})
     assert [(row["epoch"], row["train_loss"]) for row in rows_of(path)] == [("0", "1.0"), ("1", "0.25")]
@@ -32,7 +32,7 @@ def test_tensorboard_gets_scalars(tmp_path):
     pytest.importorskip("tensorboard")
     trackers = open_trackers(["csv", "tensorboard"], tmp_path)
     for tracker in trackers:
-        tracker.start([])
+        tracker.start([], {})
         tracker.log({"epoch": 0, "train_loss": 0.5})
         tracker.close()
     events = list((tmp_path / "logs" / "tensorboard").iterdir())

@@ -1,0 +1,72 @@
+"""The last and the best state of a run on all its ranks: on disk by rank 0, or in memory; files are `checkpoint`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from glacierhpc.training.checkpoint import Checkpoints, Progress, Stateful
+from glacierhpc.training.distributed import Backend
+from glacierhpc.training.seeds import random_state, restore_random_state, seed_rank
+
+
+@dataclass
+class Keeper:
+    """Every method is called by all ranks."""
+
+    model: nn.Module
+    parts: Mapping[str, Stateful]
+    """What else has a state: the optimiser, the scaler."""
+    checkpoints: Checkpoints | None
+    backend: Backend
+    run: dict[str, Any]
+    """Which run this is."""
+    _best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def resume(self, *, seed: int) -> Progress:
+        """Return how far the run has come, with model and parts as they were then.
+
+        A rank that was there draws on from where it was; one that was not, on a larger number of ranks, is seeded
+        with its place and the position.
+        """
+        if self.checkpoints is None:
+            return Progress()
+        progress, random = self.checkpoints.resume(self.model, self.parts, run=self.run)
+        rank = self.backend.rank
+        if rank < len(random):
+            restore_random_state(random[rank], self.backend.device)
+        elif random:
+            seed_rank(seed, rank, progress.epoch, progress.step)
+        return progress
+
+    def due(self, step: int) -> bool:
+        """Return whether the last state is to be kept after this step of an epoch."""
+        return self.checkpoints is not None and self.checkpoints.due(step)
+
+    def save_last(self, progress: Progress) -> None:
+        """Keep what the run can go on from."""
+        if self.checkpoints is None:
+            return
+        random = self.backend.gather(random_state(self.backend.device))
+        if self.backend.rank == 0:
+            self.checkpoints.save_last(progress, self.model, self.parts, random=random, run=self.run)
+        self.backend.barrier()
+
+    def end_epoch(self, progress: Progress, *, better: bool) -> None:
+        """Keep the best state first: killed between the two, the epoch is done again and gives the same."""
+        if better and self.checkpoints is None:
+            self._best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        elif better and self.checkpoints is not None and self.backend.rank == 0:
+            self.checkpoints.save_best(progress, self.model)
+        self.save_last(progress)
+
+    def restore_best(self) -> None:
+        """Put the best weights back into the model."""
+        if self.checkpoints is not None:
+            self.checkpoints.load_best(self.model)
+        elif self._best:
+            self.model.load_state_dict(self._best)

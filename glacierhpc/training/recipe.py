@@ -1,0 +1,121 @@
+"""The settings of a training run in one place: checked at the door, and told apart on resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.training.losses import Loss, find_loss
+from glacierhpc.training.precision import PRECISIONS
+from glacierhpc.training.schedules import SCHEDULES
+from glacierhpc.training.teacher import DECAYS
+
+SGD_MOMENTUM = 0.9
+"""Of Sutskever et al. (2013), ICML 28, and of nearly all that was trained with it since."""
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adamw": AdamW,
+    "adam": Adam,
+    "sgd": partial(SGD, momentum=SGD_MOMENTUM, nesterov=True),
+}
+
+FORMAT = 2
+"""Of checkpoints; one of another format is of another training."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: everything but the model, the data, and where it runs."""
+
+    loss: str | Loss = "mse"
+    optimizer: str = "adamw"
+    epochs: int = 30
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    gradient_clip: float | None = 1.0
+    patience: int | None = 8
+    seed: int = 0
+    precision: str = "fp32"
+    accumulate: int = 1
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    teacher_forcing: float = 0.0
+    teacher_decay: str = "none"
+
+    def __post_init__(self) -> None:
+        find_loss(self.loss)
+        for what, names in (
+            ("optimizer", OPTIMIZERS),
+            ("precision", PRECISIONS),
+            ("schedule", SCHEDULES),
+            ("teacher_decay", DECAYS),
+        ):
+            if getattr(self, what) not in names:
+                raise unknown_name(what, getattr(self, what), names)
+        counts = {name: getattr(self, name) for name in ("epochs", "batch_size", "patience", "accumulate")}
+        if any(value is not None and value < 1 for value in counts.values()):
+            told = ", ".join(f"{name}={value!r}" for name, value in counts.items())
+            raise InputError(f"training cannot have {told}: give 1 or more")
+        if self.accumulate > self.batch_size:
+            raise InputError(
+                f"a batch of {self.batch_size!r} cannot be taken in accumulate={self.accumulate!r} parts: "
+                "give a smaller accumulate or a larger batch_size"
+            )
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise InputError(
+                f"warmup_epochs={self.warmup_epochs!r} does not fit into {self.epochs!r} epochs: give 0 to less"
+            )
+        if not 0 <= self.teacher_forcing <= 1:
+            raise InputError(
+                f"teacher_forcing={self.teacher_forcing!r} is no share: give a number from 0 to 1"
+            )
+
+    def identity(self, samples: int, others: Mapping[str, str]) -> dict[str, Any]:
+        """Return what a checkpoint must have been trained with to be gone on from.
+
+        The number of epochs counts only where the rate or the teacher depends on it: else a run may be prolonged.
+        """
+        told = {
+            "format": FORMAT,
+            "samples": samples,
+            "loss": str(getattr(self.loss, "__name__", self.loss)),
+            "identity": dict(others),
+        }
+        names = (
+            *(
+                "optimizer",
+                "batch_size",
+                "learning_rate",
+                "weight_decay",
+                "gradient_clip",
+                "seed",
+                "precision",
+            ),
+            *("accumulate", "schedule", "warmup_epochs", "teacher_forcing", "teacher_decay"),
+        )
+        told |= {name: getattr(self, name) for name in names}
+        if self.schedule == "cosine" or (self.teacher_forcing and self.teacher_decay != "none"):
+            told["epochs"] = self.epochs
+        return told
+
+    def make_optimizer(self, parameters: list[torch.nn.Parameter]) -> Optimizer:
+        """Return the optimiser over the weights that learn.
+
+        Raises
+        ------
+        InputError
+            If none does.
+        """
+        if not parameters:
+            raise InputError(
+                "every weight of the model is frozen, so there is nothing to train: freeze fewer of them, "
+                "or skip training"
+            )
+        return OPTIMIZERS[self.optimizer](parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
