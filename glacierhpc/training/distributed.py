@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.training.backends.ddp import DDP
+from glacierhpc.training.backends.exchange import Exchange
+from glacierhpc.training.backends.horovod import Horovod
 from glacierhpc.training.backends.launch import Launch, read_launch
 from glacierhpc.training.backends.single import Single
 
@@ -84,11 +87,38 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: dict[str, Callable[..., Backend]] = {"single": Single}
+def _single(launch: Launch, exchange: Exchange, device: str | None) -> Backend:
+    exchange.refuse_for("single")
+    return Single(device)
 
 
-def open_backend(name: str, *, device: str | None = None) -> Backend:
-    """Return a backend by name.
+def _ddp(launch: Launch, exchange: Exchange, device: str | None) -> Backend:
+    exchange.refuse_for("ddp")
+    return DDP(launch, device=device)
+
+
+def _horovod(launch: Launch, exchange: Exchange, device: str | None) -> Backend:
+    return Horovod(launch, exchange, device=device)
+
+
+BACKENDS: dict[str, Callable[[Launch, Exchange, str | None], Backend]] = {
+    "single": _single,
+    "ddp": _ddp,
+    "horovod": _horovod,
+}
+
+
+def open_backend(
+    name: str,
+    *,
+    device: str | None = None,
+    compression: str = "none",
+    backward_passes_per_step: int = 1,
+    adasum: bool = False,
+) -> Backend:
+    """Return a backend by name, joined with the other ranks that the launcher started.
+
+    ``ddp`` and ``horovod`` started without a launcher are one rank of one.
 
     Parameters
     ----------
@@ -96,9 +126,37 @@ def open_backend(name: str, *, device: str | None = None) -> Backend:
         A key of `BACKENDS`.
     device : str, optional
         ``"cpu"`` or ``"cuda"``; by default CUDA where there is one.
+    compression : str
+        ``"none"`` or ``"fp16"``: how gradients cross between ranks. Values beyond 65504 overflow in ``"fp16"``.
+    backward_passes_per_step : int
+        Micro-batches of a step whose gradients add up on each rank before they cross; as many as the loop accumulates.
+    adasum : bool
+        Combine the ranks' steps by Adasum in place of averaging gradients; gradients are then clipped on each rank.
+        The three are options of ``"horovod"``.
+
+    Raises
+    ------
+    InputError
+        If the name or an option is not known, an option is not one of this backend, Horovod is missing, or the
+        processes were started in a way that the backend cannot join.
+    GlacierError
+        If the ranks do not find each other.
+
+    Examples
+    --------
+    The same command on two processes of a machine::
+
+        torchrun --nproc-per-node 2 -m glacierhpc train CONFIG train.backend=ddp
+        horovodrun --gloo -np 2 python -m glacierhpc train CONFIG train.backend=horovod
+        mpirun -np 2 --bind-to none python -m glacierhpc train CONFIG train.backend=horovod
+
+    and in a job of several nodes, one process per GPU (``--mpi=pmix`` for Horovod)::
+
+        srun --ntasks-per-node 4 --gpus-per-node 4 python -m glacierhpc train CONFIG train.backend=ddp
+        srun --mpi=pmix --ntasks-per-node 4 python -m glacierhpc train CONFIG train.backend=horovod
     """
-    _launch_for(name)
-    return BACKENDS[name](device=device)
+    launch = _launch_for(name)
+    return BACKENDS[name](launch, Exchange(compression, backward_passes_per_step, adasum), device)
 
 
 def surroundings(backend_name: str) -> tuple[int, int]:
@@ -128,5 +186,10 @@ def _launch_for(name: str) -> Launch:
         raise InputError(
             f"{launch.launcher} started {launch.size} processes, and with train.backend='single' each of them would "
             "write the same run: set train.backend to ddp or horovod, or start one process"
+        )
+    if name == "horovod" and launch.launcher == "torchrun":
+        raise InputError(
+            "torchrun starts processes that Horovod does not know of: start them with horovodrun, mpirun or srun, "
+            "or set train.backend to ddp"
         )
     return launch if name != "single" else Launch()
