@@ -135,7 +135,12 @@ def permuted_control(
     that is reached by another way than the inputs, or an error in the bookkeeping of the targets. It does *not*
     prove that the *state* of the inputs is used, as the dates and the climatology move along with them: for that
     the skill against climatology is the witness. Nor does it prove that no target was seen in training; that is
-    the audit's business. ``destroyed`` says, against each baseline, that what is left is not above zero beyond doubt.
+    the audit's business.
+
+    ``destroyed`` says, against each baseline, that what is left is not above zero beyond doubt. What is left against
+    a weak baseline need not alarm: persistence is beaten by any picture of the right season. What is left against
+    the best baseline is skill that the time shown has no part in, such as a better map of the usual than a
+    climatology of few years.
 
     Parameters
     ----------
