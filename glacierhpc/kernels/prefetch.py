@@ -25,7 +25,8 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
         place = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
-        read, keep, is_data = word(0), word(3), word(1)  # of LLVM's language reference
+        # LLVM's language reference; locality 1, the second cache: the first has few places for what is under way
+        read, keep, is_data = word(0), word(1), word(1)
         builder.call(function, [place, read, keep, is_data])
         return context.get_dummy_value()
 
