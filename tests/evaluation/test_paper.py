@@ -51,7 +51,9 @@ def test_metrics_json_holds_both_widths(world, forecasters):
         mse = told["paper"]["models"][name]["mse"]
         assert mse["block_interval"] == told["models"][name]["mse"]["interval"]
         assert mse["block_width"] == mse["block_interval"][1] - mse["block_interval"][0]
-        assert mse["ratio"] == mse["block_width"] / mse["iid_width"] > 1.5
+        assert mse["ratio"] == mse["block_width"] / mse["iid_width"]
+    # errors of persistence go up and down within each window of a year: those of the model are of whole spells
+    assert told["paper"]["models"]["net"]["mse"]["ratio"] > 1.5
     assert told["paper"]["confidence"] == 0.95
 
 
