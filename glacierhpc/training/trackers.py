@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from glacierhpc.errors import missing_package, unknown_name
-from glacierhpc.files import atomic_path
+from glacierhpc.errors import InputError, missing_package, unknown_name
+from glacierhpc.files import atomic_path, plain
+
+logger = logging.getLogger(__name__)
 
 Row = Mapping[str, float]
 
@@ -73,6 +78,7 @@ class TensorBoardTracker:
         except ImportError as err:
             raise missing_package("tensorboard", "track") from err
         self._writer = SummaryWriter(str(self._folder), purge_step=len(rows))
+        self._writer.add_text("configuration", f"```\n{json.dumps(plain(configuration), indent=1)}\n```")
 
     def log(self, row: Row) -> None:
         for name, value in row.items():
@@ -85,13 +91,88 @@ class TensorBoardTracker:
             self._writer.close()
 
 
+class WandbTracker:
+    """Tells Weights & Biases, or keeps on disk what can be told it later.
+
+    Each start is a run of its own, with the rows from before an interruption, in a group of the run directory's
+    name: what was kept offline cannot be taken up again.
+
+    Parameters
+    ----------
+    run : Path
+        The run directory; its name is that of the run.
+    mode : str
+        ``"offline"`` needs no network, and logs at the end the command that sends the run; ``"online"`` sends each row
+        at once; ``"disabled"`` does nothing.
+    """
+
+    def __init__(self, run: Path, *, mode: str = "offline") -> None:
+        self._place, self._mode = run, mode
+        self._run: Any = None
+
+    def start(self, rows: Sequence[Row], configuration: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as err:
+            raise missing_package("wandb", "track") from err
+        name, folder = self._place.resolve().name, self._place / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._run = wandb.init(
+                project="glacierhpc",
+                name=name,
+                group=name,
+                dir=folder,
+                mode=self._mode,  # type: ignore[arg-type]
+                config=plain(configuration),
+                # the log is the run directory's; what the machine does is not the science of the run
+                settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+            )
+        except (wandb.Error, ValueError) as err:
+            raise InputError(
+                f"Weights & Biases cannot start in WANDB_MODE={self._mode!r} ({err}): set it to offline, "
+                "or run 'wandb login' for online"
+            ) from err
+        for row in rows:
+            self.log(row)
+
+    def log(self, row: Row) -> None:
+        values = {key: value for key, value in row.items() if key != "epoch"}
+        self._try(lambda run: run.log(values, step=int(row["epoch"])))
+
+    def close(self) -> None:
+        folder = Path(self._run.settings.sync_dir) if self._run is not None else None
+        self._try(lambda run: run.finish())
+        if folder is not None and self._mode == "offline":
+            logger.info(
+                "Weights & Biases: send this run from a machine with network by: wandb sync %s", folder
+            )
+        self._run = None
+
+    def _try(self, action: Callable[[Any], None]) -> None:
+        """Do something with the run; a scheduler's signal may have ended its process, and training is to go on."""
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as err:  # noqa: BLE001 - whatever fails in it, its rows are in history.csv
+            logger.warning("Weights & Biases takes no more rows (%s: %s)", type(err).__name__, err)
+            self._run = None
+
+
+def _wandb(run: Path) -> WandbTracker:
+    """Return a tracker that stays offline unless the user's own variable says otherwise: compute nodes are."""
+    return WandbTracker(run, mode=os.environ.get("WANDB_MODE", "offline"))
+
+
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "csv": lambda run: CSVTracker(run / "history.csv"),
     "tensorboard": lambda run: TensorBoardTracker(run / "logs" / "tensorboard"),
+    "wandb": _wandb,
 }
 
 
-PACKAGES = {"tensorboard": "tensorboard"}
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """The optional package of a tracker, of the extra ``track``."""
 
 
