@@ -24,7 +24,7 @@ LINE = "%(asctime)s %(levelname)-7s %(message)s"
 class ProgressLine(logging.Handler):
     """Shows the latest message on one line of the terminal; warnings stay above it.
 
-    A record with ``extra={"done": n, "total": m}`` moves a bar.
+    A record with ``extra={"done": n, "total": m}`` moves a bar; with ``"bar_only": True`` it is for a terminal alone.
     """
 
     def __init__(self, progress: Any) -> None:
@@ -63,6 +63,7 @@ def logging_shown() -> Iterator[None]:
 def _terminal_handler() -> Iterator[logging.Handler]:
     if not sys.stderr.isatty():
         plain = logging.StreamHandler(sys.stderr)
+        plain.addFilter(lambda record: not getattr(record, "bar_only", False))
         plain.setFormatter(logging.Formatter(LINE))
         yield plain
         return

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+REQUEUE = 75
+"""Exit code of work that was asked to stop and goes on when started again: EX_TEMPFAIL of ``sysexits.h``."""
+
+
 class GlacierError(Exception):
     """The work failed although the input was acceptable; the command ends with exit code 1."""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from glacierhpc.errors import GlacierError, InputError, redact
+from glacierhpc.errors import REQUEUE, GlacierError, InputError, redact
 from glacierhpc.files import (
     atomic_path,
     plain,
@@ -81,11 +81,14 @@ class RunDirectory:
     checkpoints = RunFile("checkpoints")
     history = RunFile("history.csv")
     metrics = RunFile("metrics.json")
+    scores = RunFile("scores.parquet")
     prediction = RunFile("prediction.zarr")
     prediction_maps = RunFile("prediction")
     flow = RunFile("flow.zarr")
     flow_summary = RunFile("flow.json")
     report = RunFile("report.html")
+    sweep = RunFile("sweep")
+    sweep_table = RunFile("sweep.parquet")
     logs = RunFile("logs")
     steps = RunFile("steps")
     lock_file = RunFile(".lock")
@@ -197,7 +200,8 @@ class RunDirectory:
         try:
             yield record
         except BaseException as err:
-            state = "failed" if isinstance(err, Exception) else "interrupted"
+            stopped = not isinstance(err, Exception) or getattr(err, "exit_code", None) == REQUEUE
+            state = "interrupted" if stopped else "failed"
             self._finish(path, record, state=state, begin=begin, error=redact(f"{type(err).__name__}: {err}"))
             raise
         self._finish(path, record, state="done", begin=begin, error=None)

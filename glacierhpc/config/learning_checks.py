@@ -75,11 +75,11 @@ def check_backend_options(train: Train) -> Iterator[Fault]:
 
 def check_training_steps(train: Train) -> Iterator[Fault]:
     """Check counts against each other."""
-    if train.warmup_epochs > train.epochs:
+    if train.warmup_epochs >= train.epochs:
         yield Fault(
             ("train", "warmup_epochs"),
-            f"{train.warmup_epochs:g} is more than train.epochs {train.epochs}: the learning rate would never be "
-            "reached; write fewer",
+            f"{train.warmup_epochs:g} is not less than train.epochs {train.epochs}: the learning rate would never "
+            "be reached; write fewer",
         )
     if train.accumulate > train.batch_size:
         yield Fault(

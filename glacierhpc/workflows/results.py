@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from glacierhpc.config import Config
+from glacierhpc.cube import open_cube
 from glacierhpc.report import write_report
 from glacierhpc.rundir import RunDirectory, write_json
 from glacierhpc.velocity import dense_flow
 from glacierhpc.workflows import products
-from glacierhpc.workflows.index_facts import index_facts
+from glacierhpc.workflows.index_facts import image_facts
 from glacierhpc.workflows.tasks import Summary, need
 
 
@@ -20,7 +21,7 @@ def flow(config: Config, run: RunDirectory) -> Summary:
     """Compare the apparent motion of targets and forecasts with the control that nothing moves."""
     prediction = products.open_prediction(need(run.prediction, "predict"))
     first = _latest(prediction.inputs[:, 0].values)
-    low, high = index_facts(config.composite.index).value_range
+    low, high = image_facts(config, open_cube(need(run.composite, "composite"))).value_range
     fields, leads = {}, []
     for lead in range(prediction.sizes["lead"]):
         pair = {}

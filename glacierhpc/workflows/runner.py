@@ -1,19 +1,23 @@
-"""Running steps in a run directory: their order, what is still to do, where they log; not what they do."""
+"""Running steps in a run directory: their order, what is still to do, where they log; not what they do.
+
+Several processes (train.backend ddp or horovod) may run a training together: rank 0 claims the run and speaks, the
+others open it without a claim, write nothing and warn only.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glacierhpc.config import Config, config_hash, config_to_yaml
-from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.errors import InputError
 from glacierhpc.hpc.slurm import job_surroundings
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.trackers import check_trackers
-from glacierhpc.workflows.tasks import TASKS, Summary, step_function
+from glacierhpc.workflows.tasks import OF_SCENES, Summary, check_step, step_function, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -31,21 +35,24 @@ def run_step(name: str, config: Config, *, dry_run: bool = False) -> Summary:
     Returns
     -------
     dict
-        ``table``: (label, value) rows; the rest is what the step has to say to a program.
+        ``table``: (label, value) rows; the rest is what the step has to say to a program. Empty on all ranks but 0.
 
     Raises
     ------
     InputError
         If the step does not exist, its input is missing, or the run directory is of another configuration.
     """
-    steps = TASKS[config.task]
-    if name not in steps:
-        raise unknown_name("step", name, steps)
+    check_step(config, name)
     if dry_run:
         return _dry_run(name, config)
-    _check_packages([name], config)
-    with _claimed(config) as run:
-        return _recorded(name, config, run)
+    rank, _ = _place([name], config)
+    if rank > 0:
+        with _quiet():
+            step_function(config, name)(config, RunDirectory(config.run_path))
+        return {}
+    _check_ahead([name], config)
+    with claimed(config) as run:
+        return recorded(name, config, run)
 
 
 def run_steps(
@@ -66,55 +73,74 @@ def run_steps(
     to_step : str, optional
         Stop after this step.
     """
-    steps = TASKS[config.task]
     for key, name in (("--from", from_step), ("--to", to_step)):
-        if name is not None and name not in steps:
-            raise unknown_name(f"{key} step", name, steps)
-    names = list(steps)
+        if name is not None:
+            check_step(config, name, what=f"{key} step")
+    names = steps_of(config)
     if from_step and to_step and names.index(from_step) > names.index(to_step):
         raise InputError(f"--from {from_step} comes after --to {to_step}; the order is {' > '.join(names)}")
     last = names.index(to_step) + 1 if to_step else len(names)
-    with _claimed(config) as run:
-        first = names.index(from_step) if from_step else _first_to_do(names, run)
-        _check_packages(names[first:last], config)
+    if _place(names[:last], config)[1] > 1:
+        raise InputError(
+            "several processes were started, and only training knows how to share its work: run the other steps in "
+            "one process, and start this one alone in several: glacierhpc train CONFIG"
+        )
+    with claimed(config) as run:
+        first = names.index(from_step) if from_step else first_to_do(names, run)
+        _check_ahead(names[first:last], config)
         if from_step == "train":
             shutil.rmtree(run.checkpoints, ignore_errors=True)  # asked to train, not to go on
         summaries = {}
         for name in names[first:last]:
-            summaries[name] = _recorded(name, config, run)
+            summaries[name] = recorded(name, config, run)
     rows = [[f"{name}: {label}", value] for name, told in summaries.items() for label, value in told["table"]]
-    return {"table": rows or [["steps", "nothing to do"]], "steps": summaries, "run": str(run.path)}
+    rows = rows or [["steps", "nothing to do"]]
+    if config.input.cube is not None:
+        rows.insert(0, [", ".join(OF_SCENES), f"skipped: the images are those of {config.input.cube}"])
+    return {"table": rows, "steps": summaries, "run": str(run.path)}
 
 
-def _check_packages(names: list[str], config: Config) -> None:
-    """Look for optional packages before the first step, not hours later."""
+def _place(names: Sequence[str], config: Config) -> tuple[int, int]:
+    """Return rank and size of this process among those that train together; (0, 1) where nothing is trained."""
+    if "train" not in names:
+        return 0, 1
+    rank, size = step_function(config, "train", "surroundings")(config.train.backend)
+    return int(rank), int(size)
+
+
+def _check_ahead(names: Sequence[str], config: Config) -> None:
+    """Look for optional packages and for weights made elsewhere before the first step, not hours later."""
     if "train" in names:
         check_trackers(config.train.trackers)
+        step_function(config, "train", "check_sources")(config)
 
 
 def _dry_run(name: str, config: Config) -> Summary:
     if name != "acquire":
         raise InputError(f"--dry-run of {name!r} has nothing to say; it is for 'acquire'")
-    return step_function(config.task, name, "plan")(config, RunDirectory(config.run_path))
+    return dict(step_function(config, name, "plan")(config, RunDirectory(config.run_path)))
 
 
 @contextmanager
-def _claimed(config: Config) -> Iterator[RunDirectory]:
+def claimed(config: Config) -> Iterator[RunDirectory]:
+    """Open the run directory for writing, with where the results come from on record."""
     with RunDirectory.open(config.run_path, config_to_yaml(config), config_hash(config)) as run:
         run.provenance(seeds={"train": config.train.seed}, **job_surroundings())
         yield run
 
 
-def _recorded(name: str, config: Config, run: RunDirectory) -> Summary:
-    step = step_function(config.task, name)
+def recorded(name: str, config: Config, run: RunDirectory) -> Summary:
+    """Run a step with its state and log kept in the run directory."""
+    step = step_function(config, name)
     log.info("%s", name)
     with _log_file(run.logs / f"{name}.log"), run.step(name) as record:
-        summary = step(config, run)
+        summary: Summary = step(config, run)
         record["table"] = summary["table"]
     return summary
 
 
-def _first_to_do(names: list[str], run: RunDirectory) -> int:
+def first_to_do(names: Sequence[str], run: RunDirectory) -> int:
+    """Return the position of the first step that never ended well, or that one before it has run after."""
     before = ""
     for position, name in enumerate(names):
         started = run.step_record(name).get("started", "")
@@ -125,10 +151,23 @@ def _first_to_do(names: list[str], run: RunDirectory) -> int:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Let this process only warn: rank 0 tells the rest."""
+    logger = logging.getLogger("glacierhpc")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    """Append what the package logs to a file of the run."""
+    """Append what the package logs to a file of the run, without what only moves a bar."""
     logger = logging.getLogger("glacierhpc")
     handler = logging.FileHandler(path, encoding="utf-8")
+    handler.addFilter(lambda record: not getattr(record, "bar_only", False))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
     try:

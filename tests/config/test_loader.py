@@ -220,7 +220,7 @@ clean: 3
         (["train.adasum=true", "train.backend=ddp"], "needs train.backend: horovod, not 'ddp'"),
         (["train.freeze=[encoder.*]"], "would keep random numbers; write train.start_from"),
         (["model.weights=a", "train.start_from=b"], "no meaning with model.weights"),
-        (["train.warmup_epochs=31"], "more than train.epochs 30"),
+        (["train.warmup_epochs=30"], "not less than train.epochs 30"),
         (["train.accumulate=17"], "write at most train.batch_size"),
         (["train.teacher_forcing=2"], "cannot be used"),
         (["train.freeze=encoder.*"], "is not a list; write [encoder.*]"),

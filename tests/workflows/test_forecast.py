@@ -12,8 +12,8 @@ from glacierhpc.config import Config, config_hash, config_to_yaml
 from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import GlacierError
 from glacierhpc.grid import Grid
-from glacierhpc.rundir import RunDirectory, read_json
-from glacierhpc.workflows import forecast, products, results, run_steps
+from glacierhpc.rundir import RunDirectory, read_json, read_table
+from glacierhpc.workflows import forecast, judging, learning, products, results, run_steps
 
 EDGE, COUNT = 40, 24
 
@@ -71,16 +71,16 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def epochs_trained(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, config: Config, **options: Any) -> int:
     """Run the training step and return how many epochs were gone through, not taken from a checkpoint."""
-    from glacierhpc.training import loop
+    from glacierhpc.training.engine import Engine
 
     seen: list[int] = []
-    train_epoch = loop._Engine.train_epoch
+    train_epoch = Engine.train_epoch
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Engine, "train_epoch", lambda *a, **k: seen.append(1) or train_epoch(*a, **k))
+        patch.setattr(Engine, "train_epoch", lambda *a, **k: seen.append(1) or train_epoch(*a, **k))
         if options:
             run_steps(config, to_step="train", **options)
         else:
-            forecast.train(config, run)
+            learning.train(config, run)
     return len(seen)
 
 
@@ -109,9 +109,9 @@ def test_from_train_trains_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_task_to_its_figures(run: RunDirectory, tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    for step in (forecast.sequences, forecast.train):
+    for step in (forecast.sequences, learning.train):
         step(config, run)
-    told = forecast.evaluate(config, run)
+    told = judging.evaluate(config, run)
     assert read_json(run.metrics)["bootstrap"]["few_blocks"]
     assert ["windows of time", "1 independent: too few to rely on the intervals"] in told["table"]
     seams = dict(map(tuple, forecast.predict(config, run)["table"]))[
@@ -125,12 +125,12 @@ def test_the_task_to_its_figures(run: RunDirectory, tmp_path: Path) -> None:
 
 def test_a_split_of_ground_shows_targets_on_test_ground_only(run: RunDirectory, tmp_path: Path) -> None:
     config = config_of(tmp_path, split={"method": "block", "validation_share": 0.2, "test_share": 0.2})
-    for step in (forecast.sequences, forecast.train, forecast.predict):
+    for step in (forecast.sequences, learning.train, forecast.predict):
         step(config, run)
     shown = products.open_prediction(run.prediction)
     judged = shown.target_valid.values
     ground = np.zeros((EDGE, EDGE), dtype=bool)
-    table = forecast.read_table(run.sequences)
+    table = read_table(run.sequences)
     for row, col in table.loc[table.split == "test", ["row", "col"]].to_numpy():
         ground[row : row + 8, col : col + 8] = True
     assert judged.any() and not (judged & ~ground).any()

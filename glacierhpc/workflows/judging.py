@@ -1,0 +1,173 @@
+"""The step that judges: the model against all baselines on the test sequences, and what cannot flatter it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from glacierhpc.config import Config
+from glacierhpc.datasets.samples import SequenceBatch, SequenceDataset
+from glacierhpc.errors import InputError
+from glacierhpc.evaluation.bootstrap import Resampling, sequence_blocks
+from glacierhpc.evaluation.control import permuted_control
+from glacierhpc.evaluation.groups import Glaciers
+from glacierhpc.evaluation.predict import NetworkForecaster
+from glacierhpc.evaluation.score import Scores, score, summarise
+from glacierhpc.evaluation.table import Scored, to_table
+from glacierhpc.mapping.outlines import glacier_labels
+from glacierhpc.models.baselines import Blend, Record, build_baselines
+from glacierhpc.rundir import RunDirectory, write_json, write_table
+from glacierhpc.workflows.learning import device, trained_model
+from glacierhpc.workflows.material import Material
+from glacierhpc.workflows.tasks import Summary
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+"""Sequences read at once."""
+
+
+def evaluate(config: Config, run: RunDirectory) -> Summary:
+    """Judge the model against the baselines on the test sequences, with block-bootstrap intervals."""
+    material = Material.read(config, run)
+    plan, test, facts = material.plan, material.dataset("test"), material.facts
+    starts = plan.starts[test.indices]
+    forecasters = _forecasters(config, run, material)
+    judged: dict[str, Any] = {
+        "data_range": facts.data_range,
+        "threshold": float("nan") if facts.threshold is None else facts.threshold,
+    }
+    scores = score(
+        forecasters, test, batch_size=BATCH, glaciers=_glaciers(config, material), starts=starts, **judged
+    )
+    draws = _resampling(config, starts, plan)
+    target_times = material.times[starts[:, :1] + plan.steps_in + np.arange(plan.steps_out)]
+    metrics = summarise(
+        scores,
+        draws.blocks,
+        model=config.model.name,
+        samples=draws.samples,
+        confidence=draws.confidence,
+        seed=draws.seed,
+        audit=material.split["audit"],
+        shows=facts.shows,
+        target_times=target_times,
+    )
+    if config.evaluate.control:
+        metrics["control"] = _control(config, forecasters, test, starts, draws, judged, plan)
+    metrics["blend"] = _blend_weights(forecasters["blend"])
+    write_table(run.scores, to_table(_scored(config, material, scores, test, target_times)))
+    write_json(run.metrics, metrics)
+    return {
+        "table": skill_table(metrics),
+        "shows": facts.shows,
+        "skill": metrics["skill"],
+        "mse": {name: entry["mse"]["all"] for name, entry in metrics["models"].items()},
+    }
+
+
+def _forecasters(config: Config, run: RunDirectory, material: Material) -> dict[str, Any]:
+    """Return the model and every baseline; the blend learns its few numbers from this run's training sequences."""
+    plan = material.plan
+    model, _ = trained_model(config, run, material)
+    return {
+        config.model.name: NetworkForecaster(model, device=device()),
+        **build_baselines(
+            Record(material.data, material.valid, material.times),
+            starts=plan.starts,
+            steps_in=plan.steps_in,
+            steps_out=plan.steps_out,
+            size=plan.size,
+            training=_batches(material.dataset("train")),
+        ),
+    }
+
+
+def _batches(data: SequenceDataset) -> Iterator[SequenceBatch]:
+    for first in range(0, len(data), BATCH):
+        yield data.__getitems__(range(first, min(first + BATCH, len(data))))
+
+
+def _glaciers(config: Config, material: Material) -> Glaciers | None:
+    """Return which glacier each pixel lies on, where outlines are given."""
+    outlines = config.evaluate.outlines or (config.area.outlines if config.area is not None else None)
+    if outlines is None:
+        return None
+    return Glaciers(*glacier_labels(outlines, material.grid))
+
+
+def _resampling(config: Config, starts: np.ndarray, plan: Any) -> Resampling:
+    wanted = config.evaluate
+    blocks = sequence_blocks(starts, block_steps=plan.steps, size=plan.size, block_px=wanted.block_px)
+    return Resampling(blocks, wanted.bootstrap_samples, wanted.confidence, config.train.seed)
+
+
+def _control(
+    config: Config,
+    forecasters: dict[str, Any],
+    test: SequenceDataset,
+    starts: np.ndarray,
+    draws: Resampling,
+    judged: dict[str, Any],
+    plan: Any,
+) -> dict[str, Any]:
+    """Return what is left of the skill on inputs of another time; without another time, why there is no answer."""
+    try:
+        return permuted_control(
+            forecasters,
+            test,
+            starts,
+            draws,
+            model=config.model.name,
+            steps_in=plan.steps_in,
+            steps_out=plan.steps_out,
+            **judged,
+        )
+    except InputError as err:
+        log.warning("control: %s", err)
+        return {"verdict": "undecided", "reason": str(err)}
+
+
+def _scored(
+    config: Config, material: Material, scores: Scores, test: SequenceDataset, target_times: np.ndarray
+) -> Scored:
+    starts = material.plan.starts[test.indices]
+    return Scored(
+        scores,
+        config.model.name,
+        test.indices,
+        starts,
+        material.times[starts[:, 0]],
+        target_times,
+        material.plan.size,
+        material.plan.steps_in,
+        config.evaluate.block_px,
+    )
+
+
+def _blend_weights(blend: Blend) -> dict[str, Any]:
+    """Return the numbers of the blend: [lead][band][input, from the oldest] and [lead][band]."""
+    return {"weights": blend.weights.tolist(), "constant": blend.constant.tolist()}
+
+
+def skill_table(metrics: dict[str, Any]) -> list[list[Any]]:
+    """Return the rows that a command shows of ``metrics.json``."""
+    rows: list[list[Any]] = [["shows", metrics["shows"]], ["test sequences", metrics["n_sequences"]]]
+    for name, scores in metrics["models"].items():
+        rows.append([f"MSE of {name}", f"{scores['mse']['all']:.5f}"])
+    for name, skill in metrics["skill"].items():
+        low, high = skill["interval"]
+        rows.append([f"skill against {name}", f"{_number(skill['all'])} ({_number(low)} to {_number(high)})"])
+    if "control" in metrics:
+        rows.append(["control with inputs of other dates", metrics["control"]["verdict"]])
+    if metrics["bootstrap"]["few_blocks"]:
+        windows = metrics["bootstrap"]["windows"]
+        rows.append(["windows of time", f"{windows} independent: too few to rely on the intervals"])
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:+.3f}"
