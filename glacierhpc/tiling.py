@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ import numpy as np
 from glacierhpc.errors import InputError, unknown_name
 
 EDGES = ("shift", "pad")
+RIM_WEIGHT = (
+    1e-9  # of a tile's rim: nothing beside another tile's inside, everything where there is no other tile
+)
 
 
 def _flat(size: int) -> np.ndarray:
@@ -120,6 +123,46 @@ def _first_pixels(length: int, size: int, step: int, edge: str) -> tuple[int, ..
     return tuple(round(index * (length - size) / (count - 1)) for index in range(count))
 
 
+@dataclass(frozen=True)
+class Block:
+    """A part of an image that is put together on its own, and the tiles that it needs."""
+
+    rows: slice
+    cols: slice
+    numbers: tuple[int, ...]
+    """Tiles that touch it, in the order of ``plan.origins``."""
+    reach_rows: slice
+    """Rows of the image that these tiles cover."""
+    reach_cols: slice
+
+
+def blocks(plan: TilePlan, size_px: int) -> Iterator[Block]:
+    """Yield the blocks of an image, row by row; a tile on the border of blocks belongs to each of them.
+
+    Parameters
+    ----------
+    size_px : int
+        Edge length of a block, pixels; the last ones of a row or column are smaller.
+    """
+    columns = len(plan.cols)
+    for rows, tile_rows, reach_rows in _spans(plan.rows, plan.shape[0], plan.size, size_px):
+        for cols, tile_cols, reach_cols in _spans(plan.cols, plan.shape[1], plan.size, size_px):
+            numbers = tuple(row * columns + col for row in tile_rows for col in tile_cols)
+            yield Block(rows, cols, numbers, reach_rows, reach_cols)
+
+
+def _spans(
+    firsts: tuple[int, ...], length: int, size: int, size_px: int
+) -> Iterator[tuple[slice, list[int], slice]]:
+    if size_px < 1:
+        raise InputError(f"blocks of {size_px!r} px cannot cover an image: give 1 or more")
+    for start in range(0, length, size_px):
+        stop = min(start + size_px, length)
+        touching = [i for i, first in enumerate(firsts) if first < stop and first + size > start]
+        reach = slice(firsts[touching[0]], min(firsts[touching[-1]] + size, length))
+        yield slice(start, stop), touching, reach
+
+
 def cut(array: np.ndarray, plan: TilePlan, *, fill: float | bool = 0) -> np.ndarray:
     """Return the tiles of an array, (n, ..., size, size), in the order of ``plan.origins``.
 
@@ -169,31 +212,51 @@ def stitch(
 
 
 class Mosaic:
-    """Adds tiles one batch at a time, so that a scene needs the memory of one scene, not of all its tiles."""
+    """Adds tiles one batch at a time, so that memory holds the blended part of a scene, not all its tiles.
 
-    def __init__(self, plan: TilePlan, leading: tuple[int, ...] = (), *, blend: str = "cosine") -> None:
-        if blend not in BLENDS:
-            raise unknown_name("tile blend", blend, BLENDS)
-        profile = BLENDS[blend](plan.size)
-        self._plan = plan
-        self._origins = plan.origins
-        self._window = profile[:, None] * profile[None, :]
-        self._total = np.zeros((*leading, *plan.shape))
-        self._weight = np.zeros(plan.shape)
+    Parameters
+    ----------
+    leading : tuple of int
+        Axes of a tile before its rows and columns.
+    blend : str
+        Name in `BLENDS`.
+    rim_px : int
+        Width of the rim of a tile that counts only where no other tile has its inside.
+    rows, cols : slice, optional
+        The part of the image that is put together; all of it by default.
+    """
+
+    def __init__(
+        self,
+        plan: TilePlan,
+        leading: tuple[int, ...] = (),
+        *,
+        blend: str = "cosine",
+        rim_px: int = 0,
+        rows: slice = slice(None),
+        cols: slice = slice(None),
+    ) -> None:
+        self._plan, self._origins = plan, plan.origins
+        self._window = _window(plan.size, blend, rim_px)
+        self._first = (rows.start or 0, cols.start or 0)
+        shape = tuple(len(range(length)[part]) for length, part in zip(plan.shape, (rows, cols)))
+        self._total = np.zeros((*leading, *shape))
+        self._weight = np.zeros(shape)
 
     def add(self, numbers: Iterable[int], tiles: np.ndarray, valid: np.ndarray | None = None) -> None:
         """Add tiles (k, ..., size, size) that stand at ``plan.origins[numbers]``; `valid` is (k, size, size)."""
         for position, number in enumerate(numbers):
-            row, col = self._origins[number]
             tile, window = tiles[position], self._window
             if valid is not None:
                 window = window * valid[position]
                 tile = np.where(valid[position], tile, 0)
-            height = min(self._plan.size, self._plan.shape[0] - row)
-            width = min(self._plan.size, self._plan.shape[1] - col)
-            place = (..., slice(row, row + height), slice(col, col + width))
-            self._total[place] += (tile * window)[..., :height, :width]
-            self._weight[place] += window[:height, :width]
+            spans = [
+                _meeting(int(at) - first, self._plan.size, length)
+                for at, first, length in zip(self._origins[number], self._first, self._weight.shape)
+            ]
+            place, inside = (tuple(span[side] for span in spans) for side in (0, 1))
+            self._total[..., place[0], place[1]] += (tile * window)[..., inside[0], inside[1]]
+            self._weight[place] += window[inside]
 
     def result(self) -> np.ndarray:
         """Return the blended image (..., rows, cols) float64, NaN where no tile had weight."""
@@ -201,7 +264,28 @@ class Mosaic:
         return self._total / weight
 
 
-def seam_ratio(image: np.ndarray, plan: TilePlan, *, valid: np.ndarray | None = None) -> float:
+def _window(size: int, blend: str, rim_px: int) -> np.ndarray:
+    """Return the weights of a tile's pixels (size, size)."""
+    if blend not in BLENDS:
+        raise unknown_name("tile blend", blend, BLENDS)
+    if not 0 <= 2 * rim_px < size:
+        raise InputError(
+            f"a rim of {rim_px!r} px leaves nothing of a tile of {size} px: give less than half the size"
+        )
+    inner = BLENDS[blend](size - 2 * rim_px)
+    profile = np.pad(inner, rim_px, constant_values=RIM_WEIGHT * inner.min())
+    return profile[:, None] * profile[None, :]
+
+
+def _meeting(start: int, size: int, length: int) -> tuple[slice, slice]:
+    """Return where a tile at `start` lies within `length` pixels, and which part of the tile that is."""
+    low, high = max(start, 0), max(min(start + size, length), 0)
+    return slice(low, high), slice(low - start, max(high - start, low - start))
+
+
+def seam_ratio(
+    image: np.ndarray, plan: TilePlan, *, valid: np.ndarray | None = None, window_px: int = 1024
+) -> float:
     """Return the mean absolute gradient across tile borders over that everywhere else.
 
     1 means that tile borders cannot be seen; pasted tiles of a forecast reach 2 to 6. Compare with the ratio
@@ -210,9 +294,11 @@ def seam_ratio(image: np.ndarray, plan: TilePlan, *, valid: np.ndarray | None = 
     Parameters
     ----------
     image : (..., rows, cols) float
-        NaN is invalid.
+        NaN is invalid. Anything that is sliced like an array will do, such as one on disk.
     valid : (rows, cols) bool, optional
         Pixels to use besides.
+    window_px : int
+        The image is read in windows of this size.
 
     Returns
     -------
@@ -220,22 +306,32 @@ def seam_ratio(image: np.ndarray, plan: TilePlan, *, valid: np.ndarray | None = 
         NaN when there is no border inside the image or nothing valid.
     """
     _check_plane(image.shape[-2:], plan)
-    image = np.where(valid, image, np.nan) if valid is not None else image
-    on, off = [], []
-    for axis, firsts in zip((-2, -1), _axes(plan)):
-        steps = np.moveaxis(np.abs(np.diff(image, axis=axis)), axis, 0)
-        seams = np.zeros(len(steps), dtype=bool)
+    sums = np.zeros((2, 2))  # on borders and off: sum and count
+    for row in range(0, plan.shape[0], window_px):
+        for col in range(0, plan.shape[1], window_px):
+            # one pixel more than the window: the steps to the next one
+            place = (slice(row, row + window_px + 1), slice(col, col + window_px + 1))
+            part = np.asarray(image[..., place[0], place[1]])
+            if valid is not None:
+                part = np.where(valid[place], part, np.nan)
+            sums += _steps_on_and_off(part, plan, (row, col), window_px)
+    (on, n_on), (off, n_off) = sums
+    return float((on / n_on) / (off / n_off)) if n_on and n_off and off > 0 else float("nan")
+
+
+def _steps_on_and_off(part: np.ndarray, plan: TilePlan, at: tuple[int, int], window_px: int) -> np.ndarray:
+    """Return sum and count of the absolute steps on tile borders and off them, (2, 2)."""
+    sums = np.zeros((2, 2))
+    for axis, firsts, start in zip((-2, -1), _axes(plan), at):
+        other = -1 if axis == -2 else -2
+        mine = part.take(range(min(window_px, part.shape[other])), axis=other)
+        steps = np.moveaxis(np.abs(np.diff(mine.astype(np.float64), axis=axis)), axis, 0)
         edges = np.array([e for first in firsts for e in (first, first + plan.size)])
-        seams[edges[(edges > 0) & (edges <= len(steps))] - 1] = True
-        on.append(steps[seams].ravel())
-        off.append(steps[~seams].ravel())
-    across, inside = (_finite_mean(np.concatenate(parts)) for parts in (on, off))
-    return across / inside if inside > 0 else float("nan")
-
-
-def _finite_mean(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if values.size else float("nan")
+        seams = np.isin(np.arange(start, start + len(steps)), edges[edges > 0] - 1)
+        for side, chosen in enumerate((steps[seams], steps[~seams])):
+            known = np.isfinite(chosen)
+            sums[side] += chosen[known].sum(), known.sum()
+    return sums
 
 
 def _axes(plan: TilePlan) -> tuple[tuple[int, ...], tuple[int, ...]]:

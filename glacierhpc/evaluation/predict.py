@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,12 @@ from torch import nn
 
 from glacierhpc import tiling
 from glacierhpc.errors import InputError
-from glacierhpc.tiling import Mosaic, TilePlan
+from glacierhpc.tiling import Block, Mosaic, TilePlan
+
+Window = tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]
+"""images (T, C, h, w) float32 and validity (T, h, w) bool of a part of a scene, what stands at invalid pixels does not
+matter; what is usual at each step, (T + T', C, h, w) and (T + T', h, w), or None twice."""
+RIM_SHARE = 16
 
 
 class NetworkForecaster:
@@ -29,6 +35,62 @@ class NetworkForecaster:
         return forecast, np.repeat(seen, forecast.shape[1], axis=1)
 
 
+class Scene(Protocol):
+    """A scene of which any part can be read, in memory or on disk."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Y, X)."""
+        ...
+
+    @property
+    def years(self) -> np.ndarray | None:
+        """(T + T',) float, dates of inputs and targets, years since 2000."""
+        ...
+
+    def read(self, rows: slice, cols: slice) -> Window:
+        """Return a part of the scene."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayScene:
+    """A scene in memory; see `predict_scene` for its parts."""
+
+    images: np.ndarray
+    images_valid: np.ndarray
+    years: np.ndarray | None = None
+    climatology: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or (len(self.images), *self.images.shape[2:]) != self.images_valid.shape:
+            raise InputError(
+                f"images of shape {self.images.shape!r} and a mask of shape {self.images_valid.shape!r} do not fit: "
+                "give (T, C, Y, X) and (T, Y, X)"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.images.shape[-2:]  # type: ignore[return-value]
+
+    def read(self, rows: slice, cols: slice) -> Window:
+        usual, usual_valid = self.climatology or (None, None)
+        parts = (self.images, self.images_valid, usual, usual_valid)
+        return tuple(None if part is None else part[..., rows, cols] for part in parts)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockForecast:
+    """The forecast of a part of a scene."""
+
+    rows: slice
+    cols: slice
+    values: np.ndarray
+    """(T', C, h, w) float32, NaN where not valid."""
+    valid: np.ndarray
+    """(T', h, w) bool: pixels that were valid in at least one input."""
+
+
 @dataclass(frozen=True, eq=False)
 class SceneForecast:
     """The forecast of a full scene."""
@@ -41,7 +103,80 @@ class SceneForecast:
     """How the scene was cut, for `tiling.seam_ratio`."""
 
 
-@torch.no_grad()
+def scene_tiles(
+    shape: tuple[int, int], size: int, *, overlap_px: int | None = None, rim_px: int | None = None
+) -> TilePlan:
+    """Return how a scene is cut for a forecast.
+
+    Parameters
+    ----------
+    shape : (Y, X)
+    size : int
+        Edge length of a tile, pixels. A smaller scene is filled up with invalid pixels.
+    overlap_px : int, optional
+        By default half of what remains of a tile without its rim, and the rim: there the blend leaves no seams.
+    rim_px : int, optional
+        See `default_rim`.
+    """
+    rim = default_rim(size) if rim_px is None else rim_px
+    overlap = size // 2 + rim if overlap_px is None else overlap_px
+    return tiling.plan(shape, size, overlap=overlap, edge="pad" if size > min(shape) else "shift")
+
+
+def default_rim(size: int) -> int:
+    """Return the width of the rim of a tile that is left out, pixels: there a network sees only one side."""
+    return size // RIM_SHARE
+
+
+def forecast_blocks(
+    model: nn.Module,
+    scene: Scene,
+    tiles: TilePlan,
+    *,
+    blend: str = "cosine",
+    rim_px: int | None = None,
+    block_px: int | None = None,
+    batch_size: int = 16,
+    device: str = "cpu",
+) -> Iterator[BlockForecast]:
+    """Forecast a scene block by block, in memory that depends on the block's size and not on the scene's.
+
+    Each block is complete when it is yielded, and the same as in a forecast of the whole at once. Tiles on the border
+    of blocks are computed for each of them: blocks much larger than tiles cost little more than one.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A sequence model.
+    scene : Scene
+    tiles : TilePlan
+        See `scene_tiles`.
+    blend : str
+        Name in ``tiling.BLENDS``.
+    rim_px : int, optional
+        See `default_rim`.
+    block_px : int, optional
+        Edge length of a block, pixels; the whole scene is one by default.
+    batch_size : int
+        Tiles per batch.
+    """
+    rim = default_rim(tiles.size) if rim_px is None else rim_px
+    model = model.to(device).eval()
+    for block in tiling.blocks(tiles, block_px or max(tiles.shape)):
+        parts = scene.read(block.reach_rows, block.reach_cols)
+        batches = _forecast_tiles(model, parts, scene.years, tiles, block, batch_size, device)
+        mosaic: Mosaic | None = None
+        for numbers, forecast in batches:
+            mosaic = mosaic or Mosaic(
+                tiles, forecast.shape[1:-2], blend=blend, rim_px=rim, rows=block.rows, cols=block.cols
+            )
+            mosaic.add(numbers, forecast)
+        values = mosaic.result().astype(np.float32)  # type: ignore[union-attr]
+        seen = np.any(_inner(parts[1], block), axis=0, keepdims=True)
+        valid = np.repeat(seen, len(values), axis=0)
+        yield BlockForecast(block.rows, block.cols, np.where(valid[:, None], values, np.nan), valid)
+
+
 def predict_scene(
     model: nn.Module,
     images: np.ndarray,
@@ -51,11 +186,14 @@ def predict_scene(
     climatology: tuple[np.ndarray, np.ndarray] | None = None,
     size: int,
     overlap_px: int | None = None,
+    rim_px: int | None = None,
     blend: str = "cosine",
     batch_size: int = 16,
     device: str = "cpu",
 ) -> SceneForecast:
-    """Forecast a full scene with the tiles a model was trained on, blended where they overlap.
+    """Forecast a full scene in memory with the tiles a model was trained on, blended where they overlap.
+
+    `forecast_blocks` does the same for scenes that memory does not hold.
 
     Parameters
     ----------
@@ -69,51 +207,68 @@ def predict_scene(
     climatology : pair of (T + T', C, Y, X) float32 and (T + T', Y, X) bool, optional
         What is usual at each step, and where it is known (see ``datasets.climatology``).
     size : int
-        Edge length of a tile, pixels; the training patches' is sensible. A smaller scene is filled up with
-        invalid pixels.
-    overlap_px : int, optional
-        Half the size by default, at which the blend leaves no seams.
+        Edge length of a tile, pixels; the training patches' is sensible.
+    overlap_px, rim_px : int, optional
+        See `scene_tiles`.
     blend : str
         Name in ``tiling.BLENDS``.
     batch_size : int
         Tiles per batch: memory is that of one scene and one batch.
     """
-    if images.ndim != 4 or (images.shape[0], *images.shape[2:]) != images_valid.shape:
-        raise InputError(
-            f"images of shape {images.shape!r} and a mask of shape {images_valid.shape!r} do not fit: "
-            "give (T, C, Y, X) and (T, Y, X)"
-        )
-    overlap = size // 2 if overlap_px is None else overlap_px
-    edge = "pad" if size > min(images.shape[-2:]) else "shift"
-    tiles = tiling.plan(images.shape[-2:], size, overlap=overlap, edge=edge)
-    model = model.to(device).eval()
+    scene = ArrayScene(images, images_valid, years, climatology)
+    tiles = scene_tiles(scene.shape, size, overlap_px=overlap_px, rim_px=rim_px)
+    (whole,) = forecast_blocks(
+        model, scene, tiles, blend=blend, rim_px=rim_px, batch_size=batch_size, device=device
+    )
+    return SceneForecast(whole.values, whole.valid, tiles)
+
+
+@torch.no_grad()
+def _forecast_tiles(
+    model: nn.Module,
+    parts: Window,
+    years: np.ndarray | None,
+    tiles: TilePlan,
+    block: Block,
+    batch_size: int,
+    device: str,
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Yield numbers of tiles and their forecasts (k, T', C, size, size), for tiles with any valid pixel."""
+    images, images_valid, usual, usual_valid = parts
+    named = {
+        "images": np.where(images_valid[:, None], images, 0).astype(np.float32, copy=False),
+        "images_valid": images_valid,
+        "climatology": usual,
+        "climatology_valid": usual_valid,
+    }
     dates = None if years is None else torch.from_numpy(np.asarray(years, dtype=np.float32)).to(device)
-    clean = np.where(images_valid[:, None], images, 0).astype(np.float32)
-    mosaic: Mosaic | None = None
-    for first in range(0, len(tiles), batch_size):
-        numbers = range(first, min(first + batch_size, len(tiles)))
-        batch, batch_valid = (
-            torch.from_numpy(_read(a, tiles, numbers)).to(device) for a in (clean, images_valid)
-        )
-        when = None if dates is None else dates.expand(len(batch), -1)
-        usual = {
-            name: torch.from_numpy(_read(array, tiles, numbers)).to(device)
-            for name, array in zip(("climatology", "climatology_valid"), climatology or ())
+    numbers = [n for n in block.numbers if _read(images_valid, tiles, [n], block).any()] or [block.numbers[0]]
+    for first in range(0, len(numbers), batch_size):
+        some = numbers[first : first + batch_size]
+        given = {
+            name: torch.from_numpy(_read(part, tiles, some, block)).to(device)
+            for name, part in named.items()
+            if part is not None
         }
-        forecast = model(batch, batch_valid, dates=when, **usual).cpu().numpy()
-        mosaic = mosaic or Mosaic(tiles, forecast.shape[1:-2], blend=blend)
-        mosaic.add(numbers, forecast)
-    values = mosaic.result().astype(np.float32)  # type: ignore[union-attr]
-    valid = np.repeat(images_valid.any(axis=0, keepdims=True), len(values), axis=0)
-    return SceneForecast(np.where(valid[:, None], values, np.nan), valid, tiles)
+        when = None if dates is None else dates.expand(len(some), -1)
+        yield some, model(given.pop("images"), given.pop("images_valid"), dates=when, **given).cpu().numpy()
 
 
-def _read(array: np.ndarray, tiles: TilePlan, numbers: range) -> np.ndarray:
-    """Return some tiles (k, ..., size, size), zero or False beyond the rim."""
+def _read(array: np.ndarray, tiles: TilePlan, numbers: list[int], block: Block) -> np.ndarray:
+    """Return some tiles (k, ..., size, size) of a block's reach, zero or False beyond the scene's rim."""
     size = tiles.size
     batch = np.zeros((len(numbers), *array.shape[:-2], size, size), dtype=array.dtype)
     for position, number in enumerate(numbers):
-        row, col = tiles.origins[number]
+        row, col = tiles.origins[number] - [block.reach_rows.start, block.reach_cols.start]
         part = array[..., row : row + size, col : col + size]
         batch[position, ..., : part.shape[-2], : part.shape[-1]] = part
     return batch
+
+
+def _inner(array: np.ndarray, block: Block) -> np.ndarray:
+    """Return the block's own pixels out of its reach."""
+    rows, cols = (
+        slice(own.start - reach.start, own.stop - reach.start)
+        for own, reach in ((block.rows, block.reach_rows), (block.cols, block.reach_cols))
+    )
+    return array[..., rows, cols]
