@@ -95,7 +95,8 @@ class WandbTracker:
     """Tells Weights & Biases, or keeps on disk what can be told it later.
 
     Each start is a run of its own, with the rows from before an interruption, in a group of the run directory's
-    name: what was kept offline cannot be taken up again.
+    name: what was kept offline cannot be taken up again. A process of wandb's own writes the rows, shortly after they
+    are told.
 
     Parameters
     ----------
@@ -107,6 +108,8 @@ class WandbTracker:
     """
 
     def __init__(self, run: Path, *, mode: str = "offline") -> None:
+        if mode not in ("offline", "online", "disabled"):
+            raise InputError(f"WANDB_MODE cannot be {mode!r}: set it to offline, online or disabled")
         self._place, self._mode = run, mode
         self._run: Any = None
 
@@ -128,7 +131,7 @@ class WandbTracker:
                 # the log is the run directory's; what the machine does is not the science of the run
                 settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
             )
-        except (wandb.Error, ValueError) as err:
+        except wandb.Error as err:
             raise InputError(
                 f"Weights & Biases cannot start in WANDB_MODE={self._mode!r} ({err}): set it to offline, "
                 "or run 'wandb login' for online"
