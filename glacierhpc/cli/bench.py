@@ -1,0 +1,49 @@
+"""The benchmarks as commands; they are scripts of the source repository."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from glacierhpc.errors import InputError
+
+BENCHMARKS = {
+    "acquire": "Measure how fast scenes are read.",
+    "align": "Measure how fast and how exact pairs are aligned.",
+    "gaps": "Measure how fast gaps are filled.",
+    "patch": "Measure how fast training sequences are cut.",
+    "memory": "Measure the memory that the imagery steps take.",
+}
+"""The benchmarks with their help lines; each is a script of the same name in ``benchmarks/``."""
+
+app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
+
+
+def _bench_command(name: str) -> Callable[..., None]:
+    def command(context: typer.Context) -> None:
+        _benchmark(name, context.args)
+
+    return command
+
+
+for _name, _help in BENCHMARKS.items():
+    app.command(
+        _name,
+        help=f"{_help} Options go to benchmarks/{_name}.py.",
+        add_help_option=False,  # --help is that of the benchmark
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_bench_command(_name))
+
+
+def _benchmark(name: str, arguments: list[str]) -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
+    if not script.is_file():
+        raise InputError(
+            f"{script} does not exist; benchmarks come with the source repository, run them from a clone"
+        )
+    code = subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
+    raise typer.Exit(code)

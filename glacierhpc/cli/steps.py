@@ -1,0 +1,117 @@
+"""The commands that run the task: all its steps, one of them, the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glacierhpc.cli.arguments import ConfigFile, DryRun, Json, Overrides, load, running
+from glacierhpc.console import logging_shown, show
+
+STEPS = {
+    "search": "Find the scenes of the area and period in the catalogue.",
+    "acquire": "Read the scenes into one cube; started again, it reads only what is missing.",
+    "clean": "Mask clouds, shadows and saturation; fill small holes and mark them.",
+    "align": "Co-register every scene to one reference.",
+    "composite": "Make one image of an index per window of months.",
+    "sequences": "Plan the training sequences and a split without leakage.",
+    "train": "Train the forecast model.",
+    "evaluate": "Measure skill on the test sequences against three baselines.",
+    "predict": "Forecast the whole area.",
+    "flow": "Compare the apparent motion of targets and forecasts.",
+    "report": "Write one self-contained HTML file about the run.",
+}
+"""The steps of the forecast task with their help lines."""
+
+
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    from_step: Annotated[
+        str | None, typer.Option("--from", metavar="STEP", help="run again from this step on")
+    ] = None,
+    to_step: Annotated[str | None, typer.Option("--to", metavar="STEP", help="stop after this step")] = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run all steps that are still to do."""
+    loaded = load(config, overrides)
+    from glacierhpc import workflows
+
+    with logging_shown():
+        if dry_run:
+            summary = workflows.run_step("acquire", loaded, dry_run=True)
+        else:
+            summary = workflows.run_steps(loaded, from_step=from_step, to_step=to_step)
+    show(summary, as_json=as_json)
+
+
+def _run_step(
+    name: str, config: Path, overrides: list[str] | None, *, as_json: bool, dry_run: bool = False
+) -> None:
+    loaded = load(config, overrides)
+    from glacierhpc import workflows
+
+    with logging_shown():
+        summary = workflows.run_step(name, loaded, dry_run=dry_run)
+    if summary:  # of several processes one speaks
+        show({"step": name, **summary}, as_json=as_json)
+
+
+def _step_command(name: str) -> Callable[..., None]:
+    def command(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
+        _run_step(name, config, overrides, as_json=as_json)
+
+    return command
+
+
+def _acquire(
+    config: ConfigFile, overrides: Overrides = None, as_json: Json = False, dry_run: DryRun = False
+) -> None:
+    _run_step("acquire", config, overrides, as_json=as_json, dry_run=dry_run)
+
+
+def _report(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="also write one picture of the run, for a slide")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    _run_step("report", config, overrides, as_json=as_json)
+    if picture is not None:
+        from glacierhpc.report import write_picture
+
+        write_picture(load(config, overrides).run_path, picture)
+
+
+_OWN_COMMANDS: dict[str, Callable[..., None]] = {"acquire": _acquire, "report": _report}
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where the demo is written")] = Path("runs/demo"),
+    as_json: Json = False,
+) -> None:
+    """Run the whole forecast, small and offline, on synthetic scenes; ends with the report's path.
+
+    Given again, it removes the folder of the earlier demo and starts again.
+    """
+    running.again = "the same command starts again"
+    running.log = folder / "logs" / "unexpected.log"
+    from glacierhpc import workflows
+
+    with logging_shown():
+        summary = workflows.demo(folder)
+    show(summary, as_json=as_json)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(run)
+    for name, text in STEPS.items():
+        app.command(name, help=text)(_OWN_COMMANDS.get(name) or _step_command(name))
+    app.command()(demo)
