@@ -11,16 +11,33 @@ import torch
 from torch import nn
 
 from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.models.attention_lstm import AttentionLSTM
 from glacierhpc.models.convlstm import ConvLSTM
+from glacierhpc.models.lstm import LSTM
+from glacierhpc.models.paper import PaperAttentionLSTM, PaperConvLSTM, PaperLSTM, PaperUNet
+from glacierhpc.models.simvp import SimVP
+from glacierhpc.models.unet import UNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"convlstm": ConvLSTM}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "convlstm": ConvLSTM,
+    "lstm": LSTM,
+    "attention_lstm": AttentionLSTM,
+    "unet": UNet,
+    "simvp": SimVP,
+    "paper_lstm": PaperLSTM,
+    "paper_attention_lstm": PaperAttentionLSTM,
+    "paper_convlstm": PaperConvLSTM,
+    "paper_unet": PaperUNet,
+}
+"""Adding a model is one file and one line here."""
 
 
 def build_model(name: str, *, seed: int = 0, **parameters: Any) -> nn.Module:
     """Build a model by name, its weights drawn from a seed of its own.
 
     Sequence models map ``(images, images_valid, *, dates, climatology, climatology_valid)`` to
-    ``(B, T', C, H, W)``; one of your own may take what it does not need as ``**_``.
+    ``(B, T', C, H, W)``; one of your own may take what it does not need as ``**_``. Those with the attribute
+    ``taught`` true take ``teacher``, too (see `teaching`).
 
     Parameters
     ----------

@@ -60,20 +60,28 @@ class Outlook:
         """Return what a target is before a network has its say, (B, C, H, W): climatology, or `last` without one."""
         return torch.where(self.known[:, step], self.usual[:, step], self.last)
 
-    def frame(self, step: int) -> Tensor:
-        """Return an input step as channels (B, 2 C + 2, H, W): value, anomaly, and where each is valid."""
-        return self.frame_of(self.scaled[:, step], step, self.valid[:, step])
+    def dated(self, step: int) -> Tensor:
+        """Return an input step as channels (B, 2 C + 5, H, W), see `dated_frame`."""
+        return self.dated_frame(self.scaled[:, step], step, self.valid[:, step])
 
-    def frame_of(self, scaled: Tensor, step: int, valid: Tensor) -> Tensor:
-        """Return any values (B, C, H, W), valid where (B, 1, H, W), in the form of `frame` at a step."""
+    def dated_frame(self, scaled: Tensor, step: int, valid: Tensor) -> Tensor:
+        """Return any scaled values at a step as channels: value, anomaly, where each is valid, and the date.
+
+        Parameters
+        ----------
+        scaled : (B, C, H, W)
+        step : int
+            Whose climatology and date they have.
+        valid : (B, 1, H, W) bool
+
+        Returns
+        -------
+        (B, 2 C + 5, H, W)
+        """
         both = valid & self.known[:, step]
         anomaly = torch.where(both, scaled - self.usual[:, step], 0.0)
-        return torch.cat([scaled, anomaly, valid.to(scaled.dtype), both.to(scaled.dtype)], dim=1)
-
-    def dated(self, step: int) -> Tensor:
-        """Return `frame` with the date of the step as constant channels, (B, 2 C + 5, H, W)."""
-        frame = self.frame(step)
-        return torch.cat([frame, spread(self.when[:, step], frame)], dim=1)
+        masks = [valid.to(scaled.dtype), both.to(scaled.dtype)]
+        return torch.cat([scaled, anomaly, *masks, spread(self.when[:, step], scaled)], dim=1)
 
     def ahead(self, step: int) -> Tensor:
         """Return what is known of a target step as channels (B, C + 4, H, W): climatology, where known, date."""
@@ -147,11 +155,10 @@ class Anchor(nn.Module):
         climatology_valid: Tensor | None,
     ) -> Outlook:
         """Return the outlook of a batch; shapes as every sequence model takes them."""
-        batch, steps, bands = images.shape[:3]
-        if steps == 0 or bands != self.bands:
+        batch, steps = images.shape[:2]
+        if steps == 0:
             raise InputError(
-                f"images of shape {tuple(images.shape)!r} cannot be forecast from: give (B, T, C, H, W) with T > 0 "
-                f"and C = {self.bands}"
+                f"images of shape {tuple(images.shape)!r} have no step to forecast from: give (B, T, C, H, W), T > 0"
             )
         valid = mask_or_all(images, images_valid)
         when = date_channels(dates, batch, steps + self.steps_out, steps - 1, images)

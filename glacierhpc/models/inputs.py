@@ -34,6 +34,12 @@ class Scaling(nn.Module):
 
     def forward(self, images: Tensor, valid: Tensor) -> Tensor:
         """Return scaled (B, T, C, H, W), exactly 0 where `valid` (B, T, 1, H, W) is False, whatever stood there."""
+        if images.shape[-3] != len(self.mean):
+            # one band would be spread over all without a word
+            raise InputError(
+                f"images of shape {tuple(images.shape)!r} have {images.shape[-3]} bands, the model {len(self.mean)}: "
+                f"give (B, T, C, H, W) with C = {len(self.mean)}, or build the model with their bands"
+            )
         return torch.where(valid, (images - self.mean) / self.deviation, 0.0)
 
     def undo(self, scaled: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """Weights come back with the forecasts they gave, and are refused for other data."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from glacierhpc.errors import InputError
 from glacierhpc.models import build_model
-from glacierhpc.models.weights import ModelDescription, load_model, save_model
+from glacierhpc.models.weights import ModelDescription, freeze, load_model, load_weights, save_model
 
 PARAMETERS = {"bands": 2, "steps_out": 2, "hidden": [4], "means": [0.1, 0.2], "deviations": [1.0, 2.0]}
 FITTING = {"architecture": "convlstm", "bands": ["ndsi", "ndwi"], "units": "1"}
@@ -78,3 +80,93 @@ def test_damaged_or_exchanged_files_are_refused(saved, tmp_path):
         load_model(folder, **FITTING)
     with pytest.raises(InputError, match="does not describe a model"):
         load_model(tmp_path / "nothing", **FITTING)
+
+
+BANDS = {"bands": ["ndsi", "ndwi"], "units": "1"}
+
+
+def test_training_starts_from_the_weights_and_scaling_of_another_run(saved):
+    folder, model, description = saved
+    fresh = build_model("convlstm", seed=9, **(PARAMETERS | {"means": [0.5, 0.5], "deviations": [3.0, 3.0]}))
+    images = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert load_weights(fresh, folder, **BANDS) == description
+    assert torch.equal(fresh(images), model(images))
+    torch.testing.assert_close(fresh.anchor.scaling.mean.flatten(), torch.tensor([0.1, 0.2]))
+
+
+def test_another_number_of_leads_may_start_from_the_same_weights(saved):
+    folder, model, _ = saved
+    longer = build_model("convlstm", **(PARAMETERS | {"steps_out": 5}))
+    load_weights(longer, folder, **BANDS)
+    images = torch.randn(1, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(longer(images)[:, :2], model(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "data", "says"),
+    [
+        ("convlstm", {}, {"bands": ["ndwi", "ndsi"]}, "same order of bands"),
+        ("convlstm", {}, {"units": "m/yr"}, "in 'm/yr'"),
+        ("convlstm", {"hidden": [5]}, {}, r"'hidden': \[4\]"),
+        ("convlstm", {"hidden": [4, 4]}, {}, "tensors differ"),
+        ("unet", None, {}, "set model.name to 'convlstm'"),
+    ],
+)
+def test_weights_of_something_else_are_refused(saved, name, parameters, data, says):
+    own = {"bands": 2} if parameters is None else PARAMETERS | parameters
+    model = build_model(name, **own)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=says):
+        load_weights(model, saved[0], **(BANDS | data))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_ones_own_models_start_from_weights_too(saved, tmp_path):
+    class_name = "glacierhpc.models.convlstm.ConvLSTM"
+    folder, model, description = saved
+    save_model(tmp_path / "own", model, replace(description, architecture=class_name))
+    load_weights(build_model(class_name, **PARAMETERS), tmp_path / "own", **BANDS)
+
+
+def test_frozen_parameters_do_not_change_in_training():
+    model = build_model("convlstm", **PARAMETERS)
+    frozen = freeze(model, ["encoder.*", "embed.weight"])
+    assert frozen == ["embed.weight", "encoder.0.gates.weight", "encoder.0.gates.bias"]
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.randn(1, 4, 2, 8, 8)).square().sum().backward()
+        optimizer.step()
+    changed = {
+        name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])
+    }
+    assert not changed & set(frozen)
+    assert {"embed.bias", "head.decode.weight"} <= changed
+
+
+def test_frozen_batch_norms_keep_their_statistics():
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+    )
+    freeze(model, ["1.*", "2.0.weight"])
+    model.train()
+    model(torch.randn(4, 1, 3, 3) + 5)
+    assert not model[1].training and model[1].num_batches_tracked == 0
+    assert model[2][0].training and model[2][0].num_batches_tracked == 1, "its shift is still learned"
+    assert model[0].training
+
+
+@pytest.mark.parametrize(
+    ("patterns", "says"),
+    [
+        (["encodr.*"], "'encodr.\\*' matches no parameter"),
+        (["encoder.*", "nothing"], "'nothing' matches no parameter"),
+        (["*"], "leaves nothing to train"),
+    ],
+)
+def test_freezing_nothing_or_everything_is_refused(patterns, says):
+    model = build_model("convlstm", **PARAMETERS)
+    with pytest.raises(InputError, match=says):
+        freeze(model, patterns)
+    assert all(parameter.requires_grad for parameter in model.parameters())
