@@ -11,7 +11,7 @@ import numpy as np
 
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.evaluation.bootstrap import FEW_WINDOWS, Resampling
-from glacierhpc.evaluation.entries import lead_entry, metric_entries
+from glacierhpc.evaluation.entries import lead_entry, metric_entries, plain
 from glacierhpc.evaluation.groups import Glaciers, Parts, by_glacier, by_season
 from glacierhpc.evaluation.metrics import error_sums, skill_of
 from glacierhpc.evaluation.paired import paired
@@ -40,7 +40,7 @@ class Scores:
     data_range: float
     """Width of the range of possible values, which SSIM and PSNR need."""
     threshold: float
-    """Above it a value counts as snow or ice."""
+    """Above it a value counts as snow or ice; NaN where no value does (velocities): there is no iou then."""
     common_share: float
     """Share of the valid target pixel-times that every forecaster could forecast."""
     parts: Parts | None = None
@@ -68,7 +68,7 @@ def score(
     data_range : float, default 2
         Of a normalised difference in [-1, 1].
     threshold : float, default 0.4
-        Of NDSI for snow (Hall et al. 1995, doi:10.1016/0034-4257(95)00137-P).
+        Of NDSI for snow (Hall et al. 1995, doi:10.1016/0034-4257(95)00137-P); NaN where nothing is to be covered.
     batch_size : int
         Sequences at once.
     glaciers : Glaciers, optional
@@ -208,7 +208,7 @@ def summarise(
         "n_sequences": len(own),
         "leads": list(range(1, own.shape[1] + 1)),
         "data_range": scores.data_range,
-        "threshold": scores.threshold,
+        "threshold": plain(np.array(scores.threshold))[0],
         "common_share": scores.common_share,
         "models": {
             name: metric_entries(part, resampling, data_range=scores.data_range)

@@ -75,10 +75,11 @@ def to_table(scored: Scored) -> pd.DataFrame:
     frame["season"] = frame["season"].astype("category")
     values = np.concatenate([part.reshape(-1, len(SUMS)) for part in sums.values()])
     frame[list(SUMS)] = values
+    threshold = float(scored.scores.threshold)
     frame.attrs["scores"] = {
         "model": scored.model,
         "data_range": float(scored.scores.data_range),
-        "threshold": float(scored.scores.threshold),
+        "threshold": threshold if np.isfinite(threshold) else None,
         "common_share": float(scored.scores.common_share),
         "size": int(scored.size),
         "steps_in": int(scored.steps_in),
@@ -124,8 +125,9 @@ def from_table(table: pd.DataFrame, *, name: str = "scores.parquet") -> Scored:
     sums = {
         each: part[list(SUMS)].to_numpy(float).reshape(count, leads, -1) for each, part in ordered.items()
     }
+    threshold = np.nan if facts["threshold"] is None else float(facts["threshold"])
     return Scored(
-        Scores(sums, facts["data_range"], facts["threshold"], facts["common_share"]),
+        Scores(sums, facts["data_range"], threshold, facts["common_share"]),
         str(facts["model"]),
         first["sequence"].to_numpy(np.int64),
         first[["time_index", "row", "col"]].to_numpy(np.int64),

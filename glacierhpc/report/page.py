@@ -29,6 +29,8 @@ from glacierhpc.report import (
     overview,
     record,
     skill,
+    skill_groups,
+    skill_trust,
     timeline,
     training,
     vectors,
@@ -75,8 +77,20 @@ SECTIONS = (
         "skill",
         "Skill",
         "The forecast counts only where it beats the simple ones: the last image again (persistence), "
-        "the image of the same season last year, and the mean of the season (climatology).",
-        (skill.sentences, skill.charts, skill.all_metrics),
+        "the image of the same season last year, the mean of the season (climatology), and a weighted sum of the "
+        "older images (blend).",
+        (
+            skill.sentences,
+            skill_trust.control,
+            skill_trust.audit,
+            skill.charts,
+            skill.all_metrics,
+            skill.every_lead,
+            skill_groups.seasons,
+            skill_groups.glaciers,
+            skill_trust.paired,
+            skill_trust.widths,
+        ),  # fmt: skip
     ),
     Section(
         "forecast", "Forecast", lambda run: f"What is shown: {shows(run)}.", (forecast.film, forecast.maps)

@@ -6,7 +6,7 @@ Metrics are computed by the evaluation; nothing is recomputed here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +15,20 @@ from matplotlib.figure import Figure
 
 from glacierhpc.report import drawing
 from glacierhpc.report.blocks import Block, Note, Picture, interval, number, percent, signed, table, words
-from glacierhpc.report.drawing import BLUE, GREEN, INK, ORANGE, PURPLE, SKY
+from glacierhpc.report.drawing import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY
 from glacierhpc.report.run_files import RunFiles, shows
 
-BASELINES = ("persistence", "same_season_last_year", "climatology")
-NAMES = {"same_season_last_year": "same season last year"}
+BASELINES = ("persistence", "same_season_last_year", "climatology", "blend")
+NAMES = {"same_season_last_year": "same season last year", "blend": "blend of older scenes"}
 LOOKS = {
     "persistence": (ORANGE, "s"),
     "same_season_last_year": (GREEN, "^"),
     "climatology": (PURPLE, "D"),
+    "blend": (SKY, "v"),
 }
-METRICS = ("mse", "rmse", "mae", "ssim", "psnr", "iou")
+OTHER_LOOK = (MUTED, "X")
+METRICS = ("mse", "rmse", "mae", "ssim", "psnr", "nse", "iou")
+LESS_IS_BETTER = ("mse", "rmse", "mae")
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,8 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """``better``, ``worse`` or ``undecided``: an interval that holds zero decides nothing."""
+        """``better``, ``worse`` or ``undecided``: an interval that holds zero, or none at all, decides nothing."""
         low, high = self.skill.interval
-        if not math.isfinite(self.skill.all):
-            return "undecided"
-        if not (math.isfinite(low) and math.isfinite(high)):
-            low = high = self.skill.all
         return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
@@ -91,7 +90,7 @@ def sentences(run: RunFiles) -> list[Block]:
     for verdict in verdicts(run):
         blocks.append(
             Note(
-                _sentence(model, verdict, metrics),
+                _sentence(model, verdict),
                 {"better": "good", "worse": "bad"}.get(verdict.word, "plain"),
             )
         )
@@ -111,7 +110,7 @@ def charts(run: RunFiles) -> list[Block]:
     def paint_error(figure: Figure) -> None:
         axes = figure.add_subplot()
         for index, (name, score) in enumerate(errors.items()):
-            colour, marker = (BLUE, "o") if name == model else LOOKS.get(name, (SKY, "v"))
+            colour, marker = (BLUE, "o") if name == model else LOOKS.get(name, OTHER_LOOK)
             _by_lead(axes, score, index, len(errors), colour, marker, spoken(name), bold=name == model)
         axes.set(xlabel="lead, composite windows", ylabel="mean squared error", ylim=(0, None))
         _lead_axis(axes, figure)
@@ -120,7 +119,7 @@ def charts(run: RunFiles) -> list[Block]:
         axes = figure.add_subplot()
         axes.axhline(0, color=INK, linewidth=1)
         for index, verdict in enumerate(found):
-            colour, marker = LOOKS.get(verdict.baseline, (SKY, "v"))
+            colour, marker = LOOKS.get(verdict.baseline, OTHER_LOOK)
             _by_lead(
                 axes, verdict.skill, index, len(found), colour, marker, f"over {spoken(verdict.baseline)}"
             )
@@ -154,6 +153,37 @@ def all_metrics(run: RunFiles) -> list[Block]:
     return [table(caption, ["method", *(_metric_words(run, name) for name in present)], rows)]
 
 
+def every_lead(run: RunFiles) -> list[Block]:
+    """List every metric of every method at every lead; the best of each lead is marked."""
+    metrics = run.json("metrics.json", keys=("models",))
+    rows = []
+    count = 0
+    with run.understanding("metrics.json"):
+        models = metrics["models"]
+        for metric in METRICS:
+            scores = {name: read_score(each[metric]) for name, each in models.items() if metric in each}
+            if not scores:
+                continue
+            values = np.array([score.by_lead for score in scores.values()])
+            count = values.shape[1]
+            best = _best_of(values, less=metric in LESS_IS_BETTER)
+            for name, given, marks in zip(scores, values, best, strict=True):
+                cells = [
+                    number(value) + (" *" if mark else "") for value, mark in zip(given, marks, strict=True)
+                ]
+                rows.append([_metric_words(run, metric), spoken(name), *cells])
+    if count < 2:
+        return []
+    caption = "Every metric at every lead; * is the best of its lead."
+    return [table(caption, ["metric", "method", *(f"lead {lead + 1}" for lead in range(count))], rows)]
+
+
+def _best_of(values: np.ndarray, *, less: bool) -> np.ndarray:
+    """Return where each column of (methods, leads) has its best value; nowhere in a column without any."""
+    signed_values = np.where(np.isfinite(values), values if less else -values, np.inf)
+    return (signed_values == signed_values.min(axis=0)) & np.isfinite(signed_values)
+
+
 def model_name(run: RunFiles) -> str:
     """Return the trained model's name: the one stated, else the one that is no baseline."""
     metrics = run.json("metrics.json", keys=("models",))
@@ -172,6 +202,7 @@ _METRIC_WORDS = {
     "mae": "mae ↓",
     "ssim": "ssim ↑",
     "psnr": "psnr, dB ↑",
+    "nse": "nse ↑",
 }
 
 
@@ -183,20 +214,51 @@ def _metric_words(run: RunFiles, metric: str) -> str:
     return f"iou of {covered} ↑"
 
 
-def _sentence(model: str, verdict: Verdict, metrics: Mapping[str, Any]) -> str:
+def _sentence(model: str, verdict: Verdict) -> str:
     name, skill = spoken(verdict.baseline), verdict.skill
     ends = interval(skill.interval)
     figure = f"skill {signed(skill.all)}{f', interval {ends}' if ends else ''}"
     if verdict.word == "better":
         text = f"{model} forecasts better than {name}: {figure}."
     elif verdict.word == "worse":
-        text = f"{name.capitalize()} forecasts better than {model}: {figure}."
-    else:
+        text = f"{capital(name)} forecasts better than {model}: {figure}."
+    elif ends:
         text = f"{model} and {name} cannot be told apart: {figure} holds zero."
-    losing = [str(lead + 1) for lead, high in enumerate(skill.high) if high < 0]
-    if losing and verdict.word != "worse":
-        text += f" At lead {', '.join(losing)} {name} is better."
+    else:
+        text = f"{model} and {name} cannot be told apart: {figure}, without an interval."
+    return text + _by_leads(model, name, skill)
+
+
+def _by_leads(model: str, name: str, skill: Score) -> str:
+    """Say at which leads the baseline wins, beyond doubt or by the figure alone, where not all leads are alike."""
+    lost = [lead + 1 for lead, high in enumerate(skill.high) if high < 0]
+    if len(skill.by_lead) < 2 or len(lost) == len(skill.by_lead):
+        return ""
+    behind = [lead + 1 for lead, value in enumerate(skill.by_lead) if value < 0 and lead + 1 not in lost]
+    text = ""
+    if lost:
+        text += f" {capital(name)} is better than {model} at {leads(lost)}."
+    if behind:
+        text += f" {capital(name)} is ahead at {leads(behind)}, within the interval."
     return text
+
+
+def leads(numbers: Sequence[int]) -> str:
+    """Return ``lead 2``, or ``leads 1–3 and 6``."""
+    runs: list[list[int]] = []
+    for lead in numbers:
+        if runs and lead == runs[-1][-1] + 1:
+            runs[-1].append(lead)
+        else:
+            runs.append([lead])
+    said = [f"{run[0]}" if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs]
+    text = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    return f"lead{'s' if len(numbers) > 1 else ''} {text}"
+
+
+def capital(name: str) -> str:
+    """Return a name as it begins a sentence."""
+    return name[:1].upper() + name[1:]
 
 
 def _best(run: RunFiles) -> str | None:

@@ -75,7 +75,14 @@ def test_leads_at_which_the_baseline_wins_are_named(tmp_path: Path) -> None:
     run = run_with(
         tmp_path, {"persistence": score([0.9, 0.8, -0.5], 0.1)}, {"convlstm": score([0.1] * 3, 0.01)}
     )
-    assert notes(run)[0].text.endswith("At lead 3 persistence is better.")
+    assert notes(run)[0].text.endswith("Persistence is better than convlstm at lead 3.")
+    skills = {"climatology": score([-0.9, -0.8, -0.05, 0.5, -0.4], 0.1)}
+    run = run_with(tmp_path, skills, {"convlstm": score([0.1] * 5, 0.01)})
+    assert notes(run)[0].text.endswith(
+        " Climatology is better than convlstm at leads 1–2 and 5. Climatology is ahead at lead 3, within the interval."
+    )
+    run = run_with(tmp_path, {"climatology": score([-0.9] * 3, 0.1)}, {"convlstm": score([0.1] * 3, 0.01)})
+    assert "lead" not in notes(run)[0].text
 
 
 def test_few_windows_of_time_are_said_before_any_skill(tmp_path: Path) -> None:
