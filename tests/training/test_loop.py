@@ -1,122 +1,20 @@
 """Training learns, stops in time, and a killed run resumed is bit for bit the run that was not killed."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-from dataclasses import dataclass
-
 import pytest
 import torch
-from torch import nn
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.training.checkpoint import Checkpoints
-from glacierhpc.training.distributed import Single, open_backend
+from glacierhpc.training.distributed import open_backend
 from glacierhpc.training.loop import fit
 from glacierhpc.training.trackers import CSVTracker
-
-
-@dataclass
-class Lines:
-    """Batches of noisy lines: the target is twice the last input."""
-
-    inputs: dict
-    targets: torch.Tensor
-    targets_valid: torch.Tensor
-
-    def to(self, device):
-        return self
-
-
-class LineData:
-    def __init__(self, count=44, seed=0, valid_share=0.8):
-        generator = torch.Generator().manual_seed(seed)
-        self.x = torch.randn(count, 1, 1, 4, 4, generator=generator)
-        self.y = 2 * self.x + 0.1 * torch.randn(self.x.shape, generator=generator)
-        self.valid = torch.rand(count, 1, 4, 4, generator=generator) < valid_share
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitems__(self, items):
-        return Lines({"x": self.x[items]}, self.y[items], self.valid[items])
-
-
-class Line(nn.Module):
-    """With dropout, so that the random state matters on resume."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4, 4)
-        self.drop = nn.Dropout(0.2)
-        with torch.no_grad():
-            self.layer.weight.copy_(torch.linspace(-0.3, 0.3, 16).view(4, 4))
-            self.layer.bias.zero_()  # type: ignore[union-attr]
-
-    def forward(self, x):
-        return self.drop(self.layer(x))
-
-
-class Killed(Exception):
-    pass
-
-
-class KillAt:
-    """Stands for the machine going down at the n-th checkpoint write or row."""
-
-    def __init__(self, row):
-        self.row = row
-
-    def start(self, rows, configuration):
-        pass
-
-    def log(self, row):
-        if row["epoch"] == self.row:
-            raise Killed
-
-    def close(self):
-        pass
-
-
-class DiesAfter(LineData):
-    """Data whose reading fails after so many batches."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def __getitems__(self, items):
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return super().__getitems__(items)
-
-
-OPTIONS = {
-    "epochs": 4,
-    "batch_size": 8,
-    "learning_rate": 0.1,
-    "seed": 3,
-    "patience": None,
-    "backend": Single("cpu"),
-}
-
-
-def weights(model):
-    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-
-
-def losses(history):
-    return [(row["epoch"], row["train_loss"], row["valid_loss"]) for row in history.rows]
+from tests.training import lines
+from tests.training.lines import OPTIONS, DiesAfter, KillAt, Killed, Line, LineData, losses, weights
 
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    model = Line()
-    history = fit(model, LineData(), LineData(20, seed=1), **OPTIONS)
-    return weights(model), losses(history)
+    return lines.uninterrupted()
 
 
 def test_it_learns(uninterrupted):
@@ -175,33 +73,6 @@ def test_killed_between_checkpoint_and_row_keeps_the_csv_whole(tmp_path, uninter
     fit(Line(), LineData(), valid, checkpoints=Checkpoints(tmp_path), trackers=[CSVTracker(path)], **OPTIONS)
     lines = path.read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2", "3"]
-
-
-def test_sigkill_of_the_process_loses_nothing(tmp_path, uninterrupted):
-    script = f"""
-        import os, signal, sys, importlib.util, torch
-        torch.set_num_threads(1)
-        spec = importlib.util.spec_from_file_location("test_loop", {__file__!r})
-        t = importlib.util.module_from_spec(spec); sys.modules["test_loop"] = t; spec.loader.exec_module(t)
-        class Murderous(t.LineData):
-            left = 15
-            def __getitems__(self, items):
-                self.left -= 1
-                if not self.left:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return super().__getitems__(items)
-        checkpoints = t.Checkpoints(__import__("pathlib").Path({str(tmp_path)!r}), every_steps=2)
-        t.fit(t.Line(), Murderous(), t.LineData(20, seed=1), checkpoints=checkpoints, **t.OPTIONS)
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert ended.returncode == -signal.SIGKILL
-    model = Line()
-    history = fit(model, LineData(), LineData(20, seed=1), checkpoints=Checkpoints(tmp_path), **OPTIONS)
-    assert torch.equal(weights(model), uninterrupted[0])
-    assert losses(history) == uninterrupted[1]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
