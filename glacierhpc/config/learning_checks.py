@@ -94,6 +94,9 @@ def check_sweep(sweep: Sweep, model: Model, train: Train) -> Iterator[Fault]:
     for position, variation in enumerate(sweep.variations):
         path = ("sweep", "variations", position)
         for key, value in variation.items():
+            if key == "train.seed":
+                yield Fault(path, "train.seed is varied by its own list; write sweep.seeds")
+                continue
             section, _, name = str(key).partition(".")
             if section not in VARIED or name not in VARIED[section].model_fields:
                 yield Fault(path, _not_varied(str(key)))

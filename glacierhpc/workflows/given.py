@@ -41,7 +41,7 @@ def composite(config: Config, run: RunDirectory) -> Summary:
         _create(store, grid, cube, {**facts.to_attributes(), "source": str(path)})
         for position in range(len(times)):
             values, valid = _image(cube, position)
-            write_time(store, position, {"data": values, "valid": valid})
+            write_time(store, position, {"data": values, "valid": valid, "looks": valid.astype(np.int16)})
             low, high = facts.value_range
             seen, total = seen + int(valid.sum()), total + valid.size
             outside += int((((values < low) | (values > high)).any(axis=0) & valid).sum())
@@ -197,6 +197,9 @@ def _create(store: Path, grid: Grid, cube: xr.Dataset, attrs: dict[str, Any]) ->
         variables={
             "data": Variable(AXES, "float32", attrs={"units": attrs["units"], "long_name": attrs["shows"]}),
             "valid": Variable(("time", "y", "x"), "bool", False, {"long_name": "measured"}),
+            "looks": Variable(
+                ("time", "y", "x"), "int16", None, {"long_name": "number of images: 1 where measured"}
+            ),
         },
         attrs=attrs,
     )

@@ -50,7 +50,7 @@ def run_step(name: str, config: Config, *, dry_run: bool = False) -> Summary:
         with _quiet():
             step_function(config, name)(config, RunDirectory(config.run_path))
         return {}
-    _check_ahead([name], config)
+    check_ahead([name], config)
     with claimed(config) as run:
         return recorded(name, config, run)
 
@@ -87,7 +87,7 @@ def run_steps(
         )
     with claimed(config) as run:
         first = names.index(from_step) if from_step else first_to_do(names, run)
-        _check_ahead(names[first:last], config)
+        check_ahead(names[first:last], config)
         if from_step == "train":
             shutil.rmtree(run.checkpoints, ignore_errors=True)  # asked to train, not to go on
         summaries = {}
@@ -108,7 +108,7 @@ def _place(names: Sequence[str], config: Config) -> tuple[int, int]:
     return int(rank), int(size)
 
 
-def _check_ahead(names: Sequence[str], config: Config) -> None:
+def check_ahead(names: Sequence[str], config: Config) -> None:
     """Look for optional packages and for weights made elsewhere before the first step, not hours later."""
     if "train" in names:
         check_trackers(config.train.trackers)

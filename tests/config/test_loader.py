@@ -227,6 +227,7 @@ clean: 3
         (["sweep.variations=[{train.lerning_rate: 1}]"], "did you mean 'train.learning_rate'?"),
         (["sweep.variations=[{sequences.size_px: 32}]"], "is no key that a sweep can vary"),
         (["sweep.variations=[{train.epochs: 0}]"], "0 cannot be used"),
+        (["sweep.variations=[{train.seed: 1}]"], "write sweep.seeds"),
         (["sweep.seeds=[1, 1]"], "holds a seed twice"),
         (["foo"], "is not section.key=value"),
         (["name.x=1"], "holds no keys"),
