@@ -120,3 +120,25 @@ def test_the_attention_reads_its_outputs_again():
             frame = model.linear(attended.reshape(2, -1))
             torch.testing.assert_close(model(**given)[:, lead].flatten(1), frame)
             outputs = model.encoder(torch.cat([outputs, frame.unsqueeze(1)], dim=1)[:, -4:])[0]
+
+
+def test_the_convolutional_writer_starts_from_nothing_at_every_lead():
+    """By hand: over the reader's four outputs, then over its own last one, from empty states each time."""
+    model, given = stirred("paper_convlstm", steps_out=3), inputs("paper_convlstm", steps_out=3, height=7)
+
+    def run(stack, frames):
+        for layer in stack:
+            state = 2 * [torch.zeros(2, layer.hidden, 7, 7)]
+            outputs = []
+            for frame in frames:
+                state = layer(frame, state)
+                outputs.append(state[0])
+            frames = outputs
+        return frames
+
+    with torch.no_grad():
+        images = torch.where(given["images_valid"].unsqueeze(2), given["images"], 0.0)
+        frames = run(model.encoder, images.unbind(dim=1))
+        for lead in range(3):
+            frames = run(model.decoder, frames)[-1:]
+            torch.testing.assert_close(model(**given)[:, lead], model.conv(frames[0]))
