@@ -146,7 +146,7 @@ def open_backend(
     --------
     The same command on two processes of a machine::
 
-        torchrun --nproc-per-node 2 -m glacierhpc train CONFIG train.backend=ddp
+        torchrun --standalone --nproc-per-node 2 -m glacierhpc train CONFIG train.backend=ddp
         horovodrun --gloo -np 2 python -m glacierhpc train CONFIG train.backend=horovod
         mpirun -np 2 --bind-to none python -m glacierhpc train CONFIG train.backend=horovod
 

@@ -56,7 +56,7 @@ class DDP:
     def __init__(self, launch: Launch, *, device: str | None = None) -> None:
         self.rank, self.size = launch.rank, launch.size
         self.device = rank_device(launch, device)
-        self._statistics = Statistics(nn.Identity())
+        self._statistics = Statistics(nn.Identity(), self)
         _join(launch, self.device)
         if self.size == 1:
             logger.info("train.backend='ddp' was started alone: one rank of one")
@@ -65,14 +65,13 @@ class DDP:
 
     def wrap_model(self, model: nn.Module) -> nn.Module:
         model = model.to(self.device)
-        self._statistics = Statistics(model)
+        self._statistics = Statistics(model, self)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             return model  # nothing to share, which DistributedDataParallel refuses
         return DistributedDataParallel(
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             find_unused_parameters=getattr(model, "unused_parameters", False),
-            broadcast_buffers=False,  # `synchronize` averages those that change
             gradient_as_bucket_view=True,  # else gradients are in memory twice
         )
 
@@ -84,7 +83,7 @@ class DDP:
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def synchronize(self, optimizer: Optimizer) -> None:
-        self._statistics.average(self)  # the backward pass ended with averaged gradients
+        self._statistics.average()  # the backward pass ended with averaged gradients
 
     def sum(self, values: Tensor) -> Tensor:
         total = values.to(self.device, copy=True)

@@ -59,7 +59,8 @@ class Horovod:
         _check_build(self._hvd, exchange, self.device)
         self._exchange = exchange
         self._optimizer: Any = None
-        self._statistics = Statistics(nn.Identity())
+        self._statistics = Statistics(nn.Identity(), self)
+        self._passes_per_step = NEVER if exchange.adasum else exchange.backward_passes_per_step
         self._passes = 0
         self._skipping = ExitStack()
         controller = "MPI" if self._hvd.mpi_enabled() else "Gloo"
@@ -73,17 +74,17 @@ class Horovod:
     def wrap_model(self, model: nn.Module) -> nn.Module:
         model = model.to(self.device)
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-        self._statistics = Statistics(model)
+        self._statistics = Statistics(model, self)
         return model
 
     def wrap_optimizer(self, optimizer: Optimizer, model: nn.Module) -> Optimizer:
         share_state(optimizer, self)
-        adasum, passes = self._exchange.adasum, self._exchange.backward_passes_per_step
+        adasum = self._exchange.adasum
         self._optimizer = self._hvd.DistributedOptimizer(
             optimizer,
             named_parameters=model.named_parameters(),
             compression=getattr(self._hvd.Compression, self._exchange.compression),
-            backward_passes_per_step=NEVER if adasum else passes,
+            backward_passes_per_step=self._passes_per_step,
             op=self._hvd.Adasum if adasum else self._hvd.Average,
         )
         if optimizer.state:
@@ -92,17 +93,9 @@ class Horovod:
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[Any]:
         self._passes += 1
-        if self._exchange.adasum:
-            return nullcontext()
-        if self._exchange.backward_passes_per_step == 1:
-            return self._one_more_pass()
-        if self._passes >= self._exchange.backward_passes_per_step:
-            raise InputError(
-                f"a step has more micro-batches than train.backward_passes_per_step="
-                f"{self._exchange.backward_passes_per_step}: give train.accumulate the same number, or leave "
-                "train.backward_passes_per_step out"
-            )
-        return nullcontext()  # Horovod counts
+        if self._passes < self._passes_per_step:
+            return nullcontext()  # Horovod's own count holds the gradients back
+        return self._one_more_pass()
 
     @contextmanager
     def _one_more_pass(self) -> Iterator[None]:
@@ -111,13 +104,16 @@ class Horovod:
         self._optimizer.set_backward_passes_per_step(1)
 
     def synchronize(self, optimizer: Optimizer) -> None:
+        self._statistics.average()
         self._passes = 0
-        self._statistics.average(self)
+        self._optimizer.set_backward_passes_per_step(self._passes_per_step)
         if self.size == 1:
             return
         if self._exchange.adasum:
             self._agree_on_failure()
-            return  # ranks step apart, and Horovod combines their steps in optimizer.step()
+            # what the hooks noted keeps step() from sending all tensors before it waits for the first
+            self._optimizer._handles.clear()
+            return  # ranks step apart, and step() combines what they changed
         finite_here = self._exchange.compression == "none" or _finite(self._optimizer)
         self._skipping.close()
         self._optimizer.synchronize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 import torch
@@ -11,10 +12,13 @@ from torch.optim import Optimizer
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.training.backends.launch import Launch
 
+logger = logging.getLogger(__name__)
+
 
 class Ranks(Protocol):
     """Joined ranks that can exchange tensors."""
 
+    rank: int
     size: int
     device: torch.device
 
@@ -92,17 +96,24 @@ class Statistics:
     ----------
     model : nn.Module
         With or without such layers.
+    ranks : Ranks
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+        self._ranks = ranks
         layers = [each for each in model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
         buffers = [buffer for layer in layers for buffer in (layer.running_mean, layer.running_var)]
         self._buffers = [buffer for buffer in buffers if buffer is not None]
+        if self._buffers and ranks.size > 1 and ranks.rank == 0:
+            logger.info(
+                "the model has batch normalisation, which sees each rank's own share of a batch: it will not be quite "
+                "the model that one process would train"
+            )
 
-    def average(self, ranks: Ranks) -> None:
+    def average(self) -> None:
         """Set them to their means over the ranks, in one exchange."""
-        if not self._buffers or ranks.size == 1:
+        if not self._buffers or self._ranks.size == 1:
             return
-        means = ranks.sum(torch.cat(self._buffers)) / ranks.size
+        means = self._ranks.sum(torch.cat(self._buffers)) / self._ranks.size
         for buffer, mean in zip(self._buffers, means.split([len(buffer) for buffer in self._buffers])):
             buffer.copy_(mean)
