@@ -197,7 +197,7 @@ def _short(value: Any) -> str:
 def _slug(variation: str, changes: Mapping[str, Any]) -> str:
     """Return a folder's name: readable, and different for different changes."""
     digest = hashlib.sha256(json.dumps(dict(changes), sort_keys=True, default=str).encode()).hexdigest()[:6]
-    readable = re.sub(r"[^A-Za-z0-9=._]+", "-", variation.replace("train.", "").replace("model.", "")).strip(
-        "-.=_"
+    readable = re.sub(r"[^A-Za-z0-9._]+", "-", variation.replace("train.", "").replace("model.", "")).strip(
+        "-._"
     )
     return f"{readable[:40]}-{digest}" if changes else UNCHANGED

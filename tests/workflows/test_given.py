@@ -50,7 +50,9 @@ def test_values_dates_and_place_are_taken_over(tmp_path: Path) -> None:
     cube["valid"][3, 10, :] = False
     upside_down = cube.isel(y=slice(None, None, -1), x=slice(None, None, -1))
     for number, given in enumerate((cube, upside_down)):
-        config = given_config(tmp_path / f"run{number}", store(given, tmp_path / f"{number}.zarr", zarr_format=2 + number))
+        config = given_config(
+            tmp_path / f"run{number}", store(given, tmp_path / f"{number}.zarr", zarr_format=2 + number)
+        )
         told = dict(map(tuple, run_step("composite", config)["table"]))
         taken = open_cube(RunDirectory(config.run_path).composite)
         expected = cube["data"].where(cube["valid"])
