@@ -284,7 +284,7 @@ def _meeting(start: int, size: int, length: int) -> tuple[slice, slice]:
 
 
 def seam_ratio(
-    image: np.ndarray, plan: TilePlan, *, valid: np.ndarray | None = None, window_px: int = 1024
+    image: np.ndarray, plan: TilePlan, *, valid: np.ndarray | None = None, window_px: int = 512
 ) -> float:
     """Return the mean absolute gradient across tile borders over that everywhere else.
 
