@@ -81,8 +81,8 @@ SECTIONS = (
         "older images (blend).",
         (
             skill.sentences,
-            skill_trust.control,
             skill_trust.audit,
+            skill_trust.control,
             skill.charts,
             skill.all_metrics,
             skill.every_lead,
@@ -128,7 +128,7 @@ def write_report(run_path: Path, *, title: str | None = None) -> Path:
     damaged: list[str] = []
     sections = [(_worded(section, run), _blocks(run, section, damaged)) for section in SECTIONS]
     settings = {} if any("config.yaml" in text for text in damaged) else run.settings()
-    page = _template().render(
+    page = template().render(
         title=title or str(setting(settings, "name", run.path.resolve().name)),
         facts=overview.facts(run, settings),
         tiles=overview.tiles(run),
@@ -168,7 +168,8 @@ def _blocks(run: RunFiles, section: Section, damaged: list[str]) -> list[Block]:
     return blocks
 
 
-def _template() -> jinja2.Template:
+def template() -> jinja2.Template:
+    """Return the template of a page; it takes title, facts, tiles, sections with their blocks, and version."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

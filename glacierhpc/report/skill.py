@@ -111,20 +111,20 @@ def charts(run: RunFiles) -> list[Block]:
         axes = figure.add_subplot()
         for index, (name, score) in enumerate(errors.items()):
             colour, marker = (BLUE, "o") if name == model else LOOKS.get(name, OTHER_LOOK)
-            _by_lead(axes, score, index, len(errors), colour, marker, spoken(name), bold=name == model)
+            by_lead(axes, score, index, len(errors), colour, marker, spoken(name), bold=name == model)
         axes.set(xlabel="lead, composite windows", ylabel="mean squared error", ylim=(0, None))
-        _lead_axis(axes, figure)
+        lead_axis(axes, figure)
 
     def paint_skill(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.axhline(0, color=INK, linewidth=1)
         for index, verdict in enumerate(found):
             colour, marker = LOOKS.get(verdict.baseline, OTHER_LOOK)
-            _by_lead(
+            by_lead(
                 axes, verdict.skill, index, len(found), colour, marker, f"over {spoken(verdict.baseline)}"
             )
         axes.set(xlabel="lead, composite windows", ylabel="skill: 1 − mse / mse of baseline")
-        _lead_axis(axes, figure)
+        lead_axis(axes, figure)
 
     confidence, blocks = _bootstrap(run)
     half = {"width_in": drawing.HALF_IN, "height_in": 3.6}
@@ -142,15 +142,18 @@ def all_metrics(run: RunFiles) -> list[Block]:
     metrics = run.json("metrics.json", keys=("models", "skill"))
     with run.understanding("metrics.json"):
         models = metrics["models"]
-        present = [name for name in METRICS if any(name in scores for scores in models.values())]
-        rows = []
-        for name, scores in models.items():
-            cells = [read_score(scores[metric]) if metric in scores else None for metric in present]
-            rows.append([spoken(name), *(_cell(score) for score in cells)])
+        rows = [
+            [
+                _metric_words(run, metric),
+                *(_cell(read_score(each[metric]) if metric in each else None) for each in models.values()),
+            ]
+            for metric in METRICS
+            if any(metric in each for each in models.values())
+        ]
     test = metrics.get("split", "test")
     count = words(metrics.get("n_sequences"))
     caption = f"Every metric over all leads on the {test} split ({count} sequences); below each its interval."
-    return [table(caption, ["method", *(_metric_words(run, name) for name in present)], rows)]
+    return [table(caption, ["metric", *(spoken(name) for name in models)], rows)]
 
 
 def every_lead(run: RunFiles) -> list[Block]:
@@ -276,7 +279,7 @@ def _scores(run: RunFiles, metric: str) -> dict[str, Score]:
         }
 
 
-def _by_lead(
+def by_lead(
     axes: Any,
     score: Score,
     index: int,
@@ -287,6 +290,7 @@ def _by_lead(
     *,
     bold: bool = False,
 ) -> None:
+    """Draw one of `count` scores by lead with its intervals, beside the others."""
     leads = np.arange(1, len(score.by_lead) + 1) + (index - (count - 1) / 2) * 0.09
     reach = np.abs(np.stack([score.by_lead - score.low, score.high - score.by_lead]))
     axes.errorbar(
@@ -295,7 +299,8 @@ def _by_lead(
     )  # fmt: skip
 
 
-def _lead_axis(axes: Any, figure: Figure) -> None:
+def lead_axis(axes: Any, figure: Figure) -> None:
+    """Label x with leads and say above what each line is."""
     drawing.count_axis(axes)
     axes.grid(True, axis="y")
     figure.legend(loc="outside upper left", ncols=2)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from glacierhpc.report.blocks import Block, Note, interval, number, signed, table, words
+from glacierhpc.report.blocks import Block, Note, interval, number, plural, signed, table
 from glacierhpc.report.run_files import RunFiles
 from glacierhpc.report.skill import capital, model_name, spoken
 
@@ -42,8 +43,7 @@ def _groups(run: RunFiles, key: str, what: str) -> list[Block]:
         others = [name for name in methods if name != model]
         rows = [
             [
-                f"{MONTHS.get(name, name)}",
-                f"{words(group['sequences'])} / {words(group['windows'])}",
+                f"{MONTHS.get(name, name)}\n{_witnesses(group)}",
                 number(_value(group["models"][model]["mse"]["all"])),
                 *(_against(group, other) for other in others),
             ]
@@ -51,11 +51,17 @@ def _groups(run: RunFiles, key: str, what: str) -> list[Block]:
         ]
         lost = _lost(groups, others)
     caption = f"By {what}: mean squared error, and under that of each baseline the skill of {model} over it."
-    heads = [what, "sequences / windows", model, *(spoken(other) for other in others)]
-    blocks: list[Block] = [table(caption, heads, rows, source="metrics.json", folded=len(rows) > 12)]
+    heads = [what, model, *(spoken(other) for other in others)]
+    listed = table(caption, heads, rows, source="metrics.json")
+    close = replace(listed, groups=(("", 2), ("baselines", len(others)))) if others else listed
+    blocks: list[Block] = [close]
     if lost:
         blocks.insert(0, Note(f"Where a baseline is better than {model}: {'; '.join(lost)}.", "bad"))
     return blocks
+
+
+def _witnesses(group: Mapping[str, Any]) -> str:
+    return f"{plural(group['sequences'], 'sequence')}, {plural(group['windows'], 'window')}"
 
 
 def _against(group: Mapping[str, Any], other: str) -> str:
