@@ -117,53 +117,6 @@ def test_seams_are_measured_window_by_window(window_px):
     assert tiling.seam_ratio(image, plan, valid=valid, window_px=window_px) == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None)
-@given(plans(), st.integers(1, 30), st.integers(0, 2**31))
-def test_blocks_put_together_are_the_whole(plan, size_px, seed):
-    tiles = np.random.default_rng(seed).normal(size=(len(plan), 2, plan.size, plan.size))
-    rim = (plan.size - 1) // 4
-    together, covered = np.full((2, *plan.shape), np.nan), np.zeros(plan.shape, int)
-    for block in tiling.blocks(plan, size_px):
-        mosaic = tiling.Mosaic(plan, (2,), rim_px=rim, rows=block.rows, cols=block.cols)
-        mosaic.add(block.numbers, tiles[list(block.numbers)])
-        together[:, block.rows, block.cols] = mosaic.result()
-        covered[block.rows, block.cols] += 1
-        assert block.reach_rows.start <= block.rows.start and block.rows.stop <= block.reach_rows.stop
-    whole = tiling.Mosaic(plan, (2,), rim_px=rim)
-    whole.add(range(len(plan)), tiles)
-    assert (covered == 1).all()
-    np.testing.assert_array_equal(together, whole.result())
-
-
-def test_the_rim_of_a_tile_counts_only_where_there_is_no_other():
-    plan = tiling.plan((12, 12), 8, overlap=4)
-    tiles = np.ones((len(plan), 8, 8))
-    tiles[:, 2:-2, 2:-2] = 0
-    mosaic = tiling.Mosaic(plan, rim_px=2)
-    mosaic.add(range(len(plan)), tiles)
-    image = mosaic.result()
-    np.testing.assert_allclose(image[2:-2, 2:-2], 0, atol=1e-6)
-    np.testing.assert_allclose(image[:2], 1)
-
-
-@pytest.mark.parametrize("window_px", [5, 16, 17, 1000])
-def test_seams_are_measured_window_by_window(window_px):
-    random = np.random.default_rng(5)
-    plan = tiling.plan((50, 70), 16, overlap=3)
-    image = random.normal(size=(2, 50, 70))
-    valid = random.random((50, 70)) < 0.7
-    known = np.where(valid, image, np.nan)
-    edges = [np.array([e for first in firsts for e in (first, first + 16)]) for firsts in (plan.rows, plan.cols)]
-    on, off = [], []
-    for axis, borders in zip((1, 2), edges):
-        steps = np.moveaxis(np.abs(np.diff(known, axis=axis)), axis, 0)
-        border = np.isin(np.arange(len(steps)) + 1, borders)
-        on.append(steps[border].ravel())
-        off.append(steps[~border].ravel())
-    expected = np.nanmean(np.concatenate(on)) / np.nanmean(np.concatenate(off))
-    assert tiling.seam_ratio(image, plan, valid=valid, window_px=window_px) == pytest.approx(expected)
-
-
 def test_seam_ratio_sees_pasted_tiles_and_not_blended_ones():
     random = np.random.default_rng(1)
     pasted, blended = (tiling.plan((96, 96), 16, overlap=overlap) for overlap in (0, 8))

@@ -136,59 +136,6 @@ class Wise(nn.Module):
         )
 
 
-class BadRim(Half):
-    """Right inside, far off within three pixels of a tile's rim, where a network sees only one side."""
-
-    def forward(self, images, images_valid, *, dates=None):
-        bad = torch.ones(images.shape[-2:])
-        bad[3:-3, 3:-3] = 0
-        return super().forward(images, images_valid) + 5 * bad
-
-
-def test_the_bad_rim_of_a_network_is_left_out():
-    noise = np.random.default_rng(4).normal(size=(2, 1, 160, 192))
-    images = gaussian_filter(noise, (0, 0, 2, 2)).astype(np.float32)
-    whole = np.ones((2, 160, 192), dtype=bool)
-    pasted = predict_scene(BadRim(), images, whole, size=64, overlap_px=0, rim_px=0)
-    rimmed = predict_scene(BadRim(), images, whole, size=64, rim_px=0)
-    clean = predict_scene(BadRim(), images, whole, size=64)
-    assert default_rim(64) == 4
-
-    def seams(forecast):
-        return tiling.seam_ratio(forecast.values[0, 0], forecast.tiles)
-
-    assert seams(pasted) > 2
-    assert seams(clean) <= 1.05 * tiling.seam_ratio(images[-1, 0], clean.tiles)
-    inside = (..., slice(4, -4), slice(4, -4))  # at the rim of the scene there is nothing better
-    right = images[-1] / 2 - 1
-    np.testing.assert_allclose(clean.values[0][inside], right[inside], atol=1e-5)
-    assert np.abs(rimmed.values[0][inside] - right[inside]).max() > 0.05
-
-
-@pytest.mark.parametrize("block_px", [16, 23, 50, 200])
-def test_blocks_are_parts_of_the_whole(scene, block_px):
-    images, valid = scene
-    valid = valid.copy()
-    valid[:, 20:, 25:] = False  # some tiles and one block see nothing
-    usual = np.zeros((5, 2, 50, 41), np.float32), np.ones((5, 50, 41), bool)
-    whole = predict_scene(Wise(), images, valid, size=16, climatology=usual, years=np.arange(5.0))
-    reader = ArrayScene(images, valid, np.arange(5.0), usual)
-    tiles = scene_tiles((50, 41), 16)
-    values, seen = np.full_like(whole.values, 7), np.zeros_like(whole.valid)
-    for block in forecast_blocks(Wise(), reader, tiles, block_px=block_px, batch_size=3):
-        values[..., block.rows, block.cols], seen[:, block.rows, block.cols] = block.values, block.valid
-    np.testing.assert_allclose(values, whole.values, atol=1e-5)
-    np.testing.assert_array_equal(seen, whole.valid)
-
-
-class Wise(nn.Module):
-    """Sees its whole tile, the dates and what is usual."""
-
-    def forward(self, images, images_valid, *, dates, climatology, climatology_valid):
-        mood = images.mean(dim=(1, 2, 3, 4)) * images_valid.float().mean(dim=(1, 2, 3)) + dates[:, -1]
-        return images[:, :2] + mood.view(-1, 1, 1, 1, 1) + climatology[:, -2:] * climatology_valid[:, -2:, None]
-
-
 def test_a_scene_smaller_than_a_tile(scene):
     images, valid = (part[..., :10, :12] for part in scene)
     small = predict_scene(Half(), images, valid, size=16)

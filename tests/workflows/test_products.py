@@ -68,29 +68,6 @@ def test_large_maps_have_overviews_and_tell_what_they_are(tmp_path: Path) -> Non
         assert np.isnan(half[:140, :190]).all() and np.nanmean(half) == pytest.approx(raster_mean, abs=0.01)
 
 
-def test_large_maps_have_overviews_and_tell_what_they_are(tmp_path: Path) -> None:
-    grid = Grid("EPSG:32643", (30.0, 0.0, 700005.0, 0.0, -30.0, 3500025.0), (1100, 1300))
-    path = tmp_path / "composite.zarr"
-    create_cube(path, grid, times=TIMES, bands=["ndsi"], variables={}, attrs={"shows": "snow cover"})
-    finish_cube(path)
-    rows, cols = np.mgrid[:1100, :1300]
-    image = (rows * 0.001 + cols * 0.002).astype("float32")
-    image[:300, :400] = np.nan
-    (name,) = products.write_maps(tmp_path / "maps", open_cube(path), image[None, None], TIMES[:1])
-    assert [file.name for file in (tmp_path / "maps").iterdir()] == [name.name]
-    with rasterio.open(name) as raster:
-        np.testing.assert_array_equal(raster.read(1), image)
-        assert raster.overviews(1) and raster.block_shapes == [(512, 512)]
-        tags = raster.tags()
-        assert tags["date"] == "2020-02-15" and tags["kind"] == "forecast" and tags["shows"] == "snow cover"
-        assert raster.tags(ns="IMAGE_STRUCTURE")["COMPRESSION"] == "DEFLATE"
-        assert raster.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "3"
-        raster_mean = float(np.nanmean(raster.read(1)))
-    with rasterio.open(name, overview_level=0) as small:
-        half = small.read(1)
-        assert np.isnan(half[:140, :190]).all() and np.nanmean(half) == pytest.approx(raster_mean, abs=0.01)
-
-
 def test_a_prediction_round_trips_and_hides_invalid_targets(composite: xr.Dataset, tmp_path: Path) -> None:
     images = np.ones((2, 1, *GRID.shape), "float32")
     valid = np.ones((2, *GRID.shape), bool)
