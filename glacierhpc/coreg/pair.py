@@ -14,8 +14,7 @@ from glacierhpc.coreg.descent import AUTO, SearchOptions
 from glacierhpc.coreg.prepared import Prepared, prepare
 from glacierhpc.coreg.search import Search, search
 from glacierhpc.errors import InputError, unknown_name
-from glacierhpc.kernels.motions import MOTIONS, corners
-from glacierhpc.kernels.warp import as_homography
+from glacierhpc.kernels.motions import MOTIONS, as_homography, corners
 
 # structure that moves (snow lines, sunlight) may correlate better unaligned, by chance: real scenes by up to 0.2
 MAX_CORRELATION_LOSS = 0.3

@@ -29,13 +29,13 @@ from glacierhpc.kernels.ecc_sums import block_side
 from glacierhpc.kernels.motions import corner_motion, simplified
 
 MIN_PIXELS = 128
-# One more iteration is worth it while a step is longer, and this many times the predicted error: what it leaves is a
-# tenth of it
-LAST_STEP_PX, STEP_ERRORS = 0.005, 1.5
+# One more pass over everything is worth it while a step is longer, and this many times the predicted error: how much
+# too long steps are is known from the approach, so that what one leaves is a fiftieth of it
+LAST_STEP_PX, STEP_ERRORS = 0.005, 5.0
+APPROACH_ROWS, LEAST_SHARE = 3, 8  # an approach looks at so many rows of blocks, or at an eighth of them
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
 ROBUST_BLOCK_PX = 16  # on real series of 300 px the shifts scattered half as much as with 32
 DOUBTFUL_RHO, FAR_PX = 0.4, 4.0  # below the one and beyond the other, a result is compared with no shift
-ROWS_BEFORE = 4  # at least so many rows of blocks tell the correlation before
 UNEVEN_LIGHT = 0.005  # of correlation lost to differences of brightness between blocks
 HALF_IS_BETTER = 0.95  # of the predicted error at full size
 # The finest structure is heard unless it correlates too little, leaves the coarser look, or predicts so much more error
@@ -205,9 +205,15 @@ def _at_full_size(
         softened=not robust,
         local=robust or local,
         robust=robust,
+        approach=1 if robust else _every(pair[0].shape),  # weights of some rows are not those of all
         block_px=ROBUST_BLOCK_PX if robust else None,
         units=units,
     )
+
+
+def _every(shape: tuple[int, ...]) -> int:
+    """Return how far apart the rows of an image's blocks may lie that stand for all."""
+    return max(1, min(shape[0] // block_side(shape) // APPROACH_ROWS, LEAST_SHARE))
 
 
 def _fine_look(reference: Prepared, moving: Prepared, coarse: EccResult, options: SearchOptions) -> EccResult:
@@ -230,7 +236,7 @@ def _before(reference: Prepared, moving: Prepared, *, plain: bool) -> float:
     """Return the correlation with no alignment: of some rows of blocks, of all where these have none."""
     pair = (reference.image, moving.image) if plain else (reference.smooth, moving.smooth)
     common = units(reference, moving)
-    every = max(1, reference.shape[0] // block_side(reference.shape) // ROWS_BEFORE)
+    every = _every(reference.shape)
     sampled = correlation(*pair, _EYE, local=not plain, every=every, softened=plain, units=common)
     if np.isfinite(sampled):
         return sampled

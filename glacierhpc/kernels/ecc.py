@@ -5,7 +5,7 @@ The images are used as they are: smoothing, high-pass and masks (NaN) are the ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,9 +22,16 @@ from glacierhpc.kernels.ecc_normal import (
     taken,
 )
 from glacierhpc.kernels.ecc_sums import SUMS, accumulate, accumulate_softened, block_centres, block_side
-from glacierhpc.kernels.motions import Frame, checked, corner_motion, corners, increment, jacobian
-from glacierhpc.kernels.sampling import CUBIC, LINEAR, QUINTIC
-from glacierhpc.kernels.warp import as_homography
+from glacierhpc.kernels.motions import (
+    Frame,
+    as_homography,
+    checked,
+    corner_motion,
+    corners,
+    increment,
+    jacobian,
+)
+from glacierhpc.kernels.sampling import CUBIC, LINEAR, QUINTIC, softened_kernels
 
 FAILURES = ("no_overlap", "flat", "singular")
 INTERPOLATIONS = {"linear": LINEAR, "cubic": CUBIC, "quintic": QUINTIC}
@@ -34,6 +41,12 @@ MAX_STEP_PX = 2.0  # the linearisation reaches no further
 MAX_OFFSET_ERROR_PX = 0.3  # of a block's own offset: what is less certain is not told
 MISTRUST = 0.3  # a block's weight
 MIN_FALL = 1e-4  # of the coefficient: less is the weights' doing
+# Passes over some rows of blocks, until a step is within their own error; what is left is for all rows to say
+LEAST_APPROACHES, MOST_APPROACHES = 2, 5
+OVERSHOOT = (
+    0.8,
+    1.5,
+)  # least and most that a step can be too long by: central differences see less than the derivative
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,6 @@ class EccResult:
     """(3, 3) float64, reference pixel to moving pixel."""
     rho: float
     """Correlation coefficient of all blocks where it was last measured, NaN without overlap."""
-    rho_start: float
-    """Correlation coefficient at the start."""
     iterations: int
     """Steps taken."""
     pixels: int
@@ -100,6 +111,7 @@ def ecc(
     softened: bool = False,
     local: bool = False,
     robust: bool = False,
+    approach: int = 1,
     block_px: int | None = None,
     units: Units | None = None,
 ) -> EccResult:
@@ -127,14 +139,16 @@ def ecc(
     min_pixels : int
         Fewer common pixels are ``no_overlap``.
     interpolation : {"linear", "cubic", "quintic"}
-        More pixels cost more and bias less: on a sharp landscape, softened, by up to 0.010, 0.0026 and 0.0010 px.
+        More pixels cost more and bias less. Not looked at where `softened`.
     softened : bool
-        Compare both images after `pyramid.soften`, which is applied on the way: for a pass or two over large images
-        that is faster than softening them before.
+        Compare both images softened by [1, 6, 1] / 8, which is done on the way, in one with an interpolation that
+        biases the shift of a sharp landscape by up to 0.0001 px: for a pass or two over large images.
     local : bool
         Compare what is left of each block after its own mean, not the mean of all: slow changes of brightness drop out.
     robust : bool
         Weight blocks, see `ecc_normal.robust_weights`.
+    approach : int
+        Come near on every so many-th row of blocks first, as far as these tell; 1 does without.
     block_px : {16, 32, 64}, optional
         Side of the blocks; by default what leaves six or more along the shorter side. Smaller ones follow the
         outlines of clouds and glaciers better, and cost more.
@@ -152,30 +166,95 @@ def ecc(
     Malis (2007), Int. J. Robotics Research 26(7), doi:10.1177/0278364907080252
     """
     level = _Level.of(reference, moving, checked(motion), interpolation, units, block_px, softened)
-    matrix, gain = as_homography(start), level.units.gain
-    best: tuple[_Look, np.ndarray] | None = None
-    last, rho_start, falls = float("nan"), float("nan"), 0
-    for done in range(max_iterations + 1):
-        look = level.look(matrix, gain, local=local, robust=robust, min_pixels=min_pixels)
-        rho_start = look.blocks.rho if done == 0 else rho_start
+    at = _Place(as_homography(start), level.units.gain)
+    manner = _Manner(local, robust, min_pixels)
+    limits = _Limits(max_iterations, epsilon, min_step_px, min_step_errors)
+    if approach > 1 and max_iterations > MOST_APPROACHES:
+        at = _approach(level, at, manner, approach, min_step_px)
+    return _iterate(level, at, manner, limits)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an iteration stands."""
+
+    matrix: np.ndarray
+    gain: float
+    overshoot: float = 1.0
+    """How many times too long a step is."""
+    iterations: int = 0
+
+    def after(self, look: _Look) -> _Place:
+        """Return the place after the step of a look at this one."""
+        gain = self.gain * (look.normal.gain if look.normal else 1.0)
+        return replace(self, matrix=look.after(self.matrix), gain=gain, iterations=self.iterations + 1)
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """How a look is taken, see `ecc`."""
+
+    local: bool
+    robust: bool
+    min_pixels: int
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What ends the iteration, see `ecc`."""
+
+    max_iterations: int
+    epsilon: float
+    min_step_px: float
+    min_step_errors: float
+
+
+def _approach(level: _Level, at: _Place, manner: _Manner, every: int, min_step_px: float) -> _Place:
+    """Come near on every so many-th row of blocks, and measure there how many times too long steps are.
+
+    Goes back to the start where these rows do not determine the motion.
+    """
+    start, before = at, None
+    for done in range(MOST_APPROACHES):
+        look = level.look(at.matrix, at.gain, manner, at.overshoot, every)
+        if look.status or not np.isfinite(look.error_px):
+            return start
+        if before is not None:
+            overshoot = look.overshoot(before, at.overshoot)
+            look, at = look.shortened(overshoot / at.overshoot), replace(at, overshoot=overshoot)
+        following = at.after(look)
+        step_px = corner_motion(following.matrix, at.matrix, level.reference.shape)
+        before, at = look, following
+        if done + 1 >= LEAST_APPROACHES and step_px < max(min_step_px, look.error_px):
+            break
+    return at
+
+
+def _iterate(level: _Level, at: _Place, manner: _Manner, limits: _Limits) -> EccResult:
+    """Look and step until the limits say that it is enough; the best place counts."""
+    best: tuple[_Look, _Place] | None = None
+    last, falls, before = float("nan"), 0, at.iterations
+    while True:
+        look = level.look(at.matrix, at.gain, manner, at.overshoot)
         if look.status:
-            return look.result(look.status, matrix, rho_start, done)
-        falls += best is not None and look.rho < best[0].rho - max(epsilon, MIN_FALL)
-        following = look.after(matrix)
+            return look.result(look.status, at)
+        falls += best is not None and look.rho < best[0].rho - max(limits.epsilon, MIN_FALL)
+        following = at.after(look)
         if best is None or look.rho > best[0].rho:
             best = look, following
-        step_px = corner_motion(following, matrix, reference.shape)
-        enough_px = max(min_step_px, min(min_step_errors * look.error_px, MAX_LAST_STEP_PX))
-        settled = abs(look.rho - last) < epsilon or step_px < enough_px or falls == 2
-        if settled or done == max_iterations:
+        step_px = corner_motion(following.matrix, at.matrix, level.reference.shape)
+        enough_px = max(limits.min_step_px, min(limits.min_step_errors * look.error_px, MAX_LAST_STEP_PX))
+        settled = abs(look.rho - last) < limits.epsilon or step_px < enough_px or falls == 2
+        done = at.iterations - before
+        if settled or done == limits.max_iterations:
             chosen, end = best if falls else (look, following)
             # the step that is left costs nothing more; none is taken where none was asked for
-            end = end if max_iterations > 0 else matrix
-            status = "converged" if settled else "max_iterations"
-            return chosen.result(status, end, rho_start, min(done + 1, max_iterations))
-        matrix, last = following, look.rho
-        gain *= look.normal.gain if look.normal else 1.0
-    raise AssertionError("the loop returns")
+            end = replace(
+                end if limits.max_iterations > 0 else at,
+                iterations=before + min(done + 1, limits.max_iterations),
+            )
+            return chosen.result("converged" if settled else "max_iterations", end)
+        at, last = following, look.rho
 
 
 def correlation(
@@ -232,6 +311,27 @@ class _Look:
         following = matrix @ frame.to_pixels(increment(self.level.motion, _bounded(self.step) / frame.half))
         return following / following[2, 2]
 
+    def overshoot(self, before: _Look, known: float) -> float:
+        """Return how many times too long a step is, from this one and the one before, `known` times shortened.
+
+        What this one asks for in the direction of the other is what that one took too much: the pixels are the same,
+        their noise too.
+        """
+        if self.normal is None or self.step is None or before.step is None:
+            return known
+        along = self.normal.hessian @ before.step
+        most = float(np.abs(before.step).max())
+        if not MIN_STEP_PX < most < MAX_STEP_PX:
+            return known
+        return float(np.clip(known * (1 - self.step @ along / (before.step @ along)), *OVERSHOOT))
+
+    def shortened(self, factor: float) -> _Look:
+        """Return the look with a step so many times shorter."""
+        if self.normal is None or self.step is None:
+            return self
+        normal = replace(self.normal, newton=factor * self.normal.newton)
+        return replace(self, normal=normal, step=self.step / factor)
+
     @cached_property
     def pull(self) -> np.ndarray:
         """What each block's residual still asks of a shift after the step, (blocks, 2)."""
@@ -259,9 +359,9 @@ class _Look:
         left[offset_errors(self.blocks, variance, newton) > MAX_OFFSET_ERROR_PX] = np.nan
         return np.column_stack([self.level.centres.reshape(-1, 2), left, self.weights])
 
-    def result(self, status: str, matrix: np.ndarray, rho_start: float, iterations: int) -> EccResult:
+    def result(self, status: str, end: _Place) -> EccResult:
         """Return the public form."""
-        known = (matrix, self.blocks.rho, rho_start, iterations, self.pixels)
+        known = (end.matrix, self.blocks.rho, end.iterations, self.pixels)
         if status in FAILURES or self.normal is None:
             return EccResult(status, *known)
         mistrusted = float(self.blocks.count @ (self.weights < MISTRUST)) / self.pixels
@@ -307,29 +407,42 @@ class _Level:
     def sums(self, matrix: np.ndarray, gain: float, every: int = 1) -> np.ndarray:
         table = np.empty((*self.centres.shape[:2], len(SUMS)))
         mean, offset = np.float32(self.units.reference_mean), np.float32(-gain * self.units.moving_mean)
-        add_up = accumulate_softened if self.softened else accumulate
+        add_up, kernel = (
+            (accumulate_softened, softened_kernels()) if self.softened else (accumulate, self.half)
+        )
         add_up(
-            self.reference, mean, self.moving, matrix, np.float32(gain), offset, self.half, self.side, every, table
-        )  # fmt: skip
+            self.reference,
+            mean,
+            self.moving,
+            matrix,
+            np.float32(gain),
+            offset,
+            kernel,
+            self.side,
+            every,
+            table,
+        )
         return table
 
-    def look(self, matrix: np.ndarray, gain: float, *, local: bool, robust: bool, min_pixels: int) -> _Look:
-        table = self.sums(matrix, gain)
-        blocks = Blocks.of(table, local=local)
+    def look(
+        self, matrix: np.ndarray, gain: float, manner: _Manner, overshoot: float = 1.0, every: int = 1
+    ) -> _Look:
+        table = self.sums(matrix, gain, every)
+        blocks = Blocks.of(table, local=manner.local)
         pixels, weights = int(blocks.count.sum()), np.ones(len(blocks.count))
-        if pixels < min_pixels:
+        if pixels < manner.min_pixels:
             return _Look(self, table, "no_overlap", blocks, pixels, weights)
         if self._flat(blocks, pixels, gain):
             return _Look(self, table, "flat", blocks, pixels, weights)
         normal = Normal.of(blocks, weights, self.jacobian)
         solved = normal.solve()
-        if robust and solved is not None:
+        if manner.robust and solved is not None:
             weights = robust_weights(blocks, solved[1], self.side)
             normal = Normal.of(blocks, weights, self.jacobian)
             solved = normal.solve()
         if solved is None:
             return _Look(self, table, "singular", blocks, pixels, weights, normal)
-        return _Look(self, table, "", blocks, pixels, weights, normal, *solved)
+        return _Look(self, table, "", blocks, pixels, weights, normal, *solved).shortened(overshoot)
 
     def _flat(self, blocks: Blocks, pixels: int, gain: float) -> bool:
         brightness = (self.units.reference_mean, gain * self.units.moving_mean)

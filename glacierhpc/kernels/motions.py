@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from glacierhpc.errors import unknown_name
+from glacierhpc.errors import InputError, unknown_name
 
 # Displacement fields (u_x, u_y) of each motion's parameters, as {(component, power of x, power of y): factor}
 _TRANSLATION = ({(0, 0, 0): 1}, {(1, 0, 0): 1})
@@ -47,11 +47,6 @@ class Frame:
         return up @ matrix @ np.linalg.inv(up)
 
 
-def parameters(motion: str) -> int:
-    """Return the number of a motion's parameters."""
-    return len(_FIELDS[checked(motion)])
-
-
 def checked(motion: str) -> str:
     """Return the name of a motion.
 
@@ -87,6 +82,16 @@ def increment(motion: str, p: np.ndarray) -> np.ndarray:
         linear = np.array([[1 + p[2], p[3]], [p[4], 1 + p[5]]])
     bottom = p[6:8] if motion == "homography" else (0.0, 0.0)
     return np.array([[*linear[0], p[0]], [*linear[1], p[1]], [*bottom, 1.0]])
+
+
+def as_homography(matrix: np.ndarray) -> np.ndarray:
+    """Return the (3, 3) float64 form of a (2, 3) or (3, 3) matrix."""
+    matrix = np.asarray(matrix, np.float64)
+    if matrix.shape == (2, 3):
+        matrix = np.vstack([matrix, [0.0, 0.0, 1.0]])
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise InputError(f"{matrix.tolist()!r} is not a finite (2, 3) or (3, 3) matrix")
+    return np.ascontiguousarray(matrix)
 
 
 def simplified(matrix: np.ndarray, motion: str, shape: tuple[int, ...]) -> np.ndarray:

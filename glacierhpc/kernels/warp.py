@@ -12,6 +12,7 @@ from numba import njit
 
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.kernels.masks import masked
+from glacierhpc.kernels.motions import as_homography
 
 KERNELS = {"linear": 1, "cubic": 2, "lanczos": 3}  # name to half width in pixels
 _LINEAR, _CUBIC = 1, 2
@@ -82,16 +83,6 @@ def warp(
     out_valid = np.empty(out.shape, np.bool_)
     _warp(source, as_homography(matrix), KERNELS[kernel], out, out_valid)
     return out, out_valid
-
-
-def as_homography(matrix: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) float64 form of a (2, 3) or (3, 3) matrix."""
-    matrix = np.asarray(matrix, np.float64)
-    if matrix.shape == (2, 3):
-        matrix = np.vstack([matrix, [0.0, 0.0, 1.0]])
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise InputError(f"{matrix.tolist()!r} is not a finite (2, 3) or (3, 3) matrix")
-    return np.ascontiguousarray(matrix)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from glacierhpc.kernels.sampling import CUBIC, LINEAR, QUINTIC, sample_row
+from glacierhpc.kernels.sampling import (
+    CUBIC,
+    LINEAR,
+    MAX_DRIFT_PX,
+    PHASES,
+    QUINTIC,
+    run_length,
+    sample_row,
+    sample_row_softened,
+    softened_kernels,
+)
 from tests.pairs import apply, rotation
 
 SHAPE = (41, 53)
@@ -153,3 +163,69 @@ def test_a_homography_stays_within_its_stated_error_on_a_wide_row():
     known = np.isfinite(out)
     assert known.sum() > 1900
     assert np.abs(out[known] - (x / (1 + 1e-5 * x))[known]).max() < 0.003
+
+
+def test_softened_kernels_soften_and_shift():
+    kernels, nodes = softened_kernels().astype(float), np.arange(-2, 4)
+    assert kernels.shape == (PHASES + 1, 6)
+    np.testing.assert_allclose(kernels[0], [0, 1 / 8, 6 / 8, 1 / 8, 0, 0], atol=1e-7)
+    np.testing.assert_allclose(kernels, kernels[::-1, ::-1], atol=1e-7)
+    np.testing.assert_allclose(kernels.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(kernels @ nodes, np.arange(PHASES + 1) / PHASES, atol=1e-6)
+
+
+@pytest.mark.parametrize("period_px", [6, 8, 12, 20])
+def test_softened_kernels_shift_waves_by_what_they_say(period_px):
+    """Between a tenth and a half of what Lagrange's polynomial through as many pixels leaves, softened before."""
+    frequency = 2 * np.pi / period_px
+    response = softened_kernels().astype(float) @ np.exp(1j * frequency * np.arange(-2, 4))
+    moved = np.unwrap(np.angle(response)) / frequency
+    assert np.abs(moved - np.arange(PHASES + 1) / PHASES).max() < 0.004
+
+
+SMALL_MOTIONS = {
+    "translation": np.array([[1, 0, 1.3], [0, 1, 4.6], [0, 0, 1]]),
+    "whole pixels": np.array([[1, 0, 5.0], [0, 1, -3.0], [0, 0, 1]]),
+    "turn": np.vstack([rotation(0.1, (1.4, -0.7), SHAPE), [0, 0, 1]]),
+    "homography": np.vstack([rotation(0.05, (1.4, -0.7), SHAPE, zoom=1.001), [1e-5, -8e-6, 1]]),
+}
+
+
+def softened_point(image, u, v):
+    """Weight six rows and six columns around a point; NaN where they do not lie in the image."""
+    i, j = int(np.floor(u)), int(np.floor(v))
+    if i < 2 or j < 2 or i + 3 >= image.shape[1] or j + 3 >= image.shape[0]:
+        return np.nan
+    phases = np.arange(PHASES + 1) / PHASES
+    across, down = (
+        [np.interp(at, phases, weights) for weights in softened_kernels().T] for at in (u - i, v - j)
+    )
+    return down @ image[j - 2 : j + 4, i - 2 : i + 4].astype(float) @ across
+
+
+@pytest.mark.parametrize("name", SMALL_MOTIONS)
+def test_softened_rows_are_right_within_half_the_drift_and_on_average(name):
+    image, matrix = rough_image(), SMALL_MOTIONS[name]
+    image[20, 30] = np.nan
+    ramps = [
+        np.broadcast_to(ramp, SHAPE).astype(np.float32) for ramp in (np.arange(53), np.arange(41)[:, None])
+    ]
+    got, at_u, at_v = (softened_rows(each, matrix) for each in (image, *ramps))
+    u, v = positions(matrix, (SHAPE[0], COLUMNS))
+    for got_at, wanted in ((at_u, u), (at_v, v)):  # a ramp tells where its pixels are read
+        off = (got_at - wanted)[np.isfinite(got_at)]
+        assert np.abs(off).max() <= MAX_DRIFT_PX / 2 + 1e-4 and abs(off.mean()) < 0.004
+    places = zip(at_u.ravel(), at_v.ravel(), strict=True)
+    wanted = np.array([softened_point(image, *p) if np.isfinite(p).all() else np.nan for p in places])
+    both = np.isfinite(got.ravel()) & np.isfinite(wanted)
+    assert both.sum() > 0.6 * both.size
+    np.testing.assert_allclose(got.ravel()[both], wanted[both], atol=2e-3)
+
+
+def softened_rows(image, matrix):
+    shape = SHAPE[0], COLUMNS
+    out, buffer = np.full(shape, 777, np.float32), np.empty(COLUMNS + 6, np.float32)
+    for row in range(shape[0]):
+        known = softened_kernels(), run_length(matrix, shape), np.float32(1), np.float32(0)
+        sample_row_softened(image, matrix, row, *known, buffer, out[row])
+    return out
