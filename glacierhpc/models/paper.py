@@ -252,6 +252,8 @@ def _check(**numbers: int) -> None:
 def _range_scaling(bands: int, value_range: Sequence[float] | None) -> Scaling:
     """Return the scaling of a range of values to (-1, 1)."""
     low, high = (-1.0, 1.0) if value_range is None else value_range
+    if not low < high:
+        raise InputError(f"value_range={value_range!r} is no range: give the least and the greatest value")
     return Scaling(bands, [(low + high) / 2] * bands, [(high - low) / 2] * bands)
 
 

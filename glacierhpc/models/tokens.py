@@ -58,7 +58,9 @@ class TokenHead(nn.Module):
         self.query = nn.Linear(width, width)
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)
-        self.head = Head(width + fine_channels(bands), bands=bands, gains=1, width=head)
+        # narrowed on the coarse grid: at full resolution every channel costs patch * patch times as much
+        self.narrow = nn.Linear(width, head)
+        self.head = Head(head + fine_channels(bands), bands=bands, gains=1, width=head)
 
     def forward(self, outlook: Outlook, step: int, target: Tensor, inputs: Tensor) -> Tensor:
         """Return the scaled forecast (B, C, H, W) of a step.
@@ -72,7 +74,8 @@ class TokenHead(nn.Module):
         inputs : (B h w, T, width)
         """
         likeness = (self.query(target).unsqueeze(1) * inputs).sum(dim=-1) / target.shape[-1] ** 0.5
-        state, weights = (to_pixels(part, self.patch, outlook.last) for part in (target, likeness.tanh()))
+        parts = (self.narrow(target), likeness.tanh())
+        state, weights = (to_pixels(part, self.patch, outlook.last) for part in parts)
         fade, change = self.head(torch.cat([state, outlook.fine(step)], dim=1))
         return anchored(outlook, step, torch.cat([fade, weights], dim=1), change)
 
