@@ -52,28 +52,37 @@ def paper(
     """
     if batch < 1 or draws < 2:
         raise InputError(f"batches of {batch!r} and {draws!r} draws cannot be: give 1 or more, and 2 or more")
-    models = {name: _forecaster(part, resampling, batch, draws) for name, part in sums.items()}
+    values, low, high = _published(sums, resampling, batch, draws)
+    models = {
+        name: {
+            metric: _widths(values[i, k], [low[i, k], high[i, k]], metric, part, resampling)
+            for k, metric in enumerate(_ERRORS)
+        }
+        for i, (name, part) in enumerate(sums.items())
+    }
     return {"batch": batch, "draws": draws, "confidence": resampling.confidence, "models": models}
 
 
-def _forecaster(sums: np.ndarray, resampling: Resampling, batch: int, draws: int) -> dict[str, Any]:
-    pooled = sums.sum(axis=1)
-    pooled = pooled[pooled[:, SUMS.index("count")] > 0]
-    count, errors = pooled[:, SUMS.index("count")], pooled[:, list(_ERRORS.values())]
+def _published(
+    sums: Mapping[str, np.ndarray], resampling: Resampling, batch: int, draws: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the means over batches and the ends of their intervals, (forecasters, errors) each.
+
+    All forecasters are judged on the same pixels, and share the draws: one pass over the sequences for each.
+    """
+    pooled = [part.sum(axis=1) for part in sums.values()]
+    errors = np.concatenate([part[:, list(_ERRORS.values())] for part in pooled], axis=1)
+    count = pooled[0][:, SUMS.index("count")]
+    errors, count = errors[count > 0], count[count > 0]
     values = batch_means(errors, count, batch)
     random = np.random.default_rng(resampling.seed)
-    drawn = np.empty((draws, len(_ERRORS)))
+    drawn = np.empty((draws, errors.shape[1]))
     for draw in range(draws):
         chosen = random.integers(len(count), size=len(count))
         drawn[draw] = batch_means(errors[chosen], count[chosen], batch)
     tail = (1 - resampling.confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return {
-        metric: _widths(
-            float(values[place]), [float(low[place]), float(high[place])], metric, sums, resampling
-        )
-        for place, metric in enumerate(_ERRORS)
-    }
+    ends = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return tuple(part.reshape(len(sums), len(_ERRORS)) for part in (values, *ends))  # type: ignore[return-value]
 
 
 def batch_means(errors: np.ndarray, count: np.ndarray, batch: int) -> np.ndarray:
@@ -83,13 +92,14 @@ def batch_means(errors: np.ndarray, count: np.ndarray, batch: int) -> np.ndarray
 
 
 def _widths(
-    value: float, published: list[float], metric: str, sums: np.ndarray, resampling: Resampling
+    value: float, ends: list[float], metric: str, sums: np.ndarray, resampling: Resampling
 ) -> dict[str, Any]:
+    published = [float(end) for end in ends]
     entry = lead_entry(lambda s: metrics_of(s, data_range=1.0)[metric], resampling, sums)
     ours, width = entry["interval"], published[1] - published[0]
     own = None if ours[0] is None or ours[1] is None else ours[1] - ours[0]
     return {
-        "value": value,
+        "value": float(value),
         "iid_interval": published,
         "iid_width": width,
         "block_interval": ours,
