@@ -125,7 +125,8 @@ def run(backend: Backend, scenario: str, folder: Path) -> dict[str, Any]:
     if options.pop("model", "") == "normalised":
         model: torch.nn.Module = Normalised()
     else:
-        model = build_model("convlstm", steps_out=STEPS_OUT, hidden=(4,), reduction=2, attention=4, head=4)
+        sizes = {"hidden": (4,), "reduction": 2, "attention": 4, "head": 4}
+        model = build_model("convlstm", seed=backend.rank, steps_out=STEPS_OUT, **sizes)
     checkpoints = None
     if resume or stop_at:
         place = folder / f"checkpoints-{scenario}"
@@ -196,19 +197,26 @@ def main(name: str, folder: Path, scenarios: list[str]) -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO)
     backend = open_backend(name, device="cpu")
-    for scenario in scenarios:
-        chosen, options = backend, SCENARIOS.get(scenario, {}).get("exchange")
-        if options:
-            try:
-                chosen = open_backend(name, device="cpu", **options)
-            except GlacierError as error:
-                torch.save({"error": str(error)}, folder / f"{scenario}.{backend.rank}.pt")
-                continue
-        if scenario == "ddp_too":
-            chosen = open_backend("ddp", device="cpu")
-        result = exchange(chosen) if scenario in ("exchange", "ddp_too") else run(chosen, scenario, folder)
-        torch.save(result, folder / f"{scenario}.{backend.rank}.pt")
-    backend.close()
+    try:
+        for scenario in scenarios:
+            result = played(scenario, name, backend, folder)
+            torch.save(result, folder / f"{scenario}.{backend.rank}.pt")
+    finally:
+        backend.close()
+
+
+def played(scenario: str, name: str, backend: Backend, folder: Path) -> dict[str, Any]:
+    """Return what a scenario gave, on a backend with the options it asks for."""
+    if scenario == "exchange":
+        return exchange(backend)
+    if scenario == "ddp_too":
+        return exchange(open_backend("ddp", device="cpu"))
+    if options := SCENARIOS[scenario].get("exchange"):
+        try:
+            backend = open_backend(name, device="cpu", **options)
+        except GlacierError as error:
+            return {"error": str(error)}
+    return run(backend, scenario, folder)
 
 
 if __name__ == "__main__":

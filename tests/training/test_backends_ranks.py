@@ -79,6 +79,7 @@ def launch(launcher: str, folder: Path, scenarios: tuple[str, ...]) -> subproces
         pytest.skip(reason)
     environment = {name: value for name, value in os.environ.items() if name not in LOADED}
     environment |= {"OMP_NUM_THREADS": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}
+    environment["OMPI_MCA_mpi_yield_when_idle"] = "1"  # more ranks than idle cores
     line = command(launcher, PLACES[launcher][0], folder, scenarios)
     process = subprocess.Popen(
         line,
