@@ -34,6 +34,7 @@ def facts(run: RunFiles, settings: dict[str, Any]) -> list[tuple[str, str]]:
         ("area", _area(box) if isinstance(box, list) and len(box) == 4 else ""),
         ("period", " to ".join(part for part in period if part)),
         ("imagery", ", ".join(map(str, collections)) if isinstance(collections, list) else str(collections)),
+        ("images of", str(setting(settings, "input.cube", ""))),
         ("catalogue", str(setting(settings, "archive.catalogue", ""))),
         ("grid", _grid(run)),
     ]

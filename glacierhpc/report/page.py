@@ -31,8 +31,10 @@ from glacierhpc.report import (
     skill,
     skill_groups,
     skill_trust,
+    sweep,
     timeline,
     training,
+    turns,
     vectors,
 )
 from glacierhpc.report.blocks import Block, Note
@@ -93,10 +95,13 @@ SECTIONS = (
         ),  # fmt: skip
     ),
     Section(
-        "forecast", "Forecast", lambda run: f"What is shown: {shows(run)}.", (forecast.film, forecast.maps)
+        "forecast",
+        "Forecast",
+        lambda run: f"What is shown: {shows(run)}.",
+        (forecast.film, turns.turns, forecast.maps),
     ),
     Section("flow", "Apparent motion", f"What is shown: {flow.SHOWS}.", (flow.control, flow.fields)),
-    Section("training", "Training and split", "", (training.history, training.split)),
+    Section("training", "Training and split", "", (training.history, sweep.trials, training.split)),
     Section("record", "Record", "", (record.steps, record.configuration, record.provenance)),
     Section("citation", "How to cite", "", (record.citation,)),
 )
@@ -126,7 +131,7 @@ def write_report(run_path: Path, *, title: str | None = None) -> Path:
     """
     run = RunFiles(Path(run_path))
     damaged: list[str] = []
-    sections = [(_worded(section, run), _blocks(run, section, damaged)) for section in SECTIONS]
+    sections = [(_worded(section, run), _blocks(run, section, damaged)) for section in _sections(run)]
     settings = {} if any("config.yaml" in text for text in damaged) else run.settings()
     page = template().render(
         title=title or str(setting(settings, "name", run.path.resolve().name)),
@@ -142,6 +147,15 @@ def write_report(run_path: Path, *, title: str | None = None) -> Path:
     if damaged:
         raise GlacierError(f"{' '.join(damaged)} The report without it: {str(target)!r}")
     return target
+
+
+def _sections(run: RunFiles) -> list[Section]:
+    """Return the sections of a run: one whose images were made elsewhere has no scenes that could be aligned."""
+    try:
+        given = setting(run.settings(), "input.cube")
+    except Damaged:
+        given = None  # the part that shows the configuration tells so
+    return [section for section in SECTIONS if not (given and section.key in ("scenes", "alignment"))]
 
 
 def _worded(section: Section, run: RunFiles) -> Section:

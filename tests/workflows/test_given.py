@@ -37,6 +37,7 @@ def test_the_whole_task_on_a_cube_of_ones_own(tmp_path: Path) -> None:
     assert len(metrics["blend"]["weights"]) == 2 and run.scores.is_file()
     assert read_json(run.model / "model.json")["units"] == "1"
     page = run.report.read_text(encoding="utf-8")
+    assert 'id="skill"' in page and 'id="alignment"' not in page and str(tmp_path / "mine.zarr") in page
     assert "greenness" in page and "damaged" not in page.split("<body")[1]
     again = run_steps(config)
     assert again["steps"] == {} and ["steps", "nothing to do"] in again["table"]
