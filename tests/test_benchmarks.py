@@ -41,7 +41,7 @@ def test_every_benchmark_has_a_command_and_a_place_in_make_bench():
     assert set(line.split("=")[1].split()) == scripts
 
 
-@pytest.mark.parametrize("name", ["acquire", "align", "gaps", "patch"])
+@pytest.mark.parametrize("name", ["acquire", "align", "gaps", "patch", "train"])
 def test_a_benchmark_runs_and_its_json_is_well_formed(name, tmp_path):
     done = run(name, "--quick", "--json", "--repeats", 1, "--output", tmp_path / "x.json")
     assert done.returncode == 0, done.stderr
@@ -52,6 +52,18 @@ def test_a_benchmark_runs_and_its_json_is_well_formed(name, tmp_path):
     for row in told["rows"]:
         faster = row["ours"] / row["peer_value"] if row["more_is_better"] else row["peer_value"] / row["ours"]
         assert row["ratio"] == pytest.approx(faster) and row["ours"] > 0 and row["peer"] and row["unit"]
+
+
+def test_training_is_measured_with_what_the_loop_itself_tells():
+    done = run("train", "--quick", "--json", "--repeats", 1, "--models", "convlstm", "--precision", "bf16")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [row["what"] for row in told["rows"]] == ["train convlstm", "forecast convlstm"]
+    found = told["details"]["models"]["convlstm"]
+    assert 0 < found["share_of_peak"] < 1 and 0 <= found["data_wait_share"] < 1
+    assert found["peak_memory_mb"] > 0 and found["gflop_per_sequence"] > 0
+    spread = found["ratio_by_turn"]
+    assert 0 < spread["least"] <= spread["median"] <= spread["most"]
 
 
 @pytest.fixture

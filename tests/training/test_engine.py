@@ -62,7 +62,7 @@ def forecast_weights(**options):
 
 
 @pytest.mark.parametrize("accumulate", [2, 3, 8])
-@pytest.mark.parametrize("loss", ["mse", "ssim_mse"])
+@pytest.mark.parametrize("loss", ["mse", "gradient_difference"])
 def test_accumulation_gives_what_one_batch_gives(accumulate, loss):
     options = {**OPTIONS, "optimizer": "sgd", "learning_rate": 0.02, "loss": loss}
     whole, parts = Plain(), Plain()
