@@ -1,4 +1,4 @@
-"""What every sequence model does with its inputs: scaling, masks, dates, sizes, lengths; no layers to learn."""
+"""What every sequence model does with its inputs, scaling, masks, dates and sizes, and the norm between its layers."""
 
 from __future__ import annotations
 
@@ -105,3 +105,23 @@ def padded(frame: Tensor, multiple: int) -> Tensor:
     """Return a frame extended below and to the right, by its rim, to whole multiples of so many pixels."""
     missing = [-length % multiple for length in frame.shape[-2:]]
     return functional.pad(frame, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else frame
+
+
+class PixelNorm(nn.Module):
+    """Layer norm over the channels of each pixel by itself.
+
+    Batch norm would know of the other sequences, so that accumulated, distributed and single training differ; a norm
+    over the image would know of the rest of the tile, so that neighbouring tiles of a scene differ.
+
+    References
+    ----------
+    Ba et al. (2016), Layer normalization, arXiv:1607.06450
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features (N, channels, H, W), normalised."""
+        return self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -18,8 +18,7 @@ from glacierhpc.models.anchored import (
     dated_channels,
     fine_channels,
 )
-from glacierhpc.models.inputs import padded
-from glacierhpc.models.unet import whole_norm
+from glacierhpc.models.inputs import PixelNorm, padded
 
 _DILATION = 3
 """Of the second of the two convolutions that stand for one large kernel (section 3.3 of the paper)."""
@@ -31,9 +30,9 @@ class SimVP(nn.Module):
     The encoder takes every frame by itself down to a coarser grid; the translator sees the frames side by side as
     channels and mixes them with large gated kernels; the decoder takes every lead by itself back, helped by what the
     encoder's first layer saw. Unlike the original, numbers of inputs and of leads are free of each other (the
-    translator's last layer has the channels of the leads), norms are over single images, and forecasts have the form
-    of `anchored.anchored`: an untrained model is climatology, or persistence without one. Any image size; of another
-    number of inputs than `steps_in` the latest count, missing ones are invalid.
+    translator's last layer has the channels of the leads), norms are over the channels of single pixels, and forecasts
+    have the form of `anchored.anchored`: an untrained model is climatology, or persistence without one. Any image size;
+    of another number of inputs than `steps_in` the latest count, missing ones are invalid.
 
     Parameters
     ----------
@@ -170,7 +169,7 @@ class GatedBlock(nn.Module):
         super().__init__()
         near, far = 2 * _DILATION - 1, kernel // _DILATION
         far += 1 - far % 2  # odd, so that the kernel has a centre
-        self.before, self.between = whole_norm(channels), whole_norm(channels)
+        self.before, self.between = PixelNorm(channels), PixelNorm(channels)
         self.enter, self.leave = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
         self.large = nn.Sequential(
             nn.Conv2d(channels, channels, near, padding=near // 2, groups=channels),
@@ -206,9 +205,7 @@ class GatedBlock(nn.Module):
 
 
 def _layer(channels: int, width: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, stride=stride, padding=1), whole_norm(width), nn.SiLU()
-    )
+    return nn.Sequential(nn.Conv2d(channels, width, 3, stride=stride, padding=1), PixelNorm(width), nn.SiLU())
 
 
 def _halving(width: int) -> nn.Sequential:

@@ -18,19 +18,10 @@ from glacierhpc.models.anchored import (
     dated_channels,
     fine_channels,
 )
-from glacierhpc.models.inputs import padded
+from glacierhpc.models.inputs import PixelNorm, padded
 from glacierhpc.models.teaching import Teacher, previous_frame
 
 Norm = Callable[[int], nn.Module]
-
-
-def whole_norm(channels: int) -> nn.Module:
-    """Return the norm of this project's networks: over all channels of one image.
-
-    Unlike batch norm it knows nothing of the other sequences, so that accumulated, distributed and single training
-    give the same.
-    """
-    return nn.GroupNorm(1, channels)
 
 
 class UNetBody(nn.Module):
@@ -124,7 +115,7 @@ class UNet(nn.Module):
         )
         frames, leads = (1, 1) if autoregressive else (steps_in, steps_out)
         channels = frames * dated_channels(bands) + leads * ahead_channels(bands)
-        self.body = UNetBody(channels, [base * 2**level for level in range(levels + 1)], whole_norm)
+        self.body = UNetBody(channels, [base * 2**level for level in range(levels + 1)], PixelNorm)
         self.leave = nn.Conv2d(base, leads * head, 1)
         gains = 1 if autoregressive else 1 + steps_in
         self.head = Head(head + fine_channels(bands), bands=bands, gains=gains, width=head)
