@@ -80,8 +80,10 @@ class Archive(Section):
         description="whole-scene cloud cover above which a scene is left out; null = keep all",
     )
     platforms: tuple[str, ...] = Field((), description="platforms to use, such as landsat-8; [] = all")
-    include: tuple[str, ...] = Field((), description="scene ids to use, no others; [] = all")
-    exclude: tuple[str, ...] = Field((), description="scene ids to leave out")
+    include: tuple[str, ...] = Field(
+        (), description="scene ids to use, no others, whatever their clouds; * stands for any; [] = all"
+    )
+    exclude: tuple[str, ...] = Field((), description="scene ids to leave out; * stands for any")
     signing: str = Field(
         "auto",
         description="how addresses are signed: auto, none, planetary-computer, or the URL of a token endpoint",

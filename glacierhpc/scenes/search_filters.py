@@ -106,7 +106,9 @@ def _touches(item: Mapping[str, Any], box: tuple[float, float, float, float]) ->
 def _objections(item: Mapping[str, Any], criteria: Criteria) -> Iterator[str]:
     if any(fnmatchcase(item["id"], pattern) for pattern in criteria.exclude):
         yield "excluded by archive.exclude"
-    if any(fnmatchcase(item["id"], pattern) for pattern in criteria.include):
+    if criteria.include:  # a list by hand is the last word: no other filter takes from it or adds to it
+        if not any(fnmatchcase(item["id"], pattern) for pattern in criteria.include):
+            yield "not in archive.include"
         return
     properties = item["properties"]
     cover = properties.get("eo:cloud_cover")

@@ -115,6 +115,23 @@ def test_a_finished_run_has_nothing_to_do(
     assert asked() == set()
 
 
+def test_scenes_picked_by_hand_are_used_and_no_others(
+    whole: tuple[RunDirectory, dict[str, Any]], archive_server: archive.ServedArchive, tmp_path: Path
+) -> None:
+    scenes = [item["id"] for item in read_json(whole[0].items)["features"]]
+    picked = {
+        "catalogue": archive_server.stac_url, "collections": ["landsat-c2-l2"], "signing": "none",
+        "max_cloud_cover_percent": 0, "include": [*scenes[2:7], scenes[9][:-6] + "*"], "exclude": [scenes[4] + "*"],
+    }  # fmt: skip
+    config = load_config(write_config(tmp_path, archive_server.stac_url, archive=picked))
+    run_steps(config, to_step="clean")
+    run = RunDirectory(config.run_path)
+    used = [scene for scene in scenes[2:7] if scene != scenes[4]]
+    assert [item["id"] for item in read_json(run.items)["features"]] == [*used, scenes[9]]
+    assert sorted(read_table(run.scenes).scene) == sorted([*used, scenes[9]])
+    assert set(open_cube(run.clean)["scene"].values) <= {*used, scenes[9]}
+
+
 def test_a_purged_piece_is_noticed_and_read_again(
     archive_server: archive.ServedArchive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
