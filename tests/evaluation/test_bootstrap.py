@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy import stats
 
 from glacierhpc.errors import InputError
 from glacierhpc.evaluation.bootstrap import block_bootstrap, sequence_blocks
@@ -78,6 +79,16 @@ def test_few_blocks_are_given_room():
         low, high = block_bootstrap(mean, blocks, sums_of(values), samples=500, seed=trial)
         inside.append(low <= 0 <= high)
     assert 0.905 < np.mean(inside) < 0.98
+
+
+def test_few_blocks_give_nearly_the_interval_of_student():
+    random, ratios = np.random.default_rng(6), []
+    for trial in range(200):
+        values = random.normal(size=8)
+        low, high = block_bootstrap(mean, np.arange(8), sums_of(values), seed=trial)
+        student = 2 * stats.t.ppf(0.975, 7) * values.std(ddof=1) / np.sqrt(8)
+        ratios.append((high - low) / student)
+    assert 0.94 < np.mean(ratios) < 1.02
 
 
 def test_blocks_hold_what_is_near_in_time_and_space():
