@@ -1,0 +1,18 @@
+"""Tests here run on a machine where Slurm answers, as a user who may submit; elsewhere they are skipped."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def slurm() -> None:
+    """Skip where no Slurm answers."""
+    if not shutil.which("sbatch"):
+        pytest.skip("sbatch is not installed here; as root on Debian 12: make test-cluster")
+    answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        pytest.skip(f"Slurm does not answer ({answer.stderr.strip()}); as root on Debian 12: make test-cluster")

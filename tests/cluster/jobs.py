@@ -1,0 +1,94 @@
+"""What the tests on a real Slurm share: jobs that are waited for, and a small run that is ready to be trained."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from glacierhpc.config import Config, config_to_yaml
+from glacierhpc.workflows import run_steps
+from tests.conftest import ROOT
+from tests.workflows.cubes import given_config, given_cube, store
+
+SMALL = ("--cpus-per-task=1", "--mem=2G", "--time=30")
+"""Test clusters are smaller than real ones; options of the command line go before those of the script."""
+
+
+def told(*command: str | Path) -> str:
+    """Run a command that must succeed and return what it says."""
+    answer = subprocess.run(
+        command, cwd=ROOT, env=quick(), capture_output=True, text=True, check=False, timeout=900
+    )
+    assert answer.returncode == 0, f"{command}: {answer.returncode}\n{answer.stdout[-3000:]}{answer.stderr[-3000:]}"
+    return answer.stdout
+
+
+def quick(**more: str) -> dict[str, str]:
+    """An environment of few threads: the nodes of a test cluster share the cores of one machine."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def submit(script: str, *arguments: str | Path, options: tuple[str, ...] = (), **environment: str) -> int:
+    """Submit a script of jobs/ and return the number of its job."""
+    command = ["sbatch", "--parsable", *SMALL, *options, f"jobs/{script}.sbatch", *map(str, arguments)]
+    answer = subprocess.run(
+        command, cwd=ROOT, env=quick(**environment), capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    return int(answer.stdout.split(";")[0])
+
+
+def waited_for(job: int, *, timeout_s: float = 900) -> tuple[str, int]:
+    """Wait for the end of a job; its state and exit code."""
+    reached(lambda: fields(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED"), timeout_s)
+    known = fields(job)
+    return known["JobState"], int(known["ExitCode"].split(":")[0])
+
+
+def fields(job: int) -> dict[str, str]:
+    """What the scheduler knows of a job that is not long gone."""
+    words = told("scontrol", "show", "job", "--oneliner", str(job)).split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def log_of(job: int) -> str:
+    """The end of a job's log."""
+    path = Path(fields(job)["StdOut"])
+    return path.read_text()[-3000:] if path.exists() else "(no log)"
+
+
+def reached(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.3)
+
+
+def prepared(folder: Path, epochs: int, **train: object) -> tuple[Config, Path]:
+    """Make the sequences of a run, and a file with its configuration."""
+    config = given_config(
+        folder / "run", store(given_cube(), folder / "mine.zarr"),
+        train={"epochs": epochs, "patience": None, **train},
+    )  # fmt: skip
+    path = folder / "own.yaml"
+    path.write_text(config_to_yaml(config))
+    run_steps(config, to_step="sequences")
+    return config, path
+
+
+def trained_alone(config: Config, folder: Path) -> dict[str, torch.Tensor]:
+    """Train the same in this process, in a folder of its own, and return the weights."""
+    run_steps(config.model_copy(update={"run_dir": folder}), to_step="train")
+    return weights(folder)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The weights of a run."""
+    return load_file(run / "model" / "model.safetensors")

@@ -1,0 +1,94 @@
+"""The test cluster is what it says: nodes, partitions, accounting, loopback, preemption, a node that is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.jobs import fields, quick, reached, told
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+CONTROL = Path(os.environ.get("GLACIERHPC_TESTCLUSTER", "")) / "run" / "control"
+ours = pytest.mark.skipif(
+    "GLACIERHPC_TESTCLUSTER" not in os.environ, reason="of the test cluster only; as root: make test-cluster"
+)
+
+
+def setting(name: str) -> str:
+    found = re.search(rf"^{name}\s*= (.*)$", told("scontrol", "show", "config"), re.MULTILINE)
+    assert found, name
+    return found[1]
+
+
+def batch(script: Path, text: str, *options: str) -> int:
+    """Submit a script of one's own, its log beside it."""
+    script.write_text("#!/bin/bash\n" + text)
+    return int(told("sbatch", "--parsable", f"--output={script}.log", *options, script))
+
+
+@ours
+def test_three_nodes_stand_in_both_partitions() -> None:
+    rows = {tuple(line.split()) for line in told("sinfo", "--noheader", "--Node", "--format=%N %P").splitlines()}
+    assert rows == {(node, name) for node in ("r1", "r2", "r3") for name in ("normal*", "preemptible")}
+    assert sorted(told("srun", "--nodes=3", "--ntasks=3", "hostname").split()) == ["r1", "r2", "r3"]
+
+
+def test_accounting_knows_a_job_or_says_that_there_is_none() -> None:
+    answer = subprocess.run(["sacct"], env=quick(), capture_output=True, text=True, check=False)
+    if setting("AccountingStorageType").endswith("/none"):
+        assert answer.returncode == 1 and "accounting storage is disabled" in answer.stderr
+        return
+    assert answer.returncode == 0, answer.stderr
+    told("srun", "--job-name=is-it-kept", "true")
+    asked = ("sacct", "--name=is-it-kept", "--allocations", "--noheader", "--parsable2", "--format=State,ExitCode")
+    reached(lambda: "COMPLETED|0:0" in told(*asked), 60)
+
+
+@ours
+def test_the_daemons_listen_on_loopback_only() -> None:
+    ports = {setting("SlurmctldPort")}
+    if not setting("AccountingStorageType").endswith("/none"):
+        ports.add(setting("AccountingStoragePort"))
+    ports |= set(re.findall(r"\bPort=(\d+)", told("scontrol", "show", "node", "--oneliner")))
+    listening = [line.split()[3].rsplit(":", 1) for line in told("ss", "-ltnH").splitlines()]
+    hosts = {port: host for host, port in listening if port in ports}
+    assert set(hosts) == ports and all(host.startswith("127.") for host in hosts.values()), hosts
+
+
+@ours
+def test_a_preempted_job_is_warned_and_queued_again(tmp_path: Path) -> None:
+    note = tmp_path / "signals"
+    low = batch(
+        tmp_path / "low.sh",
+        f'trap "echo USR2 >>{note}" USR2\necho "began ${{SLURM_RESTART_COUNT:-0}}" >>{note}\n'
+        "while :; do sleep 1 & wait; done\n",
+        "--partition=preemptible", "--nodes=3", "--exclusive", "--requeue", "--signal=B:USR2@10", "--open-mode=append",
+    )  # fmt: skip
+    reached(lambda: note.exists())
+    told("srun", "--nodes=3", "--exclusive", "sleep", "1")
+    reached(lambda: fields(low)["Restarts"] == "1")
+    assert note.read_text().startswith("began 0\nUSR2\n")
+    reached(lambda: "began 1" in note.read_text())
+    told("scancel", str(low))
+
+
+@ours
+def test_a_job_of_a_lost_node_is_queued_again(tmp_path: Path) -> None:
+    note = tmp_path / "nodes"
+    job = batch(tmp_path / "job.sh", f"hostname >>{note}\nsleep 600\n", "--requeue", "--nodes=1")
+    reached(note.exists)
+    node = note.read_text().strip()
+    CONTROL.write_text(f"kill {node}\n")
+    try:
+        reached(lambda: fields(job)["Restarts"] == "1")
+        reached(lambda: len(note.read_text().split()) == 2)
+        assert note.read_text().split()[1] != node
+    finally:
+        told("scancel", str(job))
+        CONTROL.write_text(f"start {node}\n")
+    reached(lambda: told("sinfo", "--noheader", f"--nodes={node}", "--format=%t").split()[0] == "idle")

@@ -1,0 +1,51 @@
+"""Training that meets its walltime on a real Slurm: it saves, says so by its exit code, and goes on when submitted again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from glacierhpc.rundir import RunDirectory, read_json
+from tests.cluster.jobs import log_of, prepared, reached, submit, told, trained_alone, waited_for, weights
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+REQUEUE = ("FAILED", 75)
+
+
+def epochs_of(run: RunDirectory) -> int:
+    return len(pd.read_csv(run.history)) if run.history.exists() else 0
+
+
+def test_a_job_that_meets_its_walltime_saves_and_goes_on(tmp_path: Path) -> None:
+    config, path = prepared(tmp_path, epochs=1_000_000)
+    run = RunDirectory(config.run_path)
+    # Slurm looks at times every half minute: the signal comes 60 to 90 s before the end
+    first = submit("training", path, options=("--time=2", "--signal=B:TERM@60"))
+    assert waited_for(first) == REQUEUE, log_of(first)
+    assert "SIGTERM" in log_of(first)
+    assert read_json(run.steps / "train.json")["state"] == "interrupted"
+    before = torch.load(run.checkpoints / "last.pt", weights_only=True)
+    second = submit("training", path)
+    reached(lambda: f"epoch {before['epoch'] + 2}" in log_of(second) or epochs_of(run) > before["epoch"] + 1)
+    told("scancel", "--batch", "--signal=TERM", str(second))
+    assert waited_for(second) == REQUEUE, log_of(second)
+    after = torch.load(run.checkpoints / "last.pt", weights_only=True)
+    assert after["epoch"] > before["epoch"]
+
+
+def test_a_training_in_two_jobs_is_that_of_one(tmp_path: Path) -> None:
+    config, path = prepared(tmp_path, epochs=150)
+    run = RunDirectory(config.run_path)
+    first = submit("training", path)
+    reached((run.checkpoints / "last.pt").exists)
+    told("scancel", "--batch", "--signal=USR1", str(first))
+    assert waited_for(first) == REQUEUE, log_of(first)
+    assert not run.model.exists()
+    second = submit("training", path)
+    assert waited_for(second) == ("COMPLETED", 0), log_of(second)
+    alone = trained_alone(config, tmp_path / "alone")
+    assert all(torch.equal(alone[name], value) for name, value in weights(run.path).items())
