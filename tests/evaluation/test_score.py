@@ -104,6 +104,24 @@ def test_perfect_and_undefined_numbers_become_null(data):
     json.dumps(told, allow_nan=False)
 
 
+def test_without_a_threshold_there_is_no_overlap(data, forecasts):
+    told = evaluate(
+        forecasters(forecasts), data, np.arange(COUNT) // 4, model="net", threshold=np.nan, samples=10
+    )
+    assert told["threshold"] is None and told["models"]["net"]["iou"]["all"] is None
+    json.dumps(told, allow_nan=False)
+
+
+def test_crossed_blocks_are_counted_by_window_and_ground(data, forecasts):
+    blocks = np.stack([np.arange(COUNT) // 10, np.arange(COUNT) % 5], axis=1)
+    told = evaluate(forecasters(forecasts), data, blocks, model="net", samples=50)
+    drawn = told["bootstrap"]
+    assert (drawn["blocks"], drawn["windows"], drawn["grounds"]) == (20, 4, 5)
+    assert told["paired"]["persistence"]["grounds"] == 5
+    low, high = told["skill"]["persistence"]["interval"]
+    assert low == pytest.approx(0.75) == high
+
+
 def test_a_forecast_of_nan_is_not_scored_as_if_it_were_one(data, forecasts):
     values = forecasts["net"][0].copy()
     values[:, 0, 0, :4] = np.nan

@@ -1,5 +1,7 @@
 """scores.parquet: there and back through Parquet, whatever the order of the rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,6 +40,12 @@ def test_there_and_back_through_parquet(scored, tmp_path):
         np.testing.assert_array_equal(getattr(back, name), getattr(scored, name))
     assert (back.model, back.size, back.steps_in, back.block_px, back.steps) == ("net", 8, 2, 16, 4)
     assert back.scores.data_range == 2 and back.scores.common_share == scored.scores.common_share
+
+
+def test_a_threshold_that_does_not_exist_survives(scored, tmp_path):
+    without = Scored(**{**scored.__dict__, "scores": replace(scored.scores, threshold=np.nan)})
+    to_table(without).to_parquet(tmp_path / "scores.parquet")
+    assert np.isnan(from_table(pd.read_parquet(tmp_path / "scores.parquet")).scores.threshold)
 
 
 def test_rows_say_where_and_when(scored):
