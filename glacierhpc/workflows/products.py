@@ -236,11 +236,19 @@ def write_flow(path: Path, prediction: xr.Dataset, fields: dict[int, dict[str, F
 def flow_row(lead: int, target: Flow, prediction: Flow) -> dict[str, Any]:
     """Return the row of ``flow.json`` for one lead.
 
-    The end-point error is the mean length of the difference vector; the control forecasts that nothing moves.
+    The end-point error is the length of the difference vector (Baker et al. 2011, doi:10.1007/s11263-010-0390-2),
+    here its mean and median over pixels with both motions; the control forecasts that nothing moves.
     """
     valid = target[2] & prediction[2]
     if not valid.any():
-        nothing = ("median_px_target", "median_px_prediction", "epe_px", "epe_zero_flow_px")
+        nothing = (
+            "median_px_target",
+            "median_px_prediction",
+            "epe_px",
+            "epe_median_px",
+            "epe_zero_flow_px",
+            "epe_zero_flow_median_px",
+        )
         return {"lead": lead, **dict.fromkeys(nothing, float("nan")), "valid_share": 0.0}
     target_px, prediction_px = (np.hypot(u, v)[valid] for u, v, _ in (target, prediction))
     difference_px = np.hypot(target[0] - prediction[0], target[1] - prediction[1])[valid]
@@ -249,7 +257,9 @@ def flow_row(lead: int, target: Flow, prediction: Flow) -> dict[str, Any]:
         "median_px_target": float(np.median(target_px)),
         "median_px_prediction": float(np.median(prediction_px)),
         "epe_px": float(difference_px.mean()),
+        "epe_median_px": float(np.median(difference_px)),
         "epe_zero_flow_px": float(target_px.mean()),
+        "epe_zero_flow_median_px": float(np.median(target_px)),
         "valid_share": float(valid.mean()),
     }
 
