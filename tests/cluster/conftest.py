@@ -15,4 +15,6 @@ def slurm() -> None:
         pytest.skip("sbatch is not installed here; as root on Debian 12: make test-cluster")
     answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, check=False)
     if answer.returncode:
-        pytest.skip(f"Slurm does not answer ({answer.stderr.strip()}); as root on Debian 12: make test-cluster")
+        pytest.skip(
+            f"Slurm does not answer ({answer.stderr.strip()}); as root on Debian 12: make test-cluster"
+        )

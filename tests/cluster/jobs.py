@@ -25,7 +25,9 @@ def told(*command: str | Path) -> str:
     answer = subprocess.run(
         command, cwd=ROOT, env=quick(), capture_output=True, text=True, check=False, timeout=900
     )
-    assert answer.returncode == 0, f"{command}: {answer.returncode}\n{answer.stdout[-3000:]}{answer.stderr[-3000:]}"
+    assert answer.returncode == 0, (
+        f"{command}: {answer.returncode}\n{answer.stdout[-3000:]}{answer.stderr[-3000:]}"
+    )
     return answer.stdout
 
 
@@ -46,7 +48,9 @@ def submit(script: str, *arguments: str | Path, options: tuple[str, ...] = (), *
 
 def waited_for(job: int, *, timeout_s: float = 900) -> tuple[str, int]:
     """Wait for the end of a job; its state and exit code."""
-    reached(lambda: fields(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED"), timeout_s)
+    reached(
+        lambda: fields(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED"), timeout_s
+    )
     known = fields(job)
     return known["JobState"], int(known["ExitCode"].split(":")[0])
 

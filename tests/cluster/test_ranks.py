@@ -1,4 +1,4 @@
-"""Training by ranks on two nodes, started by each launcher that a Slurm job has; the weights are those of one process."""
+"""Training by ranks on two nodes, by each launcher that a Slurm job has: the weights are those of one process."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ def batch(script: Path, text: str, *options: str) -> int:
 
 @ours
 def test_three_nodes_stand_in_both_partitions() -> None:
-    rows = {tuple(line.split()) for line in told("sinfo", "--noheader", "--Node", "--format=%N %P").splitlines()}
+    rows = {
+        tuple(line.split()) for line in told("sinfo", "--noheader", "--Node", "--format=%N %P").splitlines()
+    }
     assert rows == {(node, name) for node in ("r1", "r2", "r3") for name in ("normal*", "preemptible")}
     assert sorted(told("srun", "--nodes=3", "--ntasks=3", "hostname").split()) == ["r1", "r2", "r3"]
 
@@ -45,7 +47,14 @@ def test_accounting_knows_a_job_or_says_that_there_is_none() -> None:
         return
     assert answer.returncode == 0, answer.stderr
     told("srun", "--job-name=is-it-kept", "true")
-    asked = ("sacct", "--name=is-it-kept", "--allocations", "--noheader", "--parsable2", "--format=State,ExitCode")
+    asked = (
+        "sacct",
+        "--name=is-it-kept",
+        "--allocations",
+        "--noheader",
+        "--parsable2",
+        "--format=State,ExitCode",
+    )
     reached(lambda: "COMPLETED|0:0" in told(*asked), 60)
 
 

@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 def test_the_steps_of_the_demo_run_as_jobs(tmp_path: Path) -> None:
     """Synthetic scenes in a static catalogue, then two jobs one after the other in the same run directory."""
     scenes, run = tmp_path / "scenes", tmp_path / "run"
-    told(sys.executable, "-m", "glacierhpc", "archive", "create", scenes, "--scenes", "60", "--size-px", "192")
+    told(
+        sys.executable, "-m", "glacierhpc", "archive", "create", scenes, "--scenes", "60", "--size-px", "192"
+    )
     overrides = (f"archive.catalogue={scenes}", f"run_dir={run}", "period.end=2017-06-30", "train.epochs=1")
     done(submit("imagery", "configs/demo.yaml", *overrides))
     states = {path.stem: json.loads(path.read_text())["state"] for path in (run / "steps").glob("*.json")}

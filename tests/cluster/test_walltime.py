@@ -1,4 +1,4 @@
-"""Training that meets its walltime on a real Slurm: it saves, says so by its exit code, and goes on when submitted again."""
+"""Training that meets its walltime: it saves, says so by its exit code, and goes on when submitted again."""
 
 from __future__ import annotations
 
