@@ -40,7 +40,7 @@ class AttentionLSTM(nn.Module):
     patch : int
         Edge length of a patch, pixels.
     dropout : float
-        Between the LSTM's layers and in the attention, in training.
+        Between the LSTM's layers, in the attention and before the forecast, in training.
     head : int
         Channels, at full resolution, between the state and the forecast.
     means, deviations : sequence of float, optional
@@ -90,7 +90,7 @@ class AttentionLSTM(nn.Module):
         self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
-        self.head = TokenHead(width, bands=bands, patch=patch, head=head)
+        self.head = TokenHead(width, bands=bands, patch=patch, head=head, dropout=dropout)
 
     def forward(
         self,

@@ -34,7 +34,7 @@ class LSTM(nn.Module):
     patch : int
         Edge length of a patch, pixels.
     dropout : float
-        Between the layers, in training.
+        Between the layers and before the forecast, in training.
     head : int
         Channels, at full resolution, between the state and the forecast.
     means, deviations : sequence of float, optional
@@ -78,7 +78,7 @@ class LSTM(nn.Module):
         between = dropout if layers > 1 else 0.0
         self.encoder = nn.LSTM(width, width, layers, batch_first=True, dropout=between)
         self.decoder = nn.LSTM(width, width, layers, batch_first=True, dropout=between)
-        self.head = TokenHead(width, bands=bands, patch=patch, head=head)
+        self.head = TokenHead(width, bands=bands, patch=patch, head=head, dropout=dropout)
 
     def forward(
         self,

@@ -50,11 +50,14 @@ class TokenHead(nn.Module):
         Edge length, pixels.
     head : int
         Channels, at full resolution, between the token and the forecast.
+    dropout : float
+        Share of a target's token that is dropped, in training.
     """
 
-    def __init__(self, width: int, *, bands: int, patch: int, head: int) -> None:
+    def __init__(self, width: int, *, bands: int, patch: int, head: int, dropout: float) -> None:
         super().__init__()
         self.patch = patch
+        self.drop = nn.Dropout(dropout)
         self.query = nn.Linear(width, width)
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)
@@ -74,7 +77,7 @@ class TokenHead(nn.Module):
         inputs : (B h w, T, width)
         """
         likeness = (self.query(target).unsqueeze(1) * inputs).sum(dim=-1) / target.shape[-1] ** 0.5
-        parts = (self.narrow(target), likeness.tanh())
+        parts = (self.narrow(self.drop(target)), likeness.tanh())
         state, weights = (to_pixels(part, self.patch, outlook.last) for part in parts)
         fade, change = self.head(torch.cat([state, outlook.fine(step)], dim=1))
         return anchored(outlook, step, torch.cat([fade, weights], dim=1), change)

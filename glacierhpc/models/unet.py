@@ -77,6 +77,8 @@ class UNet(nn.Module):
     levels : int
         Times the resolution is halved.
     autoregressive : bool
+    dropout : float
+        Share of the channels between the network and the forecast that are dropped, in training.
     head : int
         Channels between the network and the forecast of each lead.
     means, deviations : sequence of float, optional
@@ -97,16 +99,17 @@ class UNet(nn.Module):
         base: int = 16,
         levels: int = 3,
         autoregressive: bool = False,
+        dropout: float = 0.0,
         head: int = 16,
         means: Sequence[float] | None = None,
         deviations: Sequence[float] | None = None,
         value_range: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if min(bands, steps_in, steps_out, base, levels, head) < 1:
+        if min(bands, steps_in, steps_out, base, levels, head) < 1 or not 0 <= dropout < 1:
             raise InputError(
                 f"a U-Net cannot have bands={bands!r}, steps_in={steps_in!r}, steps_out={steps_out!r}, base={base!r}, "
-                f"levels={levels!r}, head={head!r}: give positive numbers"
+                f"levels={levels!r}, head={head!r}, dropout={dropout!r}: give positive numbers and 0 <= dropout < 1"
             )
         self.steps_in, self.steps_out, self.multiple = steps_in, steps_out, 2**levels
         self.taught = autoregressive
@@ -116,6 +119,7 @@ class UNet(nn.Module):
         frames, leads = (1, 1) if autoregressive else (steps_in, steps_out)
         channels = frames * dated_channels(bands) + leads * ahead_channels(bands)
         self.body = UNetBody(channels, [base * 2**level for level in range(levels + 1)], PixelNorm)
+        self.drop = nn.Dropout2d(dropout)
         self.leave = nn.Conv2d(base, leads * head, 1)
         gains = 1 if autoregressive else 1 + steps_in
         self.head = Head(head + fine_channels(bands), bands=bands, gains=gains, width=head)
@@ -175,7 +179,7 @@ class UNet(nn.Module):
         """Return the state of every lead side by side, (B, leads * head, H, W)."""
         height, width = channels[0].shape[-2:]
         image = padded(torch.cat(channels, dim=1), self.multiple)
-        return self.leave(self.body(image))[..., :height, :width]
+        return self.leave(self.drop(self.body(image)))[..., :height, :width]
 
     def _decode(self, outlook: Outlook, step: int, state: Tensor) -> Tensor:
         return anchored(outlook, step, *self.head(torch.cat([state, outlook.fine(step)], dim=1)))
