@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -97,15 +98,15 @@ class Feed:
             # of its own: else the loader draws from the global state at every epoch
             generator=torch.Generator().manual_seed(seed),
         )
+        # at the latest when Python ends, which would wait for processes that leave its signal to the main one
+        self._end = weakref.finalize(self, _end_readers, self._loader)
 
     def __len__(self) -> int:
         return self._length
 
     def close(self) -> None:
-        """End the reading processes; they leave signals to this one, and so do not end of themselves."""
-        readers: Any = getattr(self._loader, "_iterator", None)
-        if readers is not None:
-            readers._shutdown_workers()
+        """End the reading processes."""
+        self._end()
 
     def read(self, batches: list[list[int]]) -> Iterator[Batch]:
         """Yield these batches in order.
@@ -135,6 +136,11 @@ class Blank:
 
 def _as_read(batch: Any) -> Any:
     return batch
+
+
+def _end_readers(loader: Any) -> None:
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()
 
 
 def _start_worker(number: int) -> None:

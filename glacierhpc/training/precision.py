@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.errors import GlacierError, InputError, unknown_name
 
 PRECISIONS: dict[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -75,6 +75,11 @@ def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
     """Let a model run compiled while the block runs, if wanted; the names of its weights stay.
 
     The first batches of each shape take the time of the compilation.
+
+    Raises
+    ------
+    GlacierError
+        If it cannot be compiled here.
     """
     if not wanted:
         yield
@@ -82,5 +87,12 @@ def compiled(model: nn.Module, wanted: bool) -> Iterator[None]:
     model.compile()
     try:
         yield
+    except Exception as err:
+        if not type(err).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise GlacierError(
+            f"{type(model).__name__} cannot be compiled here ({str(err).splitlines()[0]}): set train.compile to false, "
+            "or install what torch.compile needs, a C++ compiler on a CPU and Triton on a GPU"
+        ) from err
     finally:
         model._compiled_call_impl = None  # the public way back does not exist

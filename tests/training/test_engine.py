@@ -95,6 +95,19 @@ def test_a_compiled_model_learns_the_same():
 
 
 @TORCHS_OWN
+def test_where_nothing_can_be_compiled_this_is_told(monkeypatch):
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", ("/nowhere/g++",))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    torch.compiler.reset()
+    with pytest.raises(
+        GlacierError, match="Line cannot be compiled here .*compiler.*: set train.compile to false"
+    ):
+        fit(Line(), LineData(8), compile=True, **OPTIONS)
+
+
+@TORCHS_OWN
 def test_a_compiled_model_is_what_runs_and_afterwards_is_as_before():
     model = Line()
     with compiled(model, True):
