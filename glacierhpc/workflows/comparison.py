@@ -75,13 +75,13 @@ def _title(row: Mapping[str, Any]) -> str:
 
 def _words(row: Mapping[str, Any]) -> str:
     """Return the figures of a row for people: error with its interval, and the difference from the first run."""
-    told = [f"MSE {row['mse']:.5f}{_interval(row, 'mse', '.5f')}"]
+    told = [f"MSE {row['mse']:.5g}{_interval(row, 'mse', '.5g')}"]
     if row.get("skill_climatology") is not None:
         low_high = _interval(row, "skill_climatology", "+.3f")
         told.append(f"skill against climatology {row['skill_climatology']:+.3f}{low_high}")
     if row.get("mse_difference") is not None:
         told.append(
-            f"MSE less the first's {row['mse_difference']:+.5f}{_interval(row, 'mse_difference', '+.5f')}"
+            f"MSE less the first's {row['mse_difference']:+.3g}{_interval(row, 'mse_difference', '+.3g')}"
         )
     return ", ".join(told)
 

@@ -35,7 +35,7 @@ def evaluate(config: Config, run: RunDirectory) -> Summary:
     material = Material.read(config, run)
     plan, test, facts = material.plan, material.dataset("test"), material.facts
     starts = plan.starts[test.indices]
-    forecasters = _forecasters(config, run, material)
+    forecasters, left_out = _able(_forecasters(config, run, material), test, config.model.name)
     judged: dict[str, Any] = {
         "data_range": facts.data_range,
         "threshold": float("nan") if facts.threshold is None else facts.threshold,
@@ -58,7 +58,9 @@ def evaluate(config: Config, run: RunDirectory) -> Summary:
     )
     if config.evaluate.control:
         metrics["control"] = _control(config, forecasters, test, starts, draws, judged, plan)
-    metrics["blend"] = _blend_weights(forecasters["blend"])
+    if "blend" in forecasters:
+        metrics["blend"] = _blend_weights(forecasters["blend"])
+    metrics["left_out"] = left_out
     write_table(run.scores, to_table(_scored(config, material, scores, test, target_times)))
     write_json(run.metrics, metrics)
     return {
@@ -84,6 +86,30 @@ def _forecasters(config: Config, run: RunDirectory, material: Material) -> dict[
             training=_batches(material.dataset("train")),
         ),
     }
+
+
+def _able(
+    forecasters: dict[str, Any], test: SequenceDataset, model: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the forecasters without the baselines that can say nothing at all, and why those are left out.
+
+    Scores count only pixels that all can forecast: one that can forecast none, such as the same season last year in a
+    series of months, would leave nothing to judge.
+    """
+    able = {name: name == model for name in forecasters}
+    for batch in _batches(test):
+        for name in [name for name, known in able.items() if not known]:
+            able[name] = bool(forecasters[name](batch)[1].any())
+        if all(able.values()):
+            break
+    left_out = {
+        name: "it can forecast no pixel of the test: the series is too short for it"
+        for name, known in able.items()
+        if not known
+    }
+    for name, reason in left_out.items():
+        log.warning("baseline %s is left out: %s", name, reason)
+    return {name: forecast for name, forecast in forecasters.items() if able[name]}, left_out
 
 
 def _batches(data: SequenceDataset) -> Iterator[SequenceBatch]:
@@ -157,10 +183,11 @@ def skill_table(metrics: dict[str, Any]) -> list[list[Any]]:
     """Return the rows that a command shows of ``metrics.json``."""
     rows: list[list[Any]] = [["shows", metrics["shows"]], ["test sequences", metrics["n_sequences"]]]
     for name, scores in metrics["models"].items():
-        rows.append([f"MSE of {name}", f"{scores['mse']['all']:.5f}"])
+        rows.append([f"MSE of {name}", f"{scores['mse']['all']:.5g}"])
     for name, skill in metrics["skill"].items():
         low, high = skill["interval"]
         rows.append([f"skill against {name}", f"{_number(skill['all'])} ({_number(low)} to {_number(high)})"])
+    rows += [[f"without {name}", reason] for name, reason in metrics["left_out"].items()]
     if "control" in metrics:
         rows.append(["control with inputs of other dates", metrics["control"]["verdict"]])
     if metrics["bootstrap"]["few_blocks"]:

@@ -87,7 +87,7 @@ def train(config: Config, run: RunDirectory) -> Summary:
             ["parameters", f"{sum(p.numel() for p in model.parameters()):,}, {learnt:,} of them trained"],
             *([["started from", str(config.train.start_from)]] if origin else []),
             ["epochs", f"{len(history.rows)}, best {history.best_epoch + 1}"],
-            ["validation loss", f"{history.best_loss:.5f}"],
+            ["validation loss", f"{history.best_loss:.5g}"],
         ],
         "best_loss": history.best_loss,
         "best_epoch": history.best_epoch,

@@ -5,6 +5,8 @@ Reads what `forecast` wrote and needs no torch, so that a page can be made where
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from glacierhpc.config import Config
@@ -36,15 +38,13 @@ def flow(config: Config, run: RunDirectory) -> Summary:
         leads.append(products.flow_row(lead + 1, pair["target"], pair["prediction"]))
     products.write_flow(run.flow, prediction, fields)
     write_json(run.flow_summary, {"shows": products.FLOW_SHOWS, "leads": leads})
-    return {
-        "table": [
-            [
-                f"lead {row['lead']}",
-                f"end-point error {row['epe_px']:.2f} px; nothing moves {row['epe_zero_flow_px']:.2f} px",
-            ]
-            for row in leads
-        ]
-    }
+    return {"table": [[f"lead {row['lead']}", _told(row)] for row in leads]}
+
+
+def _told(row: dict[str, Any]) -> str:
+    if not row["valid_share"]:
+        return "nothing was measured that the forecast could be compared with"
+    return f"end-point error {row['epe_px']:.2f} px; nothing moves {row['epe_zero_flow_px']:.2f} px"
 
 
 def report(config: Config, run: RunDirectory) -> Summary:

@@ -45,6 +45,21 @@ def test_the_whole_task_on_a_cube_of_ones_own(tmp_path: Path) -> None:
         run_step("align", config)
 
 
+def test_a_series_of_months_is_judged_without_what_needs_years(tmp_path: Path) -> None:
+    cube = given_cube().isel(time=slice(0, 7))
+    days = np.arange(7) * 30 * np.timedelta64(1, "D")
+    cube = cube.assign_coords(time=np.datetime64("2018-03-01", "ns") + days)
+    split = {"method": "block", "validation_share": 0.2, "test_share": 0.2}
+    config = given_config(
+        tmp_path / "run", store(cube, tmp_path / "short.zarr"), split=split, sequences={"stride_px": 4}
+    )
+    told = run_steps(config)["steps"]["evaluate"]["table"]
+    metrics = read_json(RunDirectory(config.run_path).metrics)
+    assert set(metrics["left_out"]) == {"same_season_last_year", "climatology"}
+    assert set(metrics["skill"]) == {"persistence", "blend"}
+    assert any(label == "without climatology" and "too short" in why for label, why in told)
+
+
 def test_values_dates_and_place_are_taken_over(tmp_path: Path) -> None:
     cube = given_cube()
     cube["valid"] = (("time", "y", "x"), np.ones((40, 24, 24), bool))
