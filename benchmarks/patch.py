@@ -6,9 +6,8 @@ Run it on an idle machine::
 
 The plan is that of the published experiment, 35 dates of 800 x 800 px in boxes of 8 dates and 50 x 50 px every 10 px:
 161,728 sequences. Each call reads another random batch, into new arrays, out of a cube that marks a tenth of its pixels
-as invalid; the copy reads the same 10 MB again and again, which flatters it (another one reads other bytes each time), as the page
-cache flatters the files.
-What counts is the time of this process on a processor, in turns, so that a busy machine changes the ratios little.
+as invalid. The first copy reads the same 10 MB again and again, which flatters it; the second reads other bytes each
+time. The page cache flatters the files. What counts is the time of this process on a processor, in turns.
 """
 
 from __future__ import annotations
