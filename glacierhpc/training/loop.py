@@ -227,15 +227,20 @@ def _started(
 
 
 def _so_far(state: Progress, epochs: int, meter: Meter) -> dict[str, float]:
-    loss = state.total / state.count if state.count else float("nan")
-    return {"epoch": state.epoch, "epochs": epochs, "loss": loss, "samples_per_s": meter.samples_per_s}
+    values = {"epoch": state.epoch, "epochs": epochs, "loss": _mean(state)}
+    return values | {"samples_per_s": meter.samples_per_s}
+
+
+def _mean(state: Progress) -> float:
+    """Return the mean loss of the epoch at work; NaN before its first step counts, or where fp16 skipped all."""
+    return state.total / state.count if state.count else float("nan")
 
 
 def _row(engine: Engine, state: Progress, meter: Meter) -> dict[str, float]:
     """Return the row of an epoch's history, without the validation loss."""
-    if state.count == 0:
+    if state.count == 0 and not meter.skipped:
         raise InputError("no training target holds a valid pixel: loosen the masks or lower min_valid_share")
-    row = {"epoch": state.epoch, "train_loss": state.total / state.count, "valid_loss": float("nan")}
+    row = {"epoch": state.epoch, "train_loss": _mean(state), "valid_loss": float("nan")}
     row |= {"learning_rate": engine.rate, **meter.row(engine.backend.device)}
     if engine.recipe.teacher_forcing:
         row["teacher_share"] = engine.shown_share(state.epoch)

@@ -9,7 +9,7 @@ from torch import nn
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.models import build_model
-from glacierhpc.training import meters
+from glacierhpc.training import loop, meters
 from glacierhpc.training.checkpoint import Checkpoints
 from glacierhpc.training.distributed import Single
 from glacierhpc.training.loop import fit
@@ -147,6 +147,39 @@ def test_fp16_needs_cuda_and_unknown_formats_are_refused():
     with pytest.raises(InputError, match="did you mean 'fp16'"):
         fit(Line(), LineData(), precision="fp6", **OPTIONS)
     assert not Precision("bf16", torch.device("cpu")).scaler.is_enabled()
+
+
+class HalfOnCPU(Precision):
+    """fp16 where training refuses it because it is slow: the scaler and what it skips are the same as on a GPU."""
+
+    def __init__(self, name, device):
+        super().__init__("fp32", device)
+        self.name, self.scaler = "fp16", torch.amp.GradScaler("cpu", growth_interval=5)
+
+
+def test_fp16_skips_steps_that_overflow_counts_them_and_resumes_exactly(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(loop, "Precision", HalfOnCPU)
+    data, options = LineData(), {**OPTIONS, "learning_rate": 0.02}
+    whole = Line()
+    history = fit(whole, data, validation(), **options)
+    skipped = [row["skipped_steps"] for row in history.rows]
+    assert 0 < sum(skipped) < 12 and history.best_loss < 0.8 * history.rows[0]["valid_loss"]
+    assert f"fp16 overflowed in {max(skipped)} steps of the epoch" in caplog.text
+    with pytest.raises(Killed):
+        fit(Line(), DiesAfter(15), validation(), checkpoints=Checkpoints(tmp_path, every_steps=1), **options)
+    again = Line()
+    told = fit(again, data, validation(), checkpoints=Checkpoints(tmp_path), **options)
+    assert torch.equal(weights(again), weights(whole)) and losses(told) == losses(history)
+
+
+def test_fp16_that_overflows_always_ends_with_a_word(monkeypatch):
+    monkeypatch.setattr(loop, "Precision", HalfOnCPU)
+    data = LineData()
+    data.y[:] = 1e30
+    with pytest.raises(
+        GlacierError, match="fp16 has overflowed in 26 steps in a row.*train.precision to bf16"
+    ):
+        fit(Line(), data, **{**OPTIONS, "epochs": 9})
 
 
 @pytest.mark.gpu
