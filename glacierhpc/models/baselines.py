@@ -83,9 +83,10 @@ MAKERS: dict[str, Callable[[Occasion], Forecaster]] = {
     "climatology": lambda occasion: climatology,
     "blend": lambda occasion: Blend().fit(occasion.training),
 }
-"""Adding a baseline is one line here."""
+"""Every baseline; adding one is one line here."""
 
 BASELINES = SCENE_BASELINES
+"""Those of whole scenes alone, for `build_baseline`."""
 
 
 def build_baselines(

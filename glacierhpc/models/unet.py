@@ -96,7 +96,7 @@ class UNet(nn.Module):
         bands: int = 1,
         steps_in: int = 4,
         steps_out: int = 4,
-        base: int = 16,
+        base: int = 8,
         levels: int = 3,
         autoregressive: bool = False,
         dropout: float = 0.0,
