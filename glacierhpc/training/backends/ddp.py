@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.training.backends.launch import PORTS, Launch
-from glacierhpc.training.backends.ranks import Statistics, rank_device, share_state
+from glacierhpc.training.backends.ranks import Statistics, ending_at_once, rank_device, share_state
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ class DDP:
         self.rank, self.size = launch.rank, launch.size
         self.device = rank_device(launch, device)
         self._statistics = Statistics(nn.Identity(), self)
-        _join(launch, self.device)
+        with ending_at_once():
+            _join(launch, self.device)
         if self.size == 1:
             logger.info("train.backend='ddp' was started alone: one rank of one")
         else:

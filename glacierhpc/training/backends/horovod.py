@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from glacierhpc.errors import InputError
 from glacierhpc.training.backends.exchange import Exchange
 from glacierhpc.training.backends.launch import Launch
-from glacierhpc.training.backends.ranks import Statistics, rank_device, share_state
+from glacierhpc.training.backends.ranks import Statistics, ending_at_once, rank_device, share_state
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ class Horovod:
 
     def __init__(self, launch: Launch, exchange: Exchange, *, device: str | None = None) -> None:
         self._hvd = _import_horovod()
-        self._hvd.init()
+        with ending_at_once():
+            self._hvd.init()
         self.rank, self.size = self._hvd.rank(), self._hvd.size()
         _check_launch(self._hvd, launch)
         self.device = rank_device(launch, device)

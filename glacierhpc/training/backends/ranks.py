@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -33,6 +37,22 @@ class Ranks(Protocol):
     def broadcast(self, tensor: Tensor) -> None:
         """Write rank 0's tensor, on the ranks' device, into this one."""
         ...
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let SIGTERM end this process while it waits, in C code, for ranks that may never come.
+
+    A handler in Python would wait as well, and the launcher would kill it half a minute later.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def rank_device(launch: Launch, device: str | None) -> torch.device:
