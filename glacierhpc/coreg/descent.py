@@ -20,10 +20,10 @@ PARAMETRIC_PIXELS = 4096  # coarser levels determine a shift only
 FULL_PIXELS = 20000  # and coarser than this no more than a turn and a zoom
 # Levels at once, and down to which: what a level leaves, a twentieth of a pixel, is less than half of one there
 JUMP, LAST_JUMP = 3, 2
-COARSE_ITERATIONS, STEP_PX = (
-    6,
-    0.2,
-)  # a shorter step leaves a twentieth of itself, which the next level sees to
+# From there straight to full size where both correlate like this: under more noise half of it may tell more
+CLEAR_RHO = 0.99
+# A shorter step leaves a twentieth of itself, which the next level sees to
+COARSE_ITERATIONS, STEP_PX = 6, 0.2
 MAX_LEVEL_SHIFT_PX = 4.0  # a start is right within a pixel of its level: what leaves further has lost its way
 # Pairs that correlate above this, with next to no block that shows something else, show the same all over
 SAME_RHO, MAX_MISTRUSTED = 0.95, 0.01
@@ -51,11 +51,13 @@ class Descent:
     """Where the coarser levels led."""
 
     matrix: np.ndarray
-    """(3, 3) in pixels of the next finer level."""
+    """(3, 3) in pixels of the level that comes next."""
     motion: str
     iterations: int
     last: EccResult | None = None
     """The last level's result, None where it had none."""
+    levels: int = 1
+    """By how many the level that comes next is finer."""
 
     @property
     def same(self) -> bool:
@@ -64,8 +66,12 @@ class Descent:
 
     @property
     def error_px(self) -> float:
-        """Predicted error of the corners, in pixels of the next finer level."""
-        return 2 * self.last.error_px if self.last else float("nan")
+        """Predicted error of the corners, in pixels of the level that comes next."""
+        return 2**self.levels * self.last.error_px if self.last else float("nan")
+
+    def down(self, levels: int) -> Descent:
+        """Return it for a level that is so much finer still."""
+        return replace(self, matrix=finer(self.matrix, levels), levels=self.levels + levels)
 
 
 def best_start(reference: Prepared, moving: Prepared, top: int, options: SearchOptions) -> np.ndarray | str:
@@ -85,30 +91,35 @@ def best_start(reference: Prepared, moving: Prepared, top: int, options: SearchO
     starts = [shift_matrix(x, y) for x, y, rho in peaks if rho >= RIVAL_SHARE * peaks[0][2]]
     if len(starts) == 1 or top == 0 or peaks[0][2] > SURE_RHO:
         return starts[0]
-    finer = [
-        _step_down(reference, moving, start, top, replace(options, motion="translation")).matrix
-        for start in starts
-    ]
+    shift = replace(options, motion="translation")
+    refined = [_step_down(reference, moving, start, top, shift).matrix for start in starts]
     levels = reference.levels[top - 1], moving.levels[top - 1]
-    scores = [np.nan_to_num(correlation(*levels, matrix, local=True), nan=-1.0) for matrix in finer]
+    scores = [np.nan_to_num(correlation(*levels, matrix, local=True), nan=-1.0) for matrix in refined]
     return starts[int(np.argmax(scores))]
 
 
 def descend(
     reference: Prepared, moving: Prepared, matrix: np.ndarray, top: int, options: SearchOptions
 ) -> Descent:
-    """Refine a start from level `top` to level 1, leaving out levels where both images clearly show the same."""
+    """Refine a start from level `top` down to half size, leaving out levels where both clearly show the same."""
     step = Descent(matrix, "translation", 0)
     iterations, level = 0, top
     while level > 0:
         step = _step_down(reference, moving, step.matrix, level, options)
         iterations += step.iterations
-        sure = step.same and step.motion == options.motion
-        following = max(LAST_JUMP, level - JUMP) if sure and level > LAST_JUMP else level - 1
-        for _ in range(level - 1 - following):
-            step = replace(step, matrix=finer(step.matrix))
+        following = _following(level, step, options)
+        step = step.down(level - 1 - following)
         level = following
     return replace(step, iterations=iterations)
+
+
+def _following(level: int, step: Descent, options: SearchOptions) -> int:
+    """Return the level that is looked at after one."""
+    if level < LAST_JUMP or not step.same or step.motion != options.motion:
+        return level - 1
+    if level > LAST_JUMP:
+        return max(LAST_JUMP, level - JUMP)
+    return 0 if step.last and step.last.rho >= CLEAR_RHO else 1
 
 
 def _step_down(
@@ -179,15 +190,22 @@ def lost(matrix: np.ndarray, start: np.ndarray, motion: str, shape: tuple[int, .
     return motion == "translation" and corner_motion(matrix, start, shape) > MAX_LEVEL_SHIFT_PX
 
 
-def finer(matrix: np.ndarray) -> np.ndarray:
-    """Express a matrix of halved images in pixels of the full ones: pixel i lies at 2 i + 0.5."""
-    up = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
-    return up @ matrix @ np.linalg.inv(up)
+def finer(matrix: np.ndarray, levels: int = 1) -> np.ndarray:
+    """Express a matrix of images halved so many times in pixels of the full ones."""
+    up, down = _halvings(levels)
+    return up @ matrix @ down
 
 
 def coarser(matrix: np.ndarray, levels: int) -> np.ndarray:
     """Express a matrix in pixels of images halved so many times."""
-    down = np.linalg.inv(np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]]))
-    for _ in range(levels):
-        matrix = down @ matrix @ np.linalg.inv(down)
-    return matrix
+    up, down = _halvings(levels)
+    return down @ matrix @ up
+
+
+def _halvings(levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the maps (3, 3) from a halved image's pixels to the full one's, and back: i lies at 2 i + 0.5."""
+    scale = 2.0**levels
+    shift = 0.5 * (scale - 1)
+    up = np.array([[scale, 0.0, shift], [0.0, scale, shift], [0.0, 0.0, 1.0]])
+    down = np.array([[1 / scale, 0.0, -shift / scale], [0.0, 1 / scale, -shift / scale], [0.0, 0.0, 1.0]])
+    return up, down

@@ -30,11 +30,14 @@ class Prepared:
         NaN is invalid; not copied, not changed.
     pixels : int
         Number of valid pixels.
+    half : (y // 2, x // 2) float32, optional
+        The image smoothed at half the resolution, None where that would be too small.
     """
 
-    def __init__(self, image: np.ndarray, pixels: int) -> None:
+    def __init__(self, image: np.ndarray, pixels: int, half: np.ndarray | None = None) -> None:
         self.image = image
         self.pixels = pixels
+        self._half = half
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,9 +55,11 @@ class Prepared:
 
         Pixel i of a level lies at 2 i + 0.5 of the one before.
         """
-        levels = [self.image]
-        while max(levels[-1].shape) > TOP_SIDE_PX and min(levels[-1].shape) >= 2 * LEAST_SIDE_PX:
-            levels.append(halve(levels[-1]) if len(levels) > 1 else smooth_and_halve(levels[-1]))
+        if self._half is None:
+            return (self.image,)
+        levels = [self.image, self._half]
+        while _has_half(levels[-1].shape):
+            levels.append(halve(levels[-1]))
         return tuple(levels)
 
     @cached_property
@@ -89,10 +94,18 @@ def prepare(image: np.ndarray, valid: np.ndarray | None = None) -> Prepared:
     values = np.ascontiguousarray(image, np.float32)
     if valid is not None:
         values = masked(values, np.ascontiguousarray(valid, np.bool_))
-    finite, infinite = survey(values)
+    if _has_half(values.shape):  # counts on the way
+        half, finite, infinite = smooth_and_halve(values)
+    else:
+        half, (finite, infinite) = None, survey(values)
     if infinite:
         values = np.where(np.isfinite(values), values, np.float32(np.nan))
-    return Prepared(values, finite)
+    return Prepared(values, finite, half)
+
+
+def _has_half(shape: tuple[int, ...]) -> bool:
+    """Return whether an image is worth looking at in half its size."""
+    return max(shape) > TOP_SIDE_PX and min(shape) >= 2 * LEAST_SIDE_PX
 
 
 def _clipped(image: np.ndarray, radius: int) -> np.ndarray | None:

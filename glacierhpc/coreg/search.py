@@ -128,9 +128,8 @@ def _or_half(full: EccResult, descent: Descent) -> EccResult:
     half = descent.last
     if half is None:
         return full
-    full = replace(
-        full, pixels=max(full.pixels, 4 * half.pixels)
-    )  # single gaps cost more of them at full size
+    # single gaps cost more of them at full size
+    full = replace(full, pixels=max(full.pixels, 4**descent.levels * half.pixels))
     if full.status not in FAILURES and not descent.error_px < HALF_IS_BETTER * full.error_px:
         return full
     known = full if full.status not in FAILURES else half
@@ -149,8 +148,7 @@ def _full_size(
     reference: Prepared, moving: Prepared, descent: Descent, options: SearchOptions, *, plain: bool
 ) -> tuple[str, EccResult]:
     """Return the motion, and the result for it."""
-    # few passes smooth on the way, many are worth a smoothed copy
-    pair = (reference.image, moving.image) if plain else (reference.smooth, moving.smooth)
+    pair = _pair(reference, moving, plain=plain)
     common = units(reference, moving)
     half_pixels = reference.shape[0] * reference.shape[1] // 4
     if options.motion == AUTO and motions_at(half_pixels, AUTO)[-1] != AUTO_MOTIONS[-1]:
@@ -161,6 +159,11 @@ def _full_size(
     if plain and found.rho < found.rho_local - UNEVEN_LIGHT:
         found = _at_full_size(pair, found.matrix, options, common, robust=False, local=True)
     return motion, found
+
+
+def _pair(reference: Prepared, moving: Prepared, *, plain: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is compared at full size: few passes soften on the way, many are worth a smoothed copy."""
+    return (reference.image, moving.image) if plain else (reference.smooth, moving.smooth)
 
 
 def _choose(
@@ -234,7 +237,7 @@ def _fine_look(reference: Prepared, moving: Prepared, coarse: EccResult, options
 
 def _before(reference: Prepared, moving: Prepared, *, plain: bool) -> float:
     """Return the correlation with no alignment: of some rows of blocks, of all where these have none."""
-    pair = (reference.image, moving.image) if plain else (reference.smooth, moving.smooth)
+    pair = _pair(reference, moving, plain=plain)
     common = units(reference, moving)
     every = _every(reference.shape)
     sampled = correlation(*pair, _EYE, local=not plain, every=every, softened=plain, units=common)

@@ -6,7 +6,7 @@ The images are used as they are: smoothing, high-pass and masks (NaN) are the ca
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -347,9 +347,8 @@ class _Look:
         variances = covariance(self.normal, self.weights, self.pull, fields) if self.normal else None
         if variances is None:
             return float("nan")
-        shape = self.level.reference.shape
-        at_corners = jacobian(self.level.motion, self.level.frame.scaled(corners(shape)[:2].T))
-        return float(np.sqrt(np.einsum("nck,kl,ncl->", at_corners, variances, at_corners) / len(at_corners)))
+        each = _corner_fields(self.level.reference.shape, self.level.motion)
+        return float(np.sqrt(((each @ variances) * each).sum() / 4))
 
     def vectors(self) -> np.ndarray:
         """Return `EccResult.vectors`."""
@@ -398,8 +397,7 @@ class _Level:
         softened: bool = False,
     ) -> _Level:
         side, frame = block_px or block_side(reference.shape), Frame.of(reference.shape)
-        centres = block_centres(reference.shape, side)
-        fields = jacobian(motion, frame.scaled(centres.reshape(-1, 2)))
+        centres, fields = _fields(reference.shape, side, motion)
         units = units or Units.of(reference, moving)
         half = INTERPOLATIONS[interpolation]
         return cls(reference, moving, motion, half, softened, units, side, centres, frame, fields)
@@ -448,6 +446,21 @@ class _Level:
         brightness = (self.units.reference_mean, gain * self.units.moving_mean)
         energy = (blocks.rr.sum(), blocks.ii.sum())
         return any(e <= pixels * (MIN_CONTRAST * b) ** 2 for e, b in zip(energy, brightness, strict=True))
+
+
+@lru_cache(maxsize=64)
+def _fields(shape: tuple[int, int], side: int, motion: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return `_Level.centres` and `_Level.jacobian`: an image's levels have them in common with those of others."""
+    centres = block_centres(shape, side)
+    fields = jacobian(motion, Frame.of(shape).scaled(centres.reshape(-1, 2)))
+    centres.flags.writeable = fields.flags.writeable = False
+    return centres, fields
+
+
+@lru_cache(maxsize=64)
+def _corner_fields(shape: tuple[int, int], motion: str) -> np.ndarray:
+    """Return the displacements (8, k) of an image's corners, x and y of one after another."""
+    return jacobian(motion, Frame.of(shape).scaled(corners(shape)[:2].T)).reshape(8, -1)
 
 
 def _bounded(step: np.ndarray) -> np.ndarray:

@@ -43,29 +43,35 @@ class Blocks:
     @classmethod
     def of(cls, table: np.ndarray, *, local: bool) -> Blocks:
         """Take means out of the sums (blocks y, blocks x, 16): each block's own, or that of all."""
-        sums = table.reshape(-1, table.shape[-1]).T
-        n, r, i, rr, ii, ri = sums[:6]
-        g, on_r, on_i = 0.25 * sums[6:8].T, 0.25 * sums[8:10].T, 0.25 * sums[10:12].T
-        if local:
-            mean_r, mean_i = r / np.maximum(n, 1), i / np.maximum(n, 1)
-        else:
-            mean_r, mean_i = (np.full(len(n), values.sum() / max(n.sum(), 1)) for values in (r, i))
-        return cls(
-            count=n,
-            rr=rr - 2 * mean_r * r + n * mean_r**2,
-            ii=ii - 2 * mean_i * i + n * mean_i**2,
-            ri=ri - mean_r * i - mean_i * r + n * mean_r * mean_i,
-            on_r=on_r - g * mean_r[:, None],
-            on_i=on_i - g * mean_i[:, None],
-            hessian=sums[12:15].T / 16,
-            cross=sums[15] / 4,
-        )
+        return cls(*_about_means(table.reshape(-1, table.shape[-1]), local))
 
     @property
     def rho(self) -> float:
         """Correlation coefficient of all pixels, NaN where one image has no contrast."""
         rr, ii = self.rr.sum(), self.ii.sum()
         return float(self.ri.sum() / np.sqrt(rr * ii)) if rr > 0 and ii > 0 else float("nan")
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _about_means(table, local):
+    """Return what `Blocks` holds, from the sums (blocks, 16)."""
+    count = table.shape[0]
+    n, rr, ii, ri = table[:, 0].copy(), np.empty(count), np.empty(count), np.empty(count)
+    on_r, on_i, hessian = np.empty((count, 2)), np.empty((count, 2)), table[:, 12:15] / 16
+    total = max(n.sum(), 1.0)
+    mean_r, mean_i = table[:, 1].sum() / total, table[:, 2].sum() / total
+    for b in range(count):
+        r, i = table[b, 1], table[b, 2]
+        if local:
+            mean_r, mean_i = r / max(n[b], 1.0), i / max(n[b], 1.0)
+        rr[b] = table[b, 3] - 2 * mean_r * r + n[b] * mean_r**2
+        ii[b] = table[b, 4] - 2 * mean_i * i + n[b] * mean_i**2
+        ri[b] = table[b, 5] - mean_r * i - mean_i * r + n[b] * mean_r * mean_i
+        for axis in range(2):
+            g = table[b, 6 + axis]
+            on_r[b, axis] = 0.25 * (table[b, 8 + axis] - g * mean_r)
+            on_i[b, axis] = 0.25 * (table[b, 10 + axis] - g * mean_i)
+    return n, rr, ii, ri, on_r, on_i, hessian, table[:, 15] / 4
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Normal:
         if len(diagonal) > 2 and np.linalg.cond(scaled) > MAX_CONDITION:
             return None
         r, i = self.on_reference / diagonal, self.on_moving / diagonal
-        solved_r, solved_i = np.linalg.solve(scaled, np.stack([r, i], axis=1)).T
+        solved_r, solved_i = np.linalg.solve(scaled, np.array([r, i]).T).T
         denominator = self.ri - r @ solved_i
         if denominator > 0:
             gain = (self.rr - r @ solved_r) / denominator
@@ -162,9 +168,10 @@ def residuals(blocks: Blocks, gain: float) -> tuple[np.ndarray, np.ndarray]:
 
 def taken(blocks: Blocks, displacement: np.ndarray) -> np.ndarray:
     """Return how much of each block's pull (n, 2) a displacement (n, 2), px, of it answers."""
-    xx, xy, yy = blocks.hessian.T
-    x, y = displacement.T
-    return np.stack([xx * x + xy * y, xy * x + yy * y], axis=1)
+    (xx, xy, yy), (x, y) = blocks.hessian.T, displacement.T
+    answered = np.empty((len(xx), 2))
+    answered[:, 0], answered[:, 1] = xx * x + xy * y, xy * x + yy * y
+    return answered
 
 
 def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
@@ -181,7 +188,7 @@ def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
         return np.ones(len(blocks.count))
     variance, pull = residuals(blocks, gain)
     variance = variance + LEAST_NOISE * blocks.rr[enough].sum() / blocks.count[enough].sum()
-    weights = np.minimum(1.0, np.quantile(variance[enough], QUIET_QUANTILE) / variance)
+    weights = np.minimum(1.0, _quantile(variance[enough], QUIET_QUANTILE) / variance)
     length = np.hypot(*offsets(blocks, pull, 1.0).T)
     known = enough & np.isfinite(length)
     if not known.any():
@@ -193,6 +200,16 @@ def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
     distance = np.where(known, length, 0.0) / max(typical, LEAST_OFFSET_PX)
     far = np.clip((HAMPEL[1] - distance) / (HAMPEL[1] - HAMPEL[0]), 0.0, 1.0)
     return np.where(enough, weights * far, 0.0)
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    """Do what `numpy.quantile` does, which takes longer than the pass over a small level."""
+    place = share * (len(values) - 1)
+    before = int(place)
+    low, high = np.partition(values, (before, min(before + 1, len(values) - 1)))[
+        [before, min(before + 1, len(values) - 1)]
+    ]
+    return float(low + (place - before) * (high - low))
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
@@ -209,7 +226,10 @@ def offsets(blocks: Blocks, pull: np.ndarray, newton: float) -> np.ndarray:
         x = (yy * pull[:, 0] - xy * pull[:, 1]) / determinant
         y = (xx * pull[:, 1] - xy * pull[:, 0]) / determinant
     flat = ~(determinant > MIN_DIRECTION * (xx + yy) ** 2)
-    return np.where(flat[:, None], np.nan, np.stack([x, y], axis=1) / newton)
+    out = np.empty((len(x), 2))
+    out[:, 0], out[:, 1] = x / newton, y / newton
+    out[flat] = np.nan
+    return out
 
 
 def offset_errors(blocks: Blocks, variance: np.ndarray, newton: float) -> np.ndarray:
@@ -240,7 +260,8 @@ def covariance(
     used = np.count_nonzero(weights > 0)
     if used < 2 * k:
         return None
-    scores = weights[:, None] * np.einsum("nck,nc->nk", jacobian, pull)
+    pull = weights[:, None] * pull
+    scores = jacobian[:, 0] * pull[:, :1] + jacobian[:, 1] * pull[:, 1:]
     try:
         inverse = np.linalg.inv(normal.newton * normal.hessian)
     except np.linalg.LinAlgError:

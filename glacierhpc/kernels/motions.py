@@ -43,8 +43,10 @@ class Frame:
 
     def to_pixels(self, matrix: np.ndarray) -> np.ndarray:
         """Express a (3, 3) map of scaled coordinates in pixels."""
-        up = np.array([[self.half, 0, self.centre_x], [0, self.half, self.centre_y], [0, 0, 1]], np.float64)
-        return up @ matrix @ np.linalg.inv(up)
+        half, x, y = self.half, self.centre_x, self.centre_y
+        up = np.array([[half, 0.0, x], [0.0, half, y], [0.0, 0.0, 1.0]])
+        down = np.array([[1 / half, 0.0, -x / half], [0.0, 1 / half, -y / half], [0.0, 0.0, 1.0]])
+        return up @ matrix @ down
 
 
 def checked(motion: str) -> str:

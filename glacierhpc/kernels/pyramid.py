@@ -13,6 +13,7 @@ _compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract
 # A smoothed pixel is kept where this share of its kernel had data: the straight edge of a mask has
 # 0.69 (dropped, its centre of gravity is off by 0.4 px), the next row 0.94 (kept).
 MIN_WEIGHT = 0.7
+_LARGEST = np.float32(np.finfo(np.float32).max)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -172,7 +173,7 @@ def _split_row(image, y, values, weights):
         return True  # the weights are not looked at
     gaps = 0
     for x in range(row.size):
-        missing = row[x] != row[x]
+        missing = not abs(row[x]) <= _LARGEST
         gaps += missing
         values[x] = np.float32(0) if missing else row[x]
         weights[x] = np.float32(0) if missing else np.float32(1)
@@ -255,8 +256,10 @@ def smooth_and_halve(image):
 
     Returns
     -------
-    (y // 2, x // 2) float32
+    halved : (y // 2, x // 2) float32
         NaN where less than half of the kernel's weight has data.
+    finite, infinite : int
+        Numbers of pixels; infinite ones count as no data.
     """
     rows, columns = image.shape[0] // 2, image.shape[1] // 2
     out = np.empty((rows, columns), np.float32)
@@ -268,6 +271,7 @@ def smooth_and_halve(image):
     whole_scale = np.zeros(columns, np.float32)
     share = np.zeros(columns, np.float32)
     end = image.shape[1] + 2
+    gaps, infinite = 0, 0
     padded[1, 2:end] = 1
     _smooth_and_halve_row(padded[1], whole_weights)
     whole_scale[:] = 1 / (32 * whole_weights)
@@ -275,6 +279,10 @@ def smooth_and_halve(image):
         for row in range(2 * y + 2, 2 * y + 4):
             new = row % 6
             whole[new] = _split_row(image, row, padded[0, 2:end], padded[1, 2:end])
+            if not whole[new] and 0 <= row < image.shape[0]:
+                missing, here = _count_gaps(image[row])
+                gaps += missing
+                infinite += here
             _smooth_and_halve_row(padded[0], values[new])
             if whole[new]:
                 _copy(whole_weights, weights[new])
@@ -288,7 +296,18 @@ def smooth_and_halve(image):
         else:
             _smooth_and_halve_column(weights, 2 * y, share)
             _divide(out[y], share, np.float32(512), share)
-    return out
+    return out, image.size - gaps, infinite
+
+
+@_compiled
+def _count_gaps(row):
+    """Return how many pixels are not finite, and how many of these infinite."""
+    gaps, infinite = 0, 0
+    for x in range(row.size):
+        is_gap = not abs(row[x]) <= _LARGEST
+        gaps += is_gap
+        infinite += is_gap and row[x] == row[x]
+    return gaps, infinite
 
 
 @_compiled

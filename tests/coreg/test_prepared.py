@@ -30,6 +30,17 @@ def test_invalid_and_infinite_pixels_become_no_data_in_a_copy():
     assert not np.isinf(prepare(image).image).any()
 
 
+@pytest.mark.parametrize("shape", [(31, 90), (64, 64), (65, 70), (101, 203)])
+def test_pixels_are_counted_at_every_size_up_to_the_last_row(shape):
+    image = np.random.default_rng(1).random(shape, np.float32)
+    image[3, 4:9], image[-1, -1], image[-1, 0], image[:, 7] = np.nan, np.inf, -np.inf, np.nan
+    ready = prepare(image)
+    assert ready.pixels == np.isfinite(image).sum()
+    np.testing.assert_array_equal(np.isfinite(ready.image), np.isfinite(image))
+    for level in ready.levels:
+        assert not np.isinf(level).any()
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float64])
 def test_any_type_and_order_is_read(dtype):
     numbers = (50 * scene() + 100).astype(dtype)
@@ -38,11 +49,11 @@ def test_any_type_and_order_is_read(dtype):
     np.testing.assert_allclose(ready.image, numbers, rtol=1e-6)
 
 
-def test_a_clean_float_image_is_not_copied_and_nothing_is_computed_early():
+def test_a_clean_float_image_is_not_copied_and_little_is_computed_early():
     image = scene()
     ready = prepare(image)
     assert ready.image is image
-    assert set(vars(ready)) == {"image", "pixels"}
+    assert set(vars(ready)) == {"image", "pixels", "_half"}  # the pass that halves counts
     assert ready.levels is ready.levels and ready.fine is ready.fine and ready.smooth is ready.smooth
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from glacierhpc.errors import InputError
 from glacierhpc.kernels.ecc import FAILURES, Units, correlation, ecc
-from glacierhpc.kernels.motions import MOTIONS
+from glacierhpc.kernels.motions import MOTIONS, shift_matrix
 from glacierhpc.kernels.pyramid import smooth
 from tests.pairs import corner_rms, generator, make_pair
 
@@ -97,6 +97,32 @@ def test_units_that_are_far_off_are_put_right_on_the_way():
         found = ecc(reference, moving, np.eye(3), **options, units=Units(0.5, 0.5, gain))
         assert found.status == "converged" and found.iterations <= 12
         assert corner_rms(found.matrix, truth, SHAPE) < 1e-3
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_some_rows_of_blocks_lead_to_where_all_do(motion):
+    """One look at everything from there ends where many do: how much too long a step is has been measured."""
+    shape = (400, 420)
+    truth = generator.random_matrix(motion, shape, np.random.default_rng(7), reach_px=0.6)
+    pair = make_pair(shape, truth, noise=0.03, seed=7)
+    full = ecc(*pair, np.eye(3), motion=motion, softened=True, min_step_px=1e-5, epsilon=0.0)
+    some = ecc(
+        *pair, np.eye(3), motion=motion, softened=True, min_step_px=0.005, min_step_errors=5.0, approach=3
+    )
+    assert some.status == "converged" and some.pixels > 0.999 * full.pixels
+    assert corner_rms(some.matrix, full.matrix, shape) < 0.12 * full.error_px
+    # one look from the start leaves more than the noise does
+    one = ecc(*pair, np.eye(3), motion=motion, softened=True, min_step_px=10.0)
+    assert corner_rms(one.matrix, full.matrix, shape) > 2 * corner_rms(some.matrix, full.matrix, shape)
+
+
+def test_rows_that_do_not_determine_the_motion_leave_the_start_alone():
+    reference, moving = make_pair((400, 420), shift_matrix(0.4, -0.3), noise=0.01, seed=4)
+    reference[97:161] = np.nan  # the second of six rows of blocks, and so on
+    reference[225:289], reference[353:] = np.nan, np.nan
+    found = ecc(reference, moving, np.eye(3), softened=True, approach=2)
+    assert found.status == "converged"
+    np.testing.assert_allclose(found.matrix[:2, 2], [0.4, -0.3], atol=0.01)
 
 
 def test_masked_pixels_never_matter_on_either_side():
