@@ -147,18 +147,34 @@ def _as_read(batch: Any) -> Any:
     return batch
 
 
-def turns(runs: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Return the seconds of every run that counts, one of each per turn, the first changing from turn to turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+@dataclass(frozen=True)
+class Times:
+    """How long a run took in each turn, seconds."""
+
+    wall: list[float]
+    processor: list[float]
+    """Of all threads of this process: on a CPU, what others do on the machine does not count."""
+
+
+def turns(runs: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, Times]:
+    """Measure every run, one of each per turn, the first changing from turn to turn."""
+    times = {name: Times([], []) for name in runs}
     for turn in range(repeats + 1):
         for name in sorted(runs, reverse=turn % 2 == 1):
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             runs[name]()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if turn:  # the first one warms up
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
+                times[name].wall.append(time.perf_counter() - started)
+                times[name].processor.append(time.process_time() - worked)
+    return times
+
+
+def spread(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Return how many times faster ours was in the turns: least, median, most."""
+    ratios = sorted(plain / engine for engine, plain in zip(ours, theirs))
+    return {"least": ratios[0], "median": statistics.median(ratios), "most": ratios[-1]}
 
 
 def measure_model(name: str, setting: Setting, repeats: int, peak: float) -> tuple[list[Row], dict[str, Any]]:
@@ -184,8 +200,8 @@ def measure_model(name: str, setting: Setting, repeats: int, peak: float) -> tup
         )
     done = {"train": len(data), "forecast": setting.batch}
     rates = {
-        kind: {side: done[kind] / statistics.median(values) for side, values in seconds.items()}
-        for kind, seconds in (("train", training), ("forecast", inference))
+        kind: {side: done[kind] / statistics.median(times.wall) for side, times in sides.items()}
+        for kind, sides in (("train", training), ("forecast", inference))
     }
     told = [
         Row(
@@ -199,11 +215,12 @@ def measure_model(name: str, setting: Setting, repeats: int, peak: float) -> tup
         )
         for kind, rate in rates.items()
     ]
-    ratios = sorted(theirs / ours for ours, theirs in zip(training["ours"], training[PLAIN]))
+    engine, plain = training["ours"], training[PLAIN]
     return told, {
         "parameters": sum(p.numel() for p in ours.parameters()),
         "images_per_s": {kind: rate["ours"] * (STEPS_IN + STEPS_OUT) for kind, rate in rates.items()},
-        "ratio_by_turn": {"least": ratios[0], "median": statistics.median(ratios), "most": ratios[-1]},
+        "ratio_by_turn": spread(engine.wall, plain.wall),
+        "processor_time_ratio": spread(engine.processor, plain.processor),
         "gflop_per_sequence": flops / setting.batch / 1e9,
         "share_of_peak": flops / setting.batch * rates["train"]["ours"] / peak,
         "data_wait_share": statistics.median(row["data_wait_share"] for row in rows),
@@ -231,8 +248,8 @@ def peak_flops(setting: Setting, side: int) -> float:
     """Return the operations per second of a product of two large square matrices in the same format."""
     kind = PRECISIONS[setting.precision]
     left, right = (torch.randn(side, side, device=setting.device).to(kind) for _ in range(2))
-    seconds = turns({"product": lambda: left @ right}, 5, setting.device)["product"]
-    return 2 * side**3 / min(seconds)
+    product = turns({"product": lambda: left @ right}, 5, setting.device)["product"]
+    return 2 * side**3 / min(product.wall)
 
 
 def measure(names: list[str], setting: Setting, repeats: int, side: int) -> Result:
