@@ -9,7 +9,7 @@ node_address() {
 write_configuration() {
     local accounting=$1
     install -d -m 755 "$root"/{etc,run,spool} "$root/home"
-    install -d -m 1777 "$root/tmp"
+    install -d -m 1777 "$root/tmp" "${nodes[@]/#/$root/local/}"
     install -d -o munge -g munge -m 755 "$root/munge"
     install -d -o slurm -g slurm -m 755 "$root/state"
     touch "$root"/log/{munged,slurmdbd,slurmctld}.log
@@ -48,6 +48,8 @@ AuthInfo=socket=$root/munge/socket,cred_expire=20
 SlurmUser=slurm
 StateSaveLocation=$root/state
 SlurmdSpoolDir=$root/spool/%n
+# PMIx keeps the files of a step here, under the same names on every node
+TmpFS=$root/local/%n
 SlurmctldPidFile=$root/state/slurmctld.pid
 SlurmdPidFile=$root/run/slurmd-%n.pid
 SlurmctldLogFile=$root/log/slurmctld.log

@@ -73,6 +73,7 @@ install_apptainer() {
 # Fetch Apptainer and the libraries it names into a folder, from the mirror that this machine is set to.
 _fetch_from_sid() (
     local work=$1 mirror options libraries
+    # shellcheck disable=SC2016 # the names are apt's
     mirror=$(apt-get indextargets --format '$(LABEL) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' \
         | awk '$1 == "Debian" && $2 == "bookworm" { print $3; exit }')
     [ -n "$mirror" ] || { echo "no apt source of Debian 12 is configured" && exit 1; }

@@ -28,17 +28,16 @@ def test_a_job_that_meets_its_walltime_saves_and_goes_on(tmp_path: Path) -> None
     assert waited_for(first) == REQUEUE, log_of(first)
     assert "SIGTERM" in log_of(first)
     assert read_json(run.steps / "train.json")["state"] == "interrupted"
-    before = torch.load(run.checkpoints / "last.pt", weights_only=True)
+    before = epochs_of(run)
     second = submit("training", path)
-    reached(lambda: f"epoch {before['epoch'] + 2}" in log_of(second) or epochs_of(run) > before["epoch"] + 1)
+    reached(lambda: epochs_of(run) > before > 0)
     told("scancel", "--batch", "--signal=TERM", str(second))
     assert waited_for(second) == REQUEUE, log_of(second)
-    after = torch.load(run.checkpoints / "last.pt", weights_only=True)
-    assert after["epoch"] > before["epoch"]
+    assert f"resumed from {run.checkpoints / 'last.pt'} at epoch {before}" in log_of(second)
 
 
 def test_a_training_in_two_jobs_is_that_of_one(tmp_path: Path) -> None:
-    config, path = prepared(tmp_path, epochs=150)
+    config, path = prepared(tmp_path, epochs=60)
     run = RunDirectory(config.run_path)
     first = submit("training", path)
     reached((run.checkpoints / "last.pt").exists)
