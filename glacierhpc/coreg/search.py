@@ -24,7 +24,8 @@ from glacierhpc.coreg.descent import (
     worth,
 )
 from glacierhpc.coreg.prepared import Prepared
-from glacierhpc.kernels.ecc import FAILURES, MIN_STEP_PX, EccResult, Units, correlation, ecc
+from glacierhpc.kernels.ecc import correlation, ecc
+from glacierhpc.kernels.ecc_look import FAILURES, MIN_STEP_PX, EccResult, Units
 from glacierhpc.kernels.ecc_sums import block_side
 from glacierhpc.kernels.motions import corner_motion, simplified
 

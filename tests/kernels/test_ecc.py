@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from glacierhpc.errors import InputError
-from glacierhpc.kernels.ecc import FAILURES, Units, correlation, ecc
+from glacierhpc.kernels.ecc import correlation, ecc
+from glacierhpc.kernels.ecc_look import FAILURES, Units
 from glacierhpc.kernels.motions import MOTIONS, shift_matrix
 from glacierhpc.kernels.pyramid import smooth
 from tests.pairs import corner_rms, generator, make_pair
