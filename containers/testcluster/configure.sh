@@ -1,11 +1,6 @@
 # The configuration of munge, Slurm and its accounting, all of it on loopback and under one folder. Sourced, not run.
 # shellcheck shell=bash disable=SC2154
 
-# Give every node an address of its own, which no other machine can reach.
-node_address() {
-    echo "127.0.1.$1"
-}
-
 write_configuration() {
     local accounting=$1
     install -d -m 755 "$root"/{etc,run,spool} "$root/home"
@@ -27,12 +22,9 @@ write_configuration() {
 
 _hosts() {
     cat /etc/hosts
-    echo "127.0.0.1 login"
-    local number=0 node
-    for node in "${nodes[@]}"; do
-        number=$((number + 1))
-        echo "$(node_address $number) $node"
-    done
+    # one address for all: srun listens on that of its host and is called back on the one it is seen to call from,
+    # which on loopback is always this one
+    echo "127.0.0.1 login ${nodes[*]}"
 }
 
 _slurm() {
@@ -88,7 +80,7 @@ END
     local number=0 node
     for node in "${nodes[@]}"; do
         number=$((number + 1))
-        echo "NodeName=$node NodeHostname=$node NodeAddr=$(node_address $number) Port=$((port + 10 + number))" \
+        echo "NodeName=$node NodeHostname=$node NodeAddr=127.0.0.1 Port=$((port + 10 + number))" \
             "CPUs=$cpus RealMemory=$memory_mb"
     done
     echo "PartitionName=normal Nodes=ALL Default=YES MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF"

@@ -46,7 +46,9 @@ install_packages() {
 
 # Debian 12 has no Apptainer, and that of sid wants a newer C library: it gets its own beside it.
 install_apptainer() {
-    local prefix=$cache/apptainer work lib binary log=$root/log/apptainer.log
+    local prefix=$cache/apptainer work lib binary log=$root/log/apptainer.log lock
+    exec {lock}>"$cache/lock"
+    flock "$lock"
     if ! "$prefix/usr/bin/apptainer" --version >/dev/null 2>&1; then
         say "unpacking Apptainer from Debian's sid"
         work=$(mktemp -d)
@@ -68,6 +70,7 @@ install_apptainer() {
     fi
     mkdir -p "$cache/bin"
     ln -sfn ../apptainer/usr/bin/apptainer "$cache/bin/apptainer"
+    exec {lock}>&-
 }
 
 # Fetch Apptainer and the libraries it names into a folder, from the mirror that this machine is set to.

@@ -16,8 +16,8 @@ make_people() {
         grep -qs "^$name:" /etc/subgid || usermod --add-subgids "$(_free_ids /etc/subgid)" "$name"
         install -d -o "$name" -g "$name" -m 700 "$root/home/$name"
     done
-    install -d -o "$user" -g "$user" -m 755 "$cache/user"
-    chown -R "$user:$user" "$cache/user" # of an earlier user, perhaps with another number
+    install -d -o "$user" -g "$user" -m 755 "$cache/$user"
+    chown -R "$user:$user" "$cache/$user" # of an earlier user, perhaps with another number
 }
 
 _free_ids() {

@@ -4,14 +4,15 @@
 root=${GLACIERHPC_TESTCLUSTER:-/tmp/glacierhpc-testcluster}
 # kept between runs, removed by nobody: Apptainer, compiled kernels, the base image
 cache=${GLACIERHPC_TESTCLUSTER_CACHE:-/var/cache/glacierhpc-testcluster}
-# slurmctld listens here, slurmdbd on the next, the nodes from the eleventh after it on
+# slurmctld listens here, slurmdbd on the next, the nodes from the eleventh after it on; with another one, and another
+# folder, there may be a second cluster on the machine
 port=${GLACIERHPC_TESTCLUSTER_PORT:-26817}
 
 nodes=(r1 r2 r3)
 cpus=4          # of each node; more than there are, so that jobs of several ranks start: nothing here measures speed
 memory_mb=20000 # likewise
-user=gh-user    # runs everything
-other=gh-other  # is kept out of it
+user=gh-$port         # runs everything
+other=gh-$port-other # is kept out of it
 cluster=testcluster
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -66,6 +67,6 @@ as_user() {
         env --chdir="$project" -i "${kept[@]}" HOME="$root/home/$who" USER="$who" LOGNAME="$who" SHELL=/bin/bash LANG=C.UTF-8 \
         TERM="${TERM:-dumb}" PATH="$cache/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
         TMPDIR="$root/tmp" SLURM_CONF="$root/etc/slurm.conf" GLACIERHPC_TESTCLUSTER="$root" \
-        NUMBA_CACHE_DIR="$cache/user/numba" GLACIERHPC_TESTCLUSTER_CACHE="$cache/user" \
+        NUMBA_CACHE_DIR="$cache/$user/numba" GLACIERHPC_TESTCLUSTER_CACHE="$cache/$user" \
         PYTHONDONTWRITEBYTECODE=1 OMPI_MCA_oob_tcp_if_include=lo OMPI_MCA_btl_tcp_if_include=lo "$@"
 }

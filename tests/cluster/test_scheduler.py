@@ -70,6 +70,14 @@ def test_the_daemons_listen_on_loopback_only() -> None:
 
 
 @ours
+def test_a_batch_script_starts_tasks_on_its_nodes(tmp_path: Path) -> None:
+    job = batch(tmp_path / "job.sh", "srun hostname | sort | xargs\n", "--nodes=2", "--ntasks=2", "--time=1")
+    reached(lambda: fields(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"))
+    assert fields(job)["JobState"] == "COMPLETED"
+    assert len(set((tmp_path / "job.sh.log").read_text().split())) == 2
+
+
+@ours
 def test_a_preempted_job_is_warned_and_queued_again(tmp_path: Path) -> None:
     note = tmp_path / "signals"
     low = batch(
