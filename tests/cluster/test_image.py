@@ -59,7 +59,7 @@ def image(kept: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
     wheels = kept("wheelhouse", collect_wheels, ROOT / "constraints.txt", ROOT / "pyproject.toml")
     house = ROOT / "build" / "wheelhouse"
     shutil.rmtree(house, ignore_errors=True)
-    shutil.copytree(wheels, house, copy_function=os.link)
+    shutil.copytree(wheels, house)
     path = tmp_path_factory.mktemp("image") / "glacierhpc.sif"
     on_it = ("--build-arg", "BOOTSTRAP=localimage", "--build-arg", f"FROM={base}")
     built = subprocess.run(

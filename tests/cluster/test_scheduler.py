@@ -97,7 +97,7 @@ def test_a_preempted_job_is_warned_and_queued_again(tmp_path: Path) -> None:
 @ours
 def test_a_job_of_a_lost_node_is_queued_again(tmp_path: Path) -> None:
     note = tmp_path / "nodes"
-    job = batch(tmp_path / "job.sh", f"hostname >>{note}\nsleep 600\n", "--requeue", "--nodes=1")
+    job = batch(tmp_path / "job.sh", f"hostname >>{note}\nsleep 100\n", "--requeue", "--nodes=1")
     reached(note.exists)
     node = note.read_text().strip()
     CONTROL.write_text(f"kill {node}\n")
