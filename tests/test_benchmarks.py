@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from glacierhpc import cli
+from glacierhpc.models import MODELS, build_model
+from glacierhpc.workflows.sweep import trials_of
 
 ROOT = Path(__file__).resolve().parents[1]
 README = "# Title\n\nbefore\n<!-- benchmarks:begin -->\nold\n<!-- benchmarks:end -->\nafter\n"
@@ -35,13 +37,13 @@ def test_every_benchmark_has_a_command_and_a_place_in_make_bench():
         "readme",
         "world",
     }
-    scripts = {name for name in names if not name.startswith("align_")}
+    scripts = {name for name in names if not name.startswith(("align_", "forecast_"))}
     assert set(cli.BENCHMARKS) == scripts
     line = next(x for x in (ROOT / "Makefile").read_text().splitlines() if x.startswith("BENCHMARKS ="))
     assert set(line.split("=")[1].split()) == scripts
 
 
-@pytest.mark.parametrize("name", ["acquire", "align", "gaps", "patch", "train"])
+@pytest.mark.parametrize("name", ["acquire", "align", "forecast", "gaps", "patch", "train"])
 def test_a_benchmark_runs_and_its_json_is_well_formed(name, tmp_path):
     done = run(name, "--quick", "--json", "--repeats", 1, "--output", tmp_path / "x.json")
     assert done.returncode == 0, done.stderr
@@ -153,6 +155,61 @@ def test_the_figures_are_drawn(align, tmp_path):
     }
     svg = (tmp_path / "align_speed.svg").read_text()
     assert svg.count("<svg") == 1 and all(path.stat().st_size > 5000 for path in paths)
+
+
+@pytest.fixture
+def forecast(monkeypatch):
+    """The modules of `bench forecast`, imported as it imports them."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    names = ("forecast", "forecast_plots", "forecast_real")
+    return {name: importlib.import_module(name) for name in names}
+
+
+def test_every_family_has_settings_that_its_model_takes(forecast, tmp_path):
+    families = forecast["forecast"].FAMILIES
+    assert set(families) == {name for name in MODELS if not name.startswith("paper_")}
+    for name, family in families.items():
+        build_model(name, **family.parameters)
+    bench = forecast["forecast"]
+    config = bench.configuration(bench.Size(), list(families), tmp_path, {})
+    assert [trial.config.model.name for trial in trials_of(config)] == list(families)
+
+
+def metrics(**mse):
+    """What `metrics.json` holds of errors and of the skill of the first, which is known to a tenth."""
+    first, *others = mse
+    skill = {name: 1 - mse[first] / mse[name] for name in others}
+    return {
+        "model": first,
+        "models": {name: {"mse": {"all": value}} for name, value in mse.items()},
+        "skill": {
+            name: {"all": value, "interval": [value - 0.1, value + 0.1]} for name, value in skill.items()
+        },
+        "bootstrap": {"windows": 7},
+    }
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ({"unet": 1.0, "blend": 2.0, "climatology": 4.0}, "unet wins; MSE of unet 1, of blend 2, skill"),
+        ({"unet": 4.0, "blend": 2.0}, "blend wins; MSE of unet 4, of blend 2, skill against it -1.00"),
+        ({"unet": 1.0, "blend": 1.05}, "not told apart; MSE of unet 1, of blend 1.05"),
+    ],
+)  # fmt: skip
+def test_it_is_said_who_wins_where_that_can_be_told(forecast, errors, said):
+    told = forecast["forecast_real"].told(metrics(**errors))
+    assert told["said"].startswith(said) and told["wins"] == min(errors, key=errors.get)
+    assert "7 windows" in told["said"]
+
+
+def test_the_best_baseline_is_the_peer_and_the_skill_is_drawn(forecast, tmp_path):
+    mse = {"unet": 0.5, "persistence": 2.0, "climatology": 1.0}
+    told = {"unet": metrics(**mse) | {"mse": mse}}
+    row = forecast["forecast"].row_of("unet", told["unet"])
+    assert (row.peer, row.ratio) == ("climatology, the best baseline", 2.0)
+    path = forecast["forecast_plots"].draw_skill(told, tmp_path / "skill.png")
+    assert path.stat().st_size > 5000
 
 
 @pytest.mark.slow

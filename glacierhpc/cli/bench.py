@@ -14,8 +14,10 @@ from glacierhpc.errors import InputError
 BENCHMARKS = {
     "acquire": "Measure how fast scenes are read.",
     "align": "Measure how fast and how exact pairs are aligned.",
+    "forecast": "Measure how good the forecasts of every model are.",
     "gaps": "Measure how fast gaps are filled.",
     "patch": "Measure how fast training sequences are cut.",
+    "train": "Measure how fast models are trained and forecast.",
     "memory": "Measure the memory that the imagery steps take.",
 }
 """The benchmarks with their help lines; each is a script of the same name in ``benchmarks/``."""
