@@ -85,6 +85,14 @@ def test_the_paper_preset_is_the_published_method() -> None:
     )
 
 
+def test_every_model_can_be_named(good: Path) -> None:
+    from glacierhpc.config.learning import MODELS as NAMED
+    from glacierhpc.models import MODELS
+
+    assert set(NAMED) == set(MODELS)
+    assert load_config(good, ["model.name=paper_unet"]).model.name == "paper_unet"
+
+
 def test_a_cube_made_elsewhere_stands_in_place_of_scenes(tmp_path: Path) -> None:
     (tmp_path / "mine.zarr").mkdir()
     path = tmp_path / "own.yaml"

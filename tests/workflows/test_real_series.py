@@ -151,7 +151,8 @@ def test_a_forecast_is_made_judged_and_reported_in_spite_of_gaps(greenland: tupl
     split = read_json(run.split)
     assert split["audit"]["ok"] and split["audit"]["checked"] > 0
     metrics = read_json(run.metrics)
-    assert set(metrics["models"]) == {"convlstm", "persistence", "same_season_last_year", "climatology"}
+    baselines = {"persistence", "same_season_last_year", "climatology", "blend"}
+    assert set(metrics["models"]) == {"convlstm", *baselines - set(metrics["left_out"])}
     assert all(np.isfinite(scores["mse"]["all"]) for scores in metrics["models"].values())
     assert metrics["shows"] == "surface reflectance, not ice motion"
     assert list(run.prediction_maps.glob("*.tif"))
