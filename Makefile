@@ -18,6 +18,8 @@ INSTALL = $(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index
 
 # Which tests `make test` runs: those marked cluster need a real Slurm (make test-cluster), those marked slow minutes.
 TESTS ?= -m 'not slow and not cluster'
+# Which of them `make test-cluster` runs; all by default. For example: CLUSTER_TESTS='-m cluster tests/cluster/test_ranks.py'
+CLUSTER_TESTS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check horovod bench jobs build-container test-cluster
@@ -51,8 +53,8 @@ jobs: $(VENV)/.installed-core  ## Write the job scripts in jobs/ again, from the
 build-container:  ## Build glacierhpc.sif with Apptainer or Singularity
 	containers/build.sh
 
-test-cluster: $(VENV)/.installed-dev  ## Run the tests that need a real Slurm
-	$(BIN)/python -m pytest -m cluster tests/cluster
+test-cluster: $(VENV)/.installed-dev  ## Run the tests that need a cluster, on one made for them (root, Debian 12)
+	VENV=$(VENV) containers/testcluster/test.sh $(CLUSTER_TESTS)
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "glacierhpc needs Python 3.11 to 3.13 with its venv module (Debian and Ubuntu:" \

@@ -1,4 +1,7 @@
-"""Tests here run on a machine where Slurm answers, as a user who may submit; elsewhere they are skipped."""
+"""Tests here run on a machine where Slurm answers, as a user who may submit; elsewhere they are skipped.
+
+`make test-cluster` makes such a machine of Debian 12. On a cluster of one's own: pytest -m cluster tests/cluster.
+"""
 
 from __future__ import annotations
 
