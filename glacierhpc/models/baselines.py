@@ -11,7 +11,6 @@ import numpy as np
 from glacierhpc.errors import InputError
 from glacierhpc.models.blend import Blend
 from glacierhpc.models.scene_baselines import (
-    SCENE_BASELINES,
     Record,
     SequenceBaseline,
     build_baseline,
@@ -77,16 +76,13 @@ def _of_scene(name: str) -> Callable[[Occasion], Forecaster]:
     return make
 
 
-MAKERS: dict[str, Callable[[Occasion], Forecaster]] = {
+BASELINES: dict[str, Callable[[Occasion], Forecaster]] = {
     "persistence": _of_scene("persistence"),
     "same_season_last_year": _of_scene("same_season_last_year"),
     "climatology": lambda occasion: climatology,
     "blend": lambda occasion: Blend().fit(occasion.training),
 }
 """Every baseline; adding one is one line here."""
-
-BASELINES = SCENE_BASELINES
-"""Those of whole scenes alone, for `build_baseline`."""
 
 
 def build_baselines(
@@ -115,4 +111,4 @@ def build_baselines(
         If no training target has a valid pixel.
     """
     occasion = Occasion(record, starts, steps_in, steps_out, size, training)
-    return {name: make(occasion) for name, make in MAKERS.items()}
+    return {name: make(occasion) for name, make in BASELINES.items()}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from glacierhpc.errors import InputError
-from glacierhpc.models.baselines import BASELINES, Record, SequenceBaseline, build_baseline, climatology
+from glacierhpc.models.baselines import Record, SequenceBaseline, build_baseline, climatology
+from glacierhpc.models.scene_baselines import SCENE_BASELINES
 
 STEPS = 14  # three and a half years of quarters
 
@@ -71,7 +72,7 @@ def test_climatology_is_that_of_the_batch():
 def test_no_baseline_sees_the_future(record):
     spoilt = Record(record.data.copy(), record.valid.copy(), record.times)
     spoilt.data[8:], spoilt.valid[8:] = 99, True
-    for name in BASELINES:
+    for name in SCENE_BASELINES:
         ours, theirs = (scene(r, name, 7, [8, 9, 12]) for r in (record, spoilt))
         np.testing.assert_array_equal(ours[0], theirs[0])
         np.testing.assert_array_equal(ours[1], theirs[1])

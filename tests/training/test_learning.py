@@ -11,7 +11,8 @@ from glacierhpc.evaluation.bootstrap import sequence_blocks
 from glacierhpc.evaluation.predict import NetworkForecaster, predict_scene
 from glacierhpc.evaluation.score import evaluate
 from glacierhpc.models import build_model
-from glacierhpc.models.baselines import BASELINES, Record, SequenceBaseline, build_baseline, climatology
+from glacierhpc.models.baselines import Record, SequenceBaseline, build_baseline, climatology
+from glacierhpc.models.scene_baselines import SCENE_BASELINES
 from glacierhpc.models.weights import ModelDescription, load_model, save_model
 from glacierhpc.training.distributed import Single
 from glacierhpc.training.loop import fit
@@ -59,7 +60,7 @@ def test_a_trained_model_beats_persistence_and_survives_its_files(record, plan, 
     assert history.best_loss < 0.5 * history.rows[0]["valid_loss"]
 
     cut = {"starts": plan.starts, "steps_in": IN, "steps_out": OUT, "size": SIZE}
-    forecasters = {name: SequenceBaseline(build_baseline(name, record), **cut) for name in BASELINES}
+    forecasters = {name: SequenceBaseline(build_baseline(name, record), **cut) for name in SCENE_BASELINES}
     test = split.indices("test")
     blocks = sequence_blocks(plan.starts[test], size=SIZE, block_px=16, block_steps=OUT)
     told = evaluate(
