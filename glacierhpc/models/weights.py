@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from glacierhpc.errors import InputError, nearest_name
 from glacierhpc.files import atomic_path
-from glacierhpc.models import MODELS, build_model
+from glacierhpc.models import MODELS, accepted, build_model
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 _OF_THE_DATA = {"means", "deviations", "value_range"}
@@ -90,13 +91,15 @@ def load_model(
         )
     _check_fit(description, tuple(bands), units, resolution_m)
     tensors = _read_weights(folder / WEIGHTS, digest)
-    model = build_model(description.architecture, **description.parameters)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as err:
+    unknown = sorted(description.parameters.keys() - accepted(architecture))
+    if unknown:
         raise InputError(
-            f"{folder / WEIGHTS} does not hold a {description.architecture!r} as described: {err}"
-        ) from err
+            f"{folder / DESCRIPTION} gives {unknown!r}, which a {architecture!r} of this version does not take: "
+            "train again, or use the version that wrote it"
+        )
+    model = build_model(architecture, **description.parameters)
+    _check_shapes(model, tensors, description)
+    model.load_state_dict(tensors)
     return model.eval(), description
 
 
@@ -197,13 +200,29 @@ def _check_shapes(model: nn.Module, tensors: dict[str, Tensor], description: Mod
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     odd = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
-    if odd:
-        told = {name: value for name, value in description.parameters.items() if name not in _OF_THE_DATA}
-        raise InputError(
-            f"these weights do not fit the model: {len(odd)} tensors differ, first {odd[0]!r} of shape "
-            f"{theirs.get(odd[0])!r} there and {own.get(odd[0])!r} here (None: missing). They were trained with "
-            f"model.parameters {told!r}: give the same"
+    if not odd:
+        return
+    told = {name: value for name, value in description.parameters.items() if name not in _OF_THE_DATA}
+    if _shapes_as_described(description) == theirs:
+        advice = f"They were trained with model.parameters {told!r}: give the same"
+    else:
+        advice = (
+            f"Another version wrote them, whose {description.architecture!r} is built otherwise: train again"
         )
+    raise InputError(
+        f"these weights do not fit the model: {len(odd)} tensors differ, first {odd[0]!r} of shape "
+        f"{theirs.get(odd[0])!r} there and {own.get(odd[0])!r} here (None: missing). {advice}"
+    )
+
+
+def _shapes_as_described(description: ModelDescription) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of the tensors that this version would save, None where it cannot build the model."""
+    try:
+        with torch.device("meta"):  # shapes only: a large model is not held twice
+            model = build_model(description.architecture, **description.parameters)
+    except InputError:
+        return None
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:

@@ -131,17 +131,28 @@ class Checkpoints:
         Raises
         ------
         InputError
-            If the checkpoint is of another run, or cannot be read.
+            If the checkpoint is of another run or version, cannot be read, or has lost its best weights.
         """
         path = self.folder / LAST
         if not path.is_file():
             return Progress(), []
         state = _load(path)
         _check_same(path, stored=state.get("run", {}), given=run)
-        model.load_state_dict(state["model"])
-        for name, part in parts.items():
-            part.load_state_dict(state["parts"][name])
-        progress = Progress(**state["progress"])
+        try:
+            model.load_state_dict(state["model"])
+            for name, part in parts.items():
+                part.load_state_dict(state["parts"][name])
+            progress = Progress(**state["progress"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as err:
+            raise InputError(
+                f"{path} holds another model or optimiser than the one to be trained ({_brief(err)}), as another "
+                "version of the program writes: delete it to train from the start"
+            ) from err
+        if progress.best_epoch >= 0 and not (self.folder / BEST).is_file():
+            raise InputError(
+                f"{self.folder / BEST}, the weights of the best epoch so far ({progress.best_epoch + 1}), is missing "
+                f"beside {LAST}: put it back, or delete {path} to train from the start"
+            )
         logger.info("resumed from %s at epoch %d, step %d", path, progress.epoch, progress.step)
         return progress, state["random"]
 
@@ -183,7 +194,11 @@ def _load(path: Path) -> dict[str, Any]:
             raise ValueError("no weights in it")
         return state
     except Exception as err:  # damaged bytes make the reader fail in any way at all
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise InputError(
-            f"{path} cannot be read as a checkpoint ({reason}): delete it to train from the start"
+            f"{path} cannot be read as a checkpoint ({_brief(err)}): delete it to train from the start"
         ) from err
+
+
+def _brief(error: Exception) -> str:
+    """Return what an error says, without the pages that torch may add."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from glacierhpc.errors import InputError
 from glacierhpc.training.checkpoint import Checkpoints, Progress, Stateful
 from glacierhpc.training.distributed import Backend
 from glacierhpc.training.seeds import random_state, restore_random_state, seed_rank
@@ -32,16 +33,35 @@ class Keeper:
 
         A rank that was there draws on from where it was; one that was not, on a larger number of ranks, is seeded
         with its place and the position.
+
+        Raises
+        ------
+        InputError
+            If the ranks have read different checkpoints.
         """
         if self.checkpoints is None:
             return Progress()
         progress, random = self.checkpoints.resume(self.model, self.parts, run=self.run)
+        self._check_alike(progress)
         rank = self.backend.rank
         if rank < len(random):
             restore_random_state(random[rank], self.backend.device)
         elif random:
             seed_rank(seed, rank, progress.epoch, progress.step)
         return progress
+
+    def _check_alike(self, progress: Progress) -> None:
+        place = [progress.epoch, progress.step, progress.total, progress.best_loss]
+        places = self.backend.gather(torch.tensor(place, dtype=torch.float64))
+        if all(torch.equal(each, places[0]) for each in places):
+            return
+        told = ", ".join(
+            f"rank {rank} at epoch {each[0]:.0f}, step {each[1]:.0f}" for rank, each in enumerate(places)
+        )
+        raise InputError(
+            f"the ranks have read different checkpoints in {self.checkpoints and self.checkpoints.folder} ({told}): "
+            "keep the run directory on a file system that all nodes share, or delete its checkpoints on all of them"
+        )
 
     def due(self, step: int) -> bool:
         """Return whether the last state is to be kept after this step of an epoch."""

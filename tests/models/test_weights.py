@@ -82,6 +82,31 @@ def test_damaged_or_exchanged_files_are_refused(saved, tmp_path):
         load_model(tmp_path / "nothing", **FITTING)
 
 
+def written_by_another_version(folder, model, description, **changes):
+    """Save weights whose tensors had other names, as those of an older layout have."""
+    older = nn.Module()
+    older.state_dict = lambda: {  # type: ignore[method-assign]
+        name.removeprefix("anchor."): tensor for name, tensor in model.state_dict().items()
+    }
+    save_model(folder, older, replace(description, **changes))
+
+
+def test_weights_of_another_version_are_refused_with_what_to_do(saved, tmp_path):
+    _, model, description = saved
+    written_by_another_version(tmp_path / "older", model, description)
+    says = "first 'anchor.scaling.deviation' of shape None there.*Another version wrote them.*: train again"
+    with pytest.raises(InputError, match=says):
+        load_model(tmp_path / "older", **FITTING)
+    with pytest.raises(InputError, match=says):
+        load_weights(build_model("convlstm", **PARAMETERS), tmp_path / "older", **BANDS)
+    other = PARAMETERS | {"peepholes": True}
+    written_by_another_version(tmp_path / "oldest", model, description, parameters=other)
+    with pytest.raises(InputError, match=r"\['peepholes'\].* does not take: train again"):
+        load_model(tmp_path / "oldest", **FITTING)
+    with pytest.raises(InputError, match="Another version wrote them"):
+        load_weights(build_model("convlstm", **PARAMETERS), tmp_path / "oldest", **BANDS)
+
+
 BANDS = {"bands": ["ndsi", "ndwi"], "units": "1"}
 
 

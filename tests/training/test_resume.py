@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from glacierhpc.errors import InputError
-from glacierhpc.training.checkpoint import LAST, Checkpoints
+from glacierhpc.training.checkpoint import BEST, LAST, Checkpoints
+from glacierhpc.training.distributed import Single
 from glacierhpc.training.loop import fit
 from glacierhpc.training.stopping import STOP_SIGNALS, Interrupted, StopRequest, ignore_stop_signals
 from tests.training import lines
@@ -166,3 +167,45 @@ def test_a_file_that_is_no_checkpoint_is_told(tmp_path):
     torch.save({"anything": torch.ones(2)}, tmp_path / LAST)
     with pytest.raises(InputError, match="no weights in it"):
         fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **OPTIONS)
+
+
+def test_a_checkpoint_of_another_layout_is_told(tmp_path):
+    fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **OPTIONS)
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    state["model"]["older"] = state["model"].pop("layer.weight")
+    torch.save(state, tmp_path / LAST)
+    with pytest.raises(InputError, match="last.pt holds another model .*layer.weight.*: delete it to train"):
+        fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **OPTIONS)
+
+
+def test_a_checkpoint_whose_best_weights_are_gone_is_told_before_any_training(tmp_path):
+    fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **{**OPTIONS, "epochs": 2})
+    (tmp_path / BEST).unlink()
+    data = LineData()
+    data.__getitems__ = None  # type: ignore[assignment]
+    with pytest.raises(InputError, match="best.pt, the weights of the best epoch so far .*is missing"):
+        fit(Line(), data, checkpoints=Checkpoints(tmp_path), **OPTIONS)
+
+
+class Apart(Single):
+    """Rank 0 of two; the other one says that it has read something else."""
+
+    size = 2
+
+    def __init__(self, *change):
+        super().__init__("cpu")
+        self.change = torch.tensor(change, dtype=torch.float64)
+
+    def gather(self, value):
+        return [value, value + self.change if value.dtype == torch.float64 else value]
+
+
+@pytest.mark.parametrize("change", [(-1, 3, 0, 0), (0, 0, 0.5, 0), (0, 0, 0, 1e-9)])
+def test_ranks_that_read_different_checkpoints_are_told(tmp_path, change):
+    options = {**OPTIONS, "epochs": 2}
+    fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **options)
+    says = (
+        rf"different checkpoints in {tmp_path} \(rank 0 at epoch 2, step 0, rank 1 at epoch .*all nodes share"
+    )
+    with pytest.raises(InputError, match=says):
+        fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **options | {"backend": Apart(*change)})
