@@ -16,22 +16,30 @@ fail() {
 # The project's copy at the project's place, and the Python environment at its own, readable even where they lie in a
 # folder that is closed to others, such as root's home: an empty folder is laid over that.
 show_project() {
-    local base paths staged number=0 path parent
+    local places=("$project" "$venv") shown=("$root/project" "$(readlink -f "$venv")") base number
     base=$("$venv/bin/python" -c 'import sys; print(sys.base_prefix)')
-    staged=("$root/project" "$(readlink -f "$venv")" "$base")
-    paths=("$project" "$venv" "$base")
-    install -d "$root"/stage/{0,1,2}
-    for number in 0 1 2; do mount --bind "${staged[number]}" "$root/stage/$number" || return 1; done
-    for number in 0 1 2; do
-        path=${paths[number]}
-        while read -r parent; do
-            [ $((0$(stat -c %a "$parent") & 1)) -eq 0 ] || continue
-            mount -t tmpfs -o mode=755,size=1m closed "$parent" || return 1
-            break
-        done < <(parents "$path")
-        mkdir -p "$path" && mount --bind "$root/stage/$number" "$path" || return 1
-        [ $number -eq 0 ] || mount -o remount,bind,ro "$path" || return 1
+    if ! setpriv --reuid nobody --regid nogroup --clear-groups test -x "$base/bin"; then
+        places+=("$base") shown+=("$base")
+    fi
+    for number in "${!places[@]}"; do # all of them, before one of those folders is closed
+        mkdir -p "$root/stage/$number" && mount --bind "${shown[number]}" "$root/stage/$number" || return 1
     done
+    for number in "${!places[@]}"; do
+        open_way "${places[number]}" && mkdir -p "${places[number]}" || return 1
+        mount --bind "$root/stage/$number" "${places[number]}" || return 1
+        [ "$number" -eq 0 ] || mount -o remount,bind,ro "${places[number]}" || return 1
+    done
+}
+
+# Lay an empty folder over the first one on the way to a path that others cannot enter.
+open_way() {
+    local parent
+    while read -r parent; do
+        [ -e "$parent" ] || return 0
+        [ $((0$(stat -c %a "$parent") & 1)) -eq 0 ] || continue
+        mount -t tmpfs -o mode=755,size=1m closed "$parent"
+        return
+    done < <(parents "$1")
 }
 
 parents() {

@@ -39,8 +39,10 @@ remove_people() {
 copy_project() {
     [ -x "$venv/bin/python" ] || die "there is no Python environment at $venv; make one with: make test-cluster"
     install -d -o "$user" -g "$user" "$root/project"
-    if [ "$(git -C "$project" rev-parse --show-toplevel 2>/dev/null)" = "$(realpath "$project")" ]; then
-        git -C "$project" ls-files -z --cached --others --exclude-standard \
+    # the checkout may be another user's: sudo make test-cluster
+    local git=(git -C "$project" -c "safe.directory=$project")
+    if [ "$("${git[@]}" rev-parse --show-toplevel 2>/dev/null)" = "$(realpath "$project")" ]; then
+        "${git[@]}" ls-files -z --cached --others --exclude-standard \
             | while IFS= read -r -d '' name; do if [ -e "$project/$name" ]; then printf '%s\0' "$name"; fi; done \
             | tar -C "$project" --null -T - -c | tar -C "$root/project" -x
     else
