@@ -16,8 +16,9 @@ check_machine() {
         "the packages of Debian 12 (bookworm); run it in a virtual machine or a privileged container of that"
     unshare --fork --pid --mount --uts --mount-proc true 2>/dev/null || die "no namespaces can be made here, root or not;" \
         "in a container start that one with more rights (docker run --privileged)"
-    [ "$(cat /proc/sys/user/max_user_namespaces)" -gt 0 ] || die "user namespaces are switched off, and Apptainer needs" \
-        "them; switch them on with: sysctl user.max_user_namespaces=10000"
+    setpriv --reuid nobody --regid nogroup --clear-groups unshare --user true 2>/dev/null || die "ordinary users may make" \
+        "no user namespaces here, and Apptainer needs them; allow it with: sysctl user.max_user_namespaces=10000" \
+        "kernel.unprivileged_userns_clone=1"
     [ -c /dev/fuse ] || die "there is no /dev/fuse, which images are mounted through; load it with: modprobe fuse"
 }
 
