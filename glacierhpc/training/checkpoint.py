@@ -166,10 +166,8 @@ class Checkpoints:
             (self.folder / BEST).unlink(missing_ok=True)
 
     def load_best(self, model: nn.Module) -> None:
-        """Load the weights of the best epoch, if there is one, into a model."""
-        path = self.folder / BEST
-        if path.is_file():
-            model.load_state_dict(_load(path)["model"])
+        """Load the weights of the best epoch into a model."""
+        model.load_state_dict(_load(self.folder / BEST)["model"])
 
 
 def _check_same(path: Path, *, stored: dict[str, Any], given: dict[str, Any]) -> None:

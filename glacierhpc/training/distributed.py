@@ -18,7 +18,7 @@ from glacierhpc.training.backends.horovod import Horovod
 from glacierhpc.training.backends.launch import Launch, read_launch
 from glacierhpc.training.backends.single import Single
 
-__all__ = ["BACKENDS", "Backend", "Single", "open_backend", "surroundings"]
+__all__ = ["BACKENDS", "Backend", "Single", "open_backend", "surroundings", "wandb_mode"]
 
 
 class Backend(Protocol):
@@ -176,6 +176,11 @@ def surroundings(backend_name: str) -> tuple[int, int]:
     """
     launch = _launch_for(backend_name)
     return launch.rank, launch.size
+
+
+def wandb_mode() -> str:
+    """Return what the user's ``WANDB_MODE`` says, else ``"offline"``: compute nodes have no way out."""
+    return os.environ.get("WANDB_MODE", "offline")
 
 
 def _launch_for(name: str) -> Launch:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from glacierhpc.errors import InputError
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.training.checkpoint import Checkpoints, Progress, Stateful
 from glacierhpc.training.distributed import Backend
 from glacierhpc.training.seeds import random_state, restore_random_state, seed_rank
@@ -84,9 +84,20 @@ class Keeper:
             self.checkpoints.save_best(progress, self.model)
         self.save_last(progress)
 
-    def restore_best(self) -> None:
-        """Put the best weights back into the model."""
+    def restore_best(self, progress: Progress) -> None:
+        """Put the best weights back into the model.
+
+        Raises
+        ------
+        GlacierError
+            If no epoch was the best, because the loss of none was a number.
+        """
+        if progress.best_epoch < 0:
+            raise GlacierError(
+                f"none of {progress.epoch} epochs has a finite loss on the validation sequences, so that none is the "
+                "best: lower train.learning_rate, or look for extreme values in the data"
+            )
         if self.checkpoints is not None:
             self.checkpoints.load_best(self.model)
-        elif self._best:
+        else:
             self.model.load_state_dict(self._best)

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -20,7 +19,6 @@ from glacierhpc.training.checkpoint import Checkpoints, Progress
 from glacierhpc.training.distributed import Backend, Single
 from glacierhpc.training.engine import Engine, Stopped
 from glacierhpc.training.keeper import Keeper
-from glacierhpc.training.losses import Loss
 from glacierhpc.training.meters import Meter, ProgressListener, ProgressLog, forget_peak
 from glacierhpc.training.precision import Precision, compiled, use_channels_last
 from glacierhpc.training.recipe import Recipe
@@ -48,36 +46,22 @@ def fit(
     train: BatchedDataset,
     valid: BatchedDataset | None = None,
     *,
-    loss: str | Loss = "mse",
-    optimizer: str = "adamw",
     backend: Backend | None = None,
     trackers: Sequence[Tracker] = (),
     checkpoints: Checkpoints | None = None,
     identity: Mapping[str, str] | None = None,
     configuration: Mapping[str, Any] | None = None,
     progress: ProgressListener | None = None,
-    epochs: int = 30,
-    batch_size: int = 16,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    gradient_clip: float | None = 1.0,
-    patience: int | None = 8,
-    seed: int = 0,
-    precision: str = "fp32",
     channels_last: bool = False,
     compile: bool = False,
-    accumulate: int = 1,
-    schedule: str = "constant",
-    warmup_epochs: float = 0.0,
-    teacher_forcing: float = 0.0,
-    teacher_decay: str = "none",
     deterministic: bool = False,
     workers: int = 0,
+    **settings: Any,
 ) -> History:
     """Train a model and leave it with the weights of its best epoch.
 
     A run that was killed goes on from its last checkpoint, also on another number of ranks; on the same number of
-    CPUs its weights are then bit for bit those of a run that was not.
+    CPUs its weights are then bit for bit those of a run that was not. The global random state is left as it was.
 
     Parameters
     ----------
@@ -86,10 +70,6 @@ def fit(
         in place. Weights that do not require a gradient stay as they are.
     train, valid : BatchedDataset
         Without `valid` (or with an empty one) the training loss decides which epoch is best.
-    loss : str or callable
-        Name in ``LOSSES``, or a function giving a sum over valid values and their number.
-    optimizer : str
-        Name in ``OPTIMIZERS``.
     backend : Backend, optional
         `Single` by default.
     checkpoints : Checkpoints, optional
@@ -97,31 +77,17 @@ def fit(
     identity : mapping, optional
         What else the run is of, such as hashes of its data and split; a checkpoint of another identity is refused.
     configuration : mapping, optional
-        Told to the trackers, beside the settings given here.
+        Told to the trackers, beside the settings.
     progress : ProgressListener, optional
         Told of every step, on rank 0; a log line every minute by default.
-    epochs, batch_size, learning_rate, weight_decay
-        The batch is the global one, of all ranks together.
-    gradient_clip : float, optional
-        Largest norm of the gradient.
-    patience : int, optional
-        Epochs without a better loss after which training stops.
-    seed : int
-        Of the order of samples and of what the model draws; the global random state is left as it was.
-    precision : str
-        Name in ``PRECISIONS``.
     channels_last, compile : bool
         Faster for many models on GPUs; results differ in the last digits.
-    accumulate : int
-        Parts in which each rank takes its share of a batch, one after the other, to save memory.
-    schedule, warmup_epochs
-        Of the learning rate, see `schedules`.
-    teacher_forcing, teacher_decay
-        Share of forecast steps that start from the truth, and how it falls to 0, see `teacher`.
     deterministic : bool
         Refuse operations that may give other bits the next time.
     workers : int
         Processes that read batches ahead.
+    **settings
+        Those of `Recipe`: loss, optimizer, epochs, batch_size, learning_rate, ...
 
     Raises
     ------
@@ -132,23 +98,7 @@ def fit(
     GlacierError
         If the loss or its gradient is no longer finite.
     """
-    recipe = Recipe(
-        loss=loss,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        gradient_clip=gradient_clip,
-        patience=patience,
-        seed=seed,
-        precision=precision,
-        accumulate=accumulate,
-        schedule=schedule,
-        warmup_epochs=warmup_epochs,
-        teacher_forcing=teacher_forcing,
-        teacher_decay=teacher_decay,
-    )
+    recipe = Recipe(**settings)
     _check(model, train, recipe)
     backend = backend or Single()
     with ExitStack() as stack:
@@ -156,48 +106,47 @@ def fit(
         stack.enter_context(own_random_state(backend.device))
         stack.enter_context(deterministic_mode(deterministic))
         stack.enter_context(compiled(model, compile))
-        seed_rank(seed, backend.rank)
+        seed_rank(recipe.seed, backend.rank)
         if channels_last:
             use_channels_last(model)
         wrapped = backend.wrap_model(model)
         stepper = recipe.make_optimizer([p for p in model.parameters() if p.requires_grad])
         stepper = backend.wrap_optimizer(stepper, wrapped)
-        numbers = Precision(precision, backend.device)
+        numbers = Precision(recipe.precision, backend.device)
         engine = Engine(model, wrapped, stepper, backend, recipe, numbers, stop)
-        run = recipe.identity(len(train), identity or {})
         parts: dict[str, Any] = {"optimizer": stepper, "scaler": numbers.scaler}
-        keeper = Keeper(model, parts, checkpoints, backend, run)
-        state = keeper.resume(seed=seed)
-        logs = _started(
-            trackers if backend.rank == 0 else (), state, stack, {**asdict(recipe), **(configuration or {})}
+        keeper = Keeper(model, parts, checkpoints, backend, recipe.identity(len(train), identity or {}))
+        state = keeper.resume(seed=recipe.seed)
+        pin, seed = backend.device.type == "cuda", mixed(recipe.seed, backend.rank)
+        feed = stack.enter_context(closing(Feed(train, workers=workers, pin=pin, seed=seed)))
+        check = (
+            stack.enter_context(closing(Feed(valid, workers=workers, pin=pin, seed=seed))) if valid else None
         )
-        pin = backend.device.type == "cuda"
-        open_feed = partial(Feed, workers=workers, pin=pin, seed=mixed(seed, backend.rank))
-        feed = stack.enter_context(closing(open_feed(train)))
-        validation = stack.enter_context(closing(open_feed(valid))) if valid else None
-        listener = (progress or ProgressLog()) if backend.rank == 0 else None
+        leads = backend.rank == 0
+        logs = _started(trackers if leads else (), state, stack, {**asdict(recipe), **(configuration or {})})
+        listener = (progress or ProgressLog()) if leads else None
         forget_peak(backend.device)
         meter = Meter()
         try:
-            while state.epoch < epochs and not _spent(state, patience):
+            while state.epoch < recipe.epochs and not _spent(state, recipe.patience):
                 meter = Meter()
                 for steps in engine.train_epoch(feed, state, meter):
                     if keeper.due(state.step):
                         engine.settle(state, meter)
                         keeper.save_last(state)
                     if listener is not None:
-                        listener.update(state.step, steps, _so_far(state, epochs, meter))
+                        listener.update(state.step, steps, _so_far(engine, state, meter))
                 row = _row(engine, state, meter)
-                row["valid_loss"] = engine.mean_loss(validation) if validation else row["train_loss"]
+                row["valid_loss"] = engine.mean_loss(check) if check else row["train_loss"]
                 keeper.end_epoch(state, better=state.end_epoch(row))
-                _tell(row, epochs)
+                _tell(row, recipe.epochs)
                 for tracker in logs:
                     tracker.log(row)
         except Stopped:
             engine.settle(state, meter)
             keeper.save_last(state)
             raise _interrupted(state, stop, checkpoints) from None
-        keeper.restore_best()
+        keeper.restore_best(state)
         if backend.any(bool(stop)):  # during the last epoch's end: what follows the training is not to begin
             raise _interrupted(state, stop, checkpoints)
     return History(tuple(state.rows), state.best_epoch, state.best_loss)
@@ -226,9 +175,9 @@ def _started(
     return trackers
 
 
-def _so_far(state: Progress, epochs: int, meter: Meter) -> dict[str, float]:
-    values = {"epoch": state.epoch, "epochs": epochs, "loss": _mean(state)}
-    return values | {"samples_per_s": meter.samples_per_s}
+def _so_far(engine: Engine, state: Progress, meter: Meter) -> dict[str, float]:
+    row = {"epoch": state.epoch, "epochs": engine.recipe.epochs, "loss": _mean(state)}
+    return row | meter.so_far(engine.backend.device)
 
 
 def _mean(state: Progress) -> float:

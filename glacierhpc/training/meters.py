@@ -22,9 +22,18 @@ class ProgressListener(Protocol):
     def update(self, step: int, steps: int, row: dict[str, float]) -> None:
         """Take in that `step` of `steps` batches of an epoch are done.
 
-        `row` holds epoch, epochs, loss (the mean of this epoch so far), samples_per_s.
+        `row` holds epoch, epochs, loss (the mean of this epoch so far), samples_per_s, data_wait_share and
+        peak_memory_mb.
         """
         ...
+
+
+def progress_text(row: dict[str, float]) -> str:
+    """Return what a bar or a log line says of an epoch at work, from the row of `ProgressListener.update`."""
+    return (
+        f"epoch {row['epoch'] + 1} of {row['epochs']}: loss {row['loss']:.5f}, {row['samples_per_s']:.1f} samples/s, "
+        f"{row['data_wait_share']:.1%} data wait, peak {row['peak_memory_mb']:.0f} MB"
+    )
 
 
 class ProgressLog:
@@ -37,9 +46,8 @@ class ProgressLog:
         if time.monotonic() - self._last < self._every_s:
             return
         self._last = time.monotonic()
-        text = "epoch %d of %d, step %d of %d: loss %.5f, %.1f samples/s"
-        values = (row["epoch"] + 1, row["epochs"], step, steps, row["loss"], row["samples_per_s"])
-        logger.info(text, *values, extra={"done": step, "total": steps})
+        text, told = "step %d of %d of %s", (step, steps, progress_text(row))
+        logger.info(text, *told, extra={"done": step, "total": steps})
 
 
 @dataclass
@@ -68,19 +76,18 @@ class Meter:
         """Since the start."""
         return max(time.perf_counter() - self.started, 1e-9)
 
-    @property
-    def samples_per_s(self) -> float:
-        """Since the start."""
-        return self.samples / self.seconds
-
     def row(self, device: torch.device) -> dict[str, float]:
         """Return speed, share of waiting, mean norm of the gradients and peak memory, for the history."""
+        norm = self.norms / self.steps if self.steps else float("nan")
+        return {"gradient_norm": norm, **self.so_far(device), "seconds": self.seconds}
+
+    def so_far(self, device: torch.device) -> dict[str, float]:
+        """Return speed, share of waiting and peak memory."""
+        seconds = self.seconds
         return {
-            "gradient_norm": self.norms / self.steps if self.steps else float("nan"),
-            "samples_per_s": self.samples_per_s,
-            "data_wait_share": self.waited / self.seconds,
+            "samples_per_s": self.samples / seconds,
+            "data_wait_share": self.waited / seconds,
             "peak_memory_mb": peak_memory_mb(device),
-            "seconds": self.seconds,
         }
 
 

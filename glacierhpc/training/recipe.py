@@ -34,20 +34,33 @@ class Recipe:
     """How a model is trained: everything but the model, the data, and where it runs."""
 
     loss: str | Loss = "mse"
+    """Name in ``LOSSES``, or a function giving a sum over valid values and their number."""
     optimizer: str = "adamw"
+    """Name in `OPTIMIZERS`."""
     epochs: int = 30
+    """At most."""
     batch_size: int = 16
+    """Of all ranks together."""
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     gradient_clip: float | None = 1.0
+    """Largest norm of the gradient."""
     patience: int | None = 8
+    """Epochs without a better loss after which training stops."""
     seed: int = 0
+    """Of the order of samples and of what the model draws."""
     precision: str = "fp32"
+    """Name in ``PRECISIONS``."""
     accumulate: int = 1
+    """Parts in which each rank takes its share of a batch, one after the other, to save memory."""
     schedule: str = "constant"
+    """Of the learning rate, a name in ``SCHEDULES``."""
     warmup_epochs: float = 0.0
+    """Over which the learning rate first rises."""
     teacher_forcing: float = 0.0
+    """Share of forecast steps that start from the truth, at the start."""
     teacher_decay: str = "none"
+    """How that share falls to 0, a name in ``DECAYS``."""
 
     def __post_init__(self) -> None:
         find_loss(self.loss)
@@ -63,6 +76,13 @@ class Recipe:
         if any(value is not None and value < 1 for value in counts.values()):
             told = ", ".join(f"{name}={value!r}" for name, value in counts.items())
             raise InputError(f"training cannot have {told}: give 1 or more")
+        clip = 1.0 if self.gradient_clip is None else self.gradient_clip
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and clip > 0):
+            raise InputError(
+                f"training cannot have learning_rate={self.learning_rate!r}, weight_decay={self.weight_decay!r}, "
+                f"gradient_clip={self.gradient_clip!r}: give a rate above 0, a decay of 0 or more, and a clip above 0 "
+                "or None for no clipping"
+            )
         if self.accumulate > self.batch_size:
             raise InputError(
                 f"a batch of {self.batch_size!r} cannot be taken in accumulate={self.accumulate!r} parts: "
@@ -82,25 +102,8 @@ class Recipe:
 
         The number of epochs counts only where the rate or the teacher depends on it: else a run may be prolonged.
         """
-        told = {
-            "format": FORMAT,
-            "samples": samples,
-            "loss": str(getattr(self.loss, "__name__", self.loss)),
-            "identity": dict(others),
-        }
-        names = (
-            *(
-                "optimizer",
-                "batch_size",
-                "learning_rate",
-                "weight_decay",
-                "gradient_clip",
-                "seed",
-                "precision",
-            ),
-            *("accumulate", "schedule", "warmup_epochs", "teacher_forcing", "teacher_decay"),
-        )
-        told |= {name: getattr(self, name) for name in names}
+        told = {name: value for name, value in vars(self).items() if name not in ("epochs", "patience")}
+        told |= {"format": FORMAT, "samples": samples, "loss": _called(self.loss), "identity": dict(others)}
         if self.schedule == "cosine" or (self.teacher_forcing and self.teacher_decay != "none"):
             told["epochs"] = self.epochs
         return told
@@ -119,3 +122,10 @@ class Recipe:
                 "or skip training"
             )
         return OPTIMIZERS[self.optimizer](parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+
+
+def _called(loss: str | Loss) -> str:
+    """Return a name that is the same in every process, as that of an object with its address in it is not."""
+    if isinstance(loss, partial):
+        return f"{_called(loss.func)} of {loss.args!r} {sorted(loss.keywords.items())!r}"
+    return loss if isinstance(loss, str) else str(getattr(loss, "__name__", type(loss).__name__))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -163,17 +162,12 @@ class WandbTracker:
             self._run = None
 
 
-def _wandb(run: Path) -> WandbTracker:
-    """Return a tracker that stays offline unless the user's own variable says otherwise: compute nodes are."""
-    return WandbTracker(run, mode=os.environ.get("WANDB_MODE", "offline"))
-
-
-TRACKERS: dict[str, Callable[[Path], Tracker]] = {
-    "csv": lambda run: CSVTracker(run / "history.csv"),
-    "tensorboard": lambda run: TensorBoardTracker(run / "logs" / "tensorboard"),
-    "wandb": _wandb,
+TRACKERS: dict[str, Callable[[Path, str], Tracker]] = {
+    "csv": lambda run, _: CSVTracker(run / "history.csv"),
+    "tensorboard": lambda run, _: TensorBoardTracker(run / "logs" / "tensorboard"),
+    "wandb": lambda run, mode: WandbTracker(run, mode=mode),
 }
-
+"""(run directory, mode of Weights & Biases) -> tracker."""
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """The optional package of a tracker, of the extra ``track``."""
@@ -193,8 +187,8 @@ def check_trackers(names: Sequence[str]) -> None:
             raise missing_package(package, "track")
 
 
-def open_trackers(names: Sequence[str], run: Path) -> list[Tracker]:
-    """Return trackers by name, writing into a run directory.
+def open_trackers(names: Sequence[str], run: Path, *, wandb_mode: str = "offline") -> list[Tracker]:
+    """Return trackers by name, writing into a run directory; the mode is that of `WandbTracker`.
 
     Raises
     ------
@@ -204,4 +198,4 @@ def open_trackers(names: Sequence[str], run: Path) -> list[Tracker]:
     for name in names:
         if name not in TRACKERS:
             raise unknown_name("train.trackers", name, TRACKERS)
-    return [TRACKERS[name](run) for name in names]
+    return [TRACKERS[name](run, wandb_mode) for name in names]

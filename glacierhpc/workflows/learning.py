@@ -20,9 +20,9 @@ from glacierhpc.models import accepted, build_model
 from glacierhpc.models.weights import ModelDescription, freeze, save_model
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.checkpoint import Checkpoints
-from glacierhpc.training.distributed import Backend, open_backend, surroundings
+from glacierhpc.training.distributed import Backend, open_backend, surroundings, wandb_mode
 from glacierhpc.training.loop import History, fit
-from glacierhpc.training.meters import ProgressLog
+from glacierhpc.training.meters import ProgressLog, progress_text
 from glacierhpc.training.trackers import open_trackers
 from glacierhpc.workflows.material import Material, scaling_of
 from glacierhpc.workflows.origins import (
@@ -118,13 +118,14 @@ def _fit(
     if backend.rank == 0:
         checkpoints.forget_others(identity)
     backend.barrier()  # nobody reads a checkpoint that rank 0 is about to remove
-    own = materials[0]
+    leads, own = backend.rank == 0, materials[0]
+    trackers = open_trackers(wanted.trackers, run.path, wandb_mode=wandb_mode()) if leads else []
     return fit(
         model,
         _joined([material.dataset("train") for material in materials]),
         own.dataset("validation"),
         backend=backend,
-        trackers=open_trackers(wanted.trackers, run.path) if backend.rank == 0 else (),
+        trackers=trackers,
         checkpoints=checkpoints,
         identity=identity,
         configuration=result_fields(config),
@@ -141,9 +142,7 @@ class ProgressBar:
 
     def update(self, step: int, steps: int, row: dict[str, float]) -> None:
         """Take in that `step` of `steps` batches of an epoch are done."""
-        text = "epoch %d of %d: loss %.5f, %.1f samples/s"
-        values = (row["epoch"] + 1, row["epochs"], row["loss"], row["samples_per_s"])
-        log.info(text, *values, extra={"done": step, "total": steps, "bar_only": True})
+        log.info("%s", progress_text(row), extra={"done": step, "total": steps, "bar_only": True})
         self._line.update(step, steps, row)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from glacierhpc.training import loop, meters
 from glacierhpc.training.checkpoint import Checkpoints
 from glacierhpc.training.distributed import Single
 from glacierhpc.training.loop import fit
+from glacierhpc.training.losses import ssim_mse
 from glacierhpc.training.precision import Precision, compiled, use_channels_last
 from tests.training.lines import (
     OPTIONS,
@@ -243,6 +245,28 @@ def test_a_run_may_be_prolonged_where_nothing_depends_on_its_length(tmp_path):
         fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), schedule="cosine", **OPTIONS)
 
 
+def test_a_loss_that_is_a_partial_function_is_gone_on_from(tmp_path):
+    for epochs in (1, 2):
+        options = {**OPTIONS, "epochs": epochs, "loss": partial(ssim_mse, data_range=1.0)}
+        history = fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **options)
+    assert len(history.rows) == 2
+    options["loss"] = partial(ssim_mse, data_range=0.5)
+    with pytest.raises(InputError, match="ssim_mse of .*'data_range', 1.0"):
+        fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **options)
+
+
+def test_a_validation_loss_that_is_never_a_number_is_told(tmp_path):
+    class Far(Line):
+        def forward(self, x):
+            return super().forward(x) * (1.0 if self.training else float("inf"))
+
+    for checkpoints in (None, Checkpoints(tmp_path)):
+        with pytest.raises(
+            GlacierError, match="none of 2 epochs has a finite loss on the validation sequences"
+        ):
+            fit(Far(), LineData(), validation(), checkpoints=checkpoints, **{**OPTIONS, "epochs": 2})
+
+
 class Poisoned(LineData):
     """A batch whose target is so large that its square, or the square's gradient, is not finite."""
 
@@ -334,16 +358,20 @@ def test_a_listener_hears_of_every_step():
         (step, 6, epoch) for epoch in (0, 1) for step in range(1, 7)
     ]
     assert math.isnan(bar.heard[0][2]["loss"]) and bar.heard[1][2]["loss"] > 0
-    assert set(bar.heard[1][2]) == {"epoch", "epochs", "loss", "samples_per_s"}
+    told = bar.heard[1][2]
+    assert set(told) == {"epoch", "epochs", "loss", "samples_per_s", "data_wait_share", "peak_memory_mb"}
+    assert 0 <= told["data_wait_share"] <= 1 and told["peak_memory_mb"] > 50
 
 
 def test_without_a_bar_a_line_comes_now_and_then(caplog):
     caplog.set_level(logging.INFO, logger="glacierhpc")
     row = {"epoch": 0, "epochs": 3, "loss": 0.5, "samples_per_s": 10.0}
+    row |= {"data_wait_share": 0.123, "peak_memory_mb": 512.0}
     quiet, talkative = meters.ProgressLog(every_s=1e6), meters.ProgressLog(every_s=0.0)
     for listener in (quiet, talkative):
         listener.update(2, 6, row)
-    assert caplog.messages == ["epoch 1 of 3, step 2 of 6: loss 0.50000, 10.0 samples/s"]
+    told = "epoch 1 of 3: loss 0.50000, 10.0 samples/s, 12.3% data wait, peak 512 MB"
+    assert caplog.messages == [f"step 2 of 6 of {told}"]
 
 
 def test_deterministic_mode_refuses_what_may_differ_and_is_left_again():
@@ -363,6 +391,9 @@ def test_deterministic_mode_refuses_what_may_differ_and_is_left_again():
     ("options", "says"),
     [
         ({"accumulate": 0}, "accumulate=0: give 1 or more"),
+        ({"gradient_clip": 0.0}, "gradient_clip=0.0: give .* or None for no clipping"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0.*a rate above 0"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1"),
         ({"accumulate": 9}, "a batch of 8 cannot be taken in accumulate=9 parts"),
         ({"warmup_epochs": 4}, "warmup_epochs=4 does not fit into 4 epochs"),
         ({"warmup_epochs": -1}, "warmup_epochs=-1"),

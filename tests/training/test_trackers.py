@@ -8,6 +8,7 @@ import pytest
 
 from glacierhpc.errors import InputError
 from glacierhpc.training import trackers as trackers_module
+from glacierhpc.training.distributed import wandb_mode
 from glacierhpc.training.trackers import CSVTracker, WandbTracker, check_trackers, open_trackers
 
 
@@ -76,11 +77,13 @@ def test_wandb_that_died_does_not_end_the_training(tmp_path, caplog, monkeypatch
 
 
 def test_the_users_own_mode_of_wandb_counts(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert wandb_mode() == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert open_trackers(["wandb"], tmp_path)[0]._mode == "disabled"
+    assert open_trackers(["wandb"], tmp_path, wandb_mode=wandb_mode())[0]._mode == "disabled"
     monkeypatch.setenv("WANDB_MODE", "onlin")
     with pytest.raises(InputError, match="WANDB_MODE cannot be 'onlin'"):
-        open_trackers(["wandb"], tmp_path)
+        open_trackers(["wandb"], tmp_path, wandb_mode=wandb_mode())
 
 
 def test_unknown_tracker_is_refused(tmp_path):
