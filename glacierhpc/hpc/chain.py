@@ -1,0 +1,138 @@
+"""A run as a chain of jobs: which, in what order, asking for what; submitting them is in `submission`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from glacierhpc.errors import InputError
+from glacierhpc.hpc.site import JobWish, Site
+from glacierhpc.hpc.slurm.job import JobSpec, Launch
+from glacierhpc.hpc.slurm.limits import faults, partition_limits, partition_of
+from glacierhpc.hpc.slurm.script import render
+
+LAST_OF = {"imagery": "sequences", "train": "train"}
+"""The last step of a job; the last job does the rest."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One job of a chain."""
+
+    spec: JobSpec
+    script: str
+
+
+def first_to_do(steps: Sequence[str], records: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return the position of the first step that never ended well, or that one before it has run after.
+
+    Parameters
+    ----------
+    steps : sequence of str
+        All steps of the run, in order.
+    records : mapping
+        What the run directory has on record of each: ``state``, ``started``.
+    """
+    before = ""
+    for position, step in enumerate(steps):
+        record = records.get(step, {})
+        started = str(record.get("started", ""))
+        if record.get("state") != "done" or started < before:
+            return position
+        before = started
+    return len(steps)
+
+
+def plan(
+    site: Site,
+    *,
+    name: str,
+    run: str,
+    steps: Sequence[str],
+    to_do: int,
+    backend: str,
+    folder: str,
+) -> list[Link]:
+    """Return the jobs of what is still to do, in the order in which each waits for the one before.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run, for the queue.
+    run : str
+        The run directory, which the jobs take as their configuration.
+    steps, to_do :
+        All steps of the run, and the position of the first that is to do.
+    backend : {"single", "ddp", "horovod"}
+        How training runs.
+    folder : str
+        Where scripts, logs and exit files of the jobs are.
+    """
+    left = list(steps[to_do:])
+    specs = []
+    for job, spec in _specs(backend, site).items():
+        own = _own_steps(job, steps)
+        if not any(step in left for step in own):
+            continue
+        wished = _wished(spec, getattr(site.jobs, job), backend)
+        specs.append(replace(wished, label=f"{name}-{job}", config=run, folder=folder))
+    return [Link(spec, render(spec, site)) for spec in specs]
+
+
+def _own_steps(job: str, steps: Sequence[str]) -> Sequence[str]:
+    first, last = steps.index("sequences") + 1, steps.index("train") + 1
+    return {"imagery": steps[:first], "train": steps[first:last]}.get(job, steps[last:])
+
+
+def _specs(backend: str, site: Site) -> dict[str, JobSpec]:
+    launch: dict[str, Launch] = {
+        "single": "alone",
+        "ddp": "srun",
+        "horovod": "gloo" if site.horovod == "gloo" else "mpi",
+    }
+    return {
+        "imagery": JobSpec(
+            "imagery", "From the catalogue to training sequences; reads over the network.",
+            ("run", "--to", "sequences"), pools=True, kind="network",
+        ),
+        "train": JobSpec(
+            "train", "Training.", ("train",), memory_gb=32, hours=24, kind="gpu", launch=launch[backend],
+        ),
+        "results": JobSpec(
+            "results", "Evaluation, forecast of the whole area, flow, report.", ("run",), hours=4, pools=True,
+        ),
+    }  # fmt: skip
+
+
+def _wished(spec: JobSpec, wish: JobWish, backend: str) -> JobSpec:
+    asked = wish.model_dump(exclude_none=True)
+    partition = asked.pop("partition", None)
+    several = asked.get("nodes", 1) * asked.get("tasks_per_node", 1) > 1
+    if several and spec.name != "train":
+        raise InputError(
+            f"jobs.{spec.name} is one process on one node; nodes and tasks_per_node are for jobs.train"
+        )
+    if several and backend == "single":
+        raise InputError(
+            "jobs.train asks for several processes, train.backend='single' is one; write train.backend=ddp or horovod"
+        )
+    wished = replace(spec, **asked)
+    if wished.kind == "gpu" and not wished.gpus:
+        wished = replace(wished, kind="cpu")
+    return replace(wished, directives={"partition": partition}) if partition else wished
+
+
+def check(links: Sequence[Link], site: Site) -> None:
+    """Refuse a chain that a partition would refuse, or keep waiting for ever.
+
+    Raises
+    ------
+    InputError
+        With every fault on a line of its own.
+    """
+    found: list[str] = []
+    for link in links:
+        found += faults(link.spec, site, partition_limits(partition_of(link.spec, site), site))
+    if found:
+        raise InputError("\n".join(dict.fromkeys(found)))

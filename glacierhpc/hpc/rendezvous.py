@@ -1,0 +1,112 @@
+"""Where Horovod's processes find each other without MPI: a store of small values, alive as long as one job script.
+
+Horovod's Gloo controller writes and reads values under ``/scope/key`` by HTTP and asks again for what is not there
+yet; it knows no password, so that the store listens on one address only, that of the network between the nodes.
+
+References
+----------
+https://horovod.readthedocs.io/en/stable/ ; the client is ``horovod/common/gloo/http_store.cc``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from glacierhpc.errors import InputError
+
+MAX_VALUE_BYTES = 2**20
+"""Of one value; Gloo's are addresses of some hundred bytes."""
+SIOCGIFADDR = 0x8915
+"""The request for an interface's address, of netdevice(7)."""
+
+
+class Store(ThreadingHTTPServer):
+    """The store; `values` is guarded by `lock`."""
+
+    daemon_threads = True
+
+    def __init__(self, address: str) -> None:
+        super().__init__((address, 0), _Handler)
+        self.values: dict[str, bytes] = {}
+        self.lock = threading.Lock()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Store
+    timeout = 60
+
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+        with self.server.lock:
+            value = self.server.values.get(self.path)
+        self._answer(404 if value is None else 200, value or b"")
+
+    def do_PUT(self) -> None:  # noqa: N802
+        length = self.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) > MAX_VALUE_BYTES:
+            self._answer(413)
+            return
+        value = self.rfile.read(int(length))
+        if len(value) < int(length):
+            return  # its sender is gone
+        with self.server.lock:
+            self.server.values[self.path] = value
+        self._answer(200)
+
+    def do_DELETE(self) -> None:  # noqa: N802
+        with self.server.lock:
+            self.server.values.pop(self.path, None)
+        self._answer(200)
+
+    def _answer(self, code: int, value: bytes = b"") -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(value)))
+        self.end_headers()
+        self.wfile.write(value)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: every wait of a process is some hundred requests."""
+
+
+def address_of(host: str, interface: str = "") -> str:
+    """Return the IPv4 address to listen on.
+
+    Parameters
+    ----------
+    host : str
+        Name of this machine as the others know it.
+    interface : str
+        Network interface, whose address is taken instead.
+
+    Raises
+    ------
+    InputError
+        If the interface does not exist or has no address, or the name is not known.
+    """
+    try:
+        if not interface:
+            return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            answer = fcntl.ioctl(asked, SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+        return socket.inet_ntoa(answer[20:24])
+    except OSError as err:
+        there = ", ".join(name for _, name in socket.if_nameindex())
+        what = f"network interface {interface!r}" if interface else f"host {host!r}"
+        raise InputError(f"{what} has no address here ({err}); the interfaces are {there}") from err
+
+
+def serve(host: str, interface: str = "") -> None:
+    """Serve until standard input ends, which is when whoever started this is gone; tells ``ADDRESS PORT`` first."""
+    with Store(address_of(host, interface)) as store:
+        threading.Thread(target=store.serve_forever, daemon=True).start()
+        print(*store.server_address[:2], flush=True)  # noqa: T201 - the answer to the job script
+        while True:
+            select.select([sys.stdin], [], [])
+            if not os.read(sys.stdin.fileno(), 1024):
+                return

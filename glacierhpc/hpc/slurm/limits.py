@@ -1,0 +1,123 @@
+"""What a partition gives at most, and whether a job asks for more: `sbatch --test-only` lets long walltimes pass."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from glacierhpc.errors import InputError
+from glacierhpc.hpc.site import Partition, Site
+from glacierhpc.hpc.slurm.client import call
+from glacierhpc.hpc.slurm.job import JobSpec
+from glacierhpc.hpc.slurm.script import directives
+
+
+def partition_of(spec: JobSpec, site: Site) -> str | None:
+    """Return the partition that the script of a job names, or None."""
+    return directives(spec, site).get("partition")
+
+
+def faults(spec: JobSpec, site: Site, limits: Partition | None) -> list[str]:
+    """Return what a job asks for in vain, each with what to write instead; empty where nothing is known against it.
+
+    Parameters
+    ----------
+    limits : Partition, optional
+        What its partition gives; None if that is not known.
+    """
+    found = []
+    if site.account_needed and not site.account:
+        found.append(f"{site.title} wants to know who is billed; write: --set account=PROJECT")
+    allowed = [hours for hours in (limits and limits.max_hours, site.max_hours) if hours]
+    if allowed and spec.hours > min(allowed):
+        found.append(_over(spec, "hours", f"{spec.hours:g} hours", f"{min(allowed):g}"))
+    if limits is not None:
+        found += _node_faults(spec, limits)
+    return found
+
+
+def _node_faults(spec: JobSpec, limits: Partition) -> list[str]:
+    asked = {
+        "nodes": (spec.nodes, limits.max_nodes, "nodes"),
+        "cpus": (spec.cpus * spec.tasks_per_node, limits.cores, "cores of a node"),
+        "memory_gb": (spec.memory_gb, limits.memory_gb, "GiB of a node"),
+        "gpus": (spec.gpus, limits.gpus, "GPUs of a node"),
+    }
+    return [
+        _over(spec, key, f"{wish:g} {what}", f"{limit:g}")
+        for key, (wish, limit, what) in asked.items()
+        if limit is not None and wish > limit
+    ]
+
+
+def _over(spec: JobSpec, key: str, asked: str, limit: str) -> str:
+    advice = f"write: --set jobs.{spec.name}.{key}={limit}"
+    return f"job {spec.name!r} asks for {asked}, and its partition gives {limit}; {advice}"
+
+
+def partition_limits(name: str | None, site: Site, *, timeout_s: float = 30.0) -> Partition | None:
+    """Return the limits of a partition: those that the scheduler tells, else those of the site's profile.
+
+    Parameters
+    ----------
+    name : str, optional
+        The partition; None for the scheduler's default.
+
+    Raises
+    ------
+    InputError
+        If the scheduler answers and has no such partition.
+    """
+    told = call(["scontrol", "show", "partition", "--oneliner"], timeout_s=timeout_s)
+    if not told.ok:
+        return site.partitions.get(name) if name else None
+    rows = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in told.out.splitlines()]
+    there = {row["PartitionName"]: row for row in rows if "PartitionName" in row}
+    default = next((key for key, row in there.items() if row.get("Default") == "YES"), None)
+    row = there.get(name or default or "")
+    if row is None and name:
+        raise InputError(
+            f"partition {name!r} does not exist here; write --set use.cpu=NAME (or use.gpu, use.network) with one of: "
+            f"{', '.join(sorted(there))}"
+        )
+    return None if row is None else _limits(row, _sizes(row["PartitionName"], timeout_s))
+
+
+def _limits(row: dict[str, str], nodes: Sequence[tuple[int, float, int]]) -> Partition:
+    total = row.get("TotalNodes", "")
+    most = [int(text) for text in (row.get("MaxNodes", ""), total) if text.isdigit() and int(text)]
+    return Partition(
+        max_hours=hours_of(row.get("MaxTime", "")),
+        max_nodes=min(most) if most else None,
+        cores=max((cores for cores, _, _ in nodes), default=None),
+        memory_gb=max((memory for _, memory, _ in nodes), default=None),
+        gpus=max((gpus for _, _, gpus in nodes), default=None),
+    )
+
+
+def _sizes(partition: str, timeout_s: float) -> list[tuple[int, float, int]]:
+    """Return cores, memory and GPUs of the kinds of nodes of a partition."""
+    answer = call(
+        ["sinfo", "--noheader", f"--partition={partition}", "--format=%c %m %G"], timeout_s=timeout_s
+    )
+    found = []
+    for line in answer.out.splitlines() if answer.ok else ():
+        cores, memory, resources = (*line.split(None, 2), "", "")[:3]
+        if cores.rstrip("+").isdigit() and memory.rstrip("+").isdigit():
+            gpus = sum(int(count) for count in re.findall(r"gpu(?::[^,:()]+)?:(\d+)", resources))
+            found.append((int(cores.rstrip("+")), int(memory.rstrip("+")) / 1024, gpus))
+    return found
+
+
+def hours_of(text: str) -> float | None:
+    """Return a time of Slurm, ``[D-]HH:MM:SS`` or minutes, in hours; None for no limit."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+)(?::(\d+))?", text)
+    if not match:
+        return None
+    days, first, second, third = (int(part) if part else 0 for part in match.groups())
+    if match[4] is None and match[2] is not None:  # MM:SS, or with days HH:MM
+        return days * 24 + (first + second / 60 if match[1] else (first + second / 60) / 60)
+    if match[2] is None:
+        return days * 24 + (second if match[1] else second / 60)
+    return math.fsum((days * 24, first, second / 60, third / 3600))

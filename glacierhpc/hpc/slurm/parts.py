@@ -1,0 +1,182 @@
+"""The fixed parts of a job script, in bash; what differs from job to job is put between them by `script`.
+
+Nothing a user writes stands in here: whatever a text needs, it reads from a variable of the script.
+"""
+
+NO_CONFIG = """\
+if [[ $# -eq 0 ]]; then
+    echo "no configuration given; write: sbatch jobs/$job.sbatch configs/forecast.yaml" >&2
+    exit 2
+fi
+config=$1
+shift
+"""
+
+THREADS = """\
+# for training, which is one process with all cores; the workers of the other steps set themselves to one thread
+export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
+"""
+
+RUNNER = """\
+if [[ -n $image ]]; then
+    container=$(command -v {runtimes}) || {{
+        echo "the job is to run in the image $image, but there is no {names} here; load its module" >&2
+        exit 2
+    }}
+    # nothing of the home folder and of the environment gets inside but what is named: packages in ~/.local would
+    # stand before those of the image
+    inside=("$container" exec --cleanenv --no-home --bind "$PWD")
+    for folder in "${{binds[@]}}"; do inside+=(--bind "$folder"); done
+    if [[ -e ${{config:-}} ]]; then inside+=(--bind "$(dirname "$(realpath "$config")")"); fi
+    if [[ -n ${{SLURM_JOB_GPUS:-}}${{SLURM_GPUS_ON_NODE:-}} ]]; then inside+=(--nv); fi
+    glacierhpc=("${{inside[@]}}" "$image" glacierhpc)
+elif [[ -x .venv/bin/glacierhpc ]]; then
+    glacierhpc=(.venv/bin/glacierhpc)
+else
+    glacierhpc=(glacierhpc)
+fi
+"""
+
+RUNTIMES = {
+    None: ("apptainer || command -v singularity", "apptainer or singularity"),
+    "apptainer": ("apptainer", "apptainer"),
+    "singularity": ("singularity", "singularity"),
+}
+
+TASK = """\
+# Each process becomes glacierhpc by this: what it may know in the image is handed in by name.
+task='
+for name in $(compgen -e); do
+    case $name in
+    SLURM_* | PMI* | OMPI_* | HOROVOD_* | MASTER_* | NCCL_* | GLOO_* | UCX_* | FI_* | CUDA_VISIBLE_DEVICES | \\
+        ROCR_VISIBLE_DEVICES | OMP_* | GDAL_* | WANDB_* | PC_SDK_* | GLACIERHPC_* | *_proxy | *_PROXY | LANG | TZ)
+        export "APPTAINERENV_$name=${!name}" "SINGULARITYENV_$name=${!name}"
+        ;;
+    esac
+done
+export APPTAINERENV_PYTHONNOUSERSITE=1 SINGULARITYENV_PYTHONNOUSERSITE=1
+exec "$@"
+'
+"""
+
+MEETING = """\
+# where the processes meet: the first node, at a port that no other job of this node has
+if [[ -n ${SLURM_JOB_ID:-} ]]; then
+    MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+    MASTER_ADDR=${MASTER_ADDR%%[[:space:]]*}
+    MASTER_PORT=$((20000 + SLURM_JOB_ID % 12000))
+    export MASTER_ADDR MASTER_PORT
+fi
+"""
+
+GLOO = """\
+# Horovod's processes find each other by a small server that lives as long as this script, on the nodes' network
+coproc meeting { exec "${glacierhpc[@]}" rendezvous --address "$MASTER_ADDR" --interface "$interface"; }
+read -r -t 120 HOROVOD_GLOO_RENDEZVOUS_ADDR HOROVOD_GLOO_RENDEZVOUS_PORT <&"${meeting[0]:-0}" || {
+    echo "the server by which Horovod's processes find each other did not start" >&2
+    exit 1
+}
+export HOROVOD_GLOO_RENDEZVOUS_ADDR HOROVOD_GLOO_RENDEZVOUS_PORT
+export HOROVOD_CONTROLLER=gloo HOROVOD_CPU_OPERATIONS=gloo
+# all processes of a large job read the same environment from one file system before they get there
+export HOROVOD_GLOO_TIMEOUT_SECONDS=${HOROVOD_GLOO_TIMEOUT_SECONDS:-300}
+task='
+case $SLURM_STEP_TASKS_PER_NODE in
+*,*)
+    echo "Horovod needs as many processes on one node as on the other, not $SLURM_STEP_TASKS_PER_NODE;" \\
+        "use --nodes and --ntasks-per-node" >&2
+    exit 2
+    ;;
+esac
+export HOROVOD_RANK=$SLURM_PROCID HOROVOD_SIZE=$SLURM_STEP_NUM_TASKS
+export HOROVOD_LOCAL_RANK=$SLURM_LOCALID HOROVOD_LOCAL_SIZE=${SLURM_STEP_TASKS_PER_NODE%%[!0-9]*}
+export HOROVOD_CROSS_RANK=$SLURM_NODEID HOROVOD_CROSS_SIZE=$SLURM_STEP_NUM_NODES HOROVOD_HOSTNAME=$SLURMD_NODENAME
+'"$task"
+"""
+
+SRUN = """\
+launch=()
+if [[ -n ${SLURM_JOB_ID:-} ]]; then
+    # one process failing ends the others by the network; ending them at once would hide its exit code
+    launch=(srun --kill-on-bad-exit=0 --wait=120 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${srun[@]}")
+fi
+"""
+
+RUN = """\
+# The scheduler sends USR2 when the time is nearly up or a job of higher rank wants the node: save, and go on later.
+# Whoever sends USR1 or TERM wants the work saved and the job ended. glacierhpc saves on USR2 and ends with code 75.
+asked='' signalled='' payload=''
+ask() {
+    asked=${asked:-$1} signalled=yes
+    echo "$(date +%FT%T) asked to save and $1" >&2
+    if [[ -n $payload ]]; then kill -USR2 "$payload" 2>/dev/null || true; fi
+}
+trap 'ask resume' USR2
+trap 'ask end' USR1 TERM
+"""
+
+WAIT = """\
+payload=$!
+if [[ -n $asked ]]; then kill -USR2 "$payload" || true; fi
+while :; do
+    code=0 signalled=''
+    wait "$payload" || code=$?
+    # a signal ends the waiting, not the work
+    if [[ -z $signalled ]]; then break; fi
+done
+"""
+
+TOLD = """\
+# How this job ended, for `glacierhpc status` where the scheduler has forgotten it.
+earlier=${GLACIERHPC_ATTEMPT:-0}
+attempt=$((${SLURM_RESTART_COUNT:-0} + 10#${earlier//[!0-9]/}))
+told() {
+    if [[ -z $record || -z ${SLURM_JOB_ID:-} ]]; then return 0; fi
+    printf '%s %s %s %s\\n' "$1" "$2" "$attempt" "$(date +%s)" >"$record-$SLURM_JOB_ID.part" \\
+        && mv "$record-$SLURM_JOB_ID.part" "$record-$SLURM_JOB_ID.exit" \\
+        || echo "how this job ended could not be written to $record-$SLURM_JOB_ID.exit" >&2
+}
+told - began
+"""
+
+AGAIN = """\
+requeued() { scontrol requeue "$SLURM_JOB_ID"; }
+
+# A new job of this script, which waits for this one to be gone; jobs that wait for this one wait for the new one then.
+succeeded() {
+    local own=$SLURM_JOB_ID account=${SLURM_JOB_ACCOUNT:-} partition=$SLURM_JOB_PARTITION next name waiting expression
+    local options=(--parsable --dependency="afterany:$own" --job-name="$SLURM_JOB_NAME" --partition="$partition")
+    if [[ -n $account && $account != "(null)" ]]; then options+=(--account="$account"); fi
+    next=$(
+        for name in $(compgen -e); do
+            case $name in SLURM_CONF) ;; SLURM_* | SBATCH_*) unset "$name" ;; esac
+        done
+        GLACIERHPC_ATTEMPT=$((attempt + 1)) sbatch "${options[@]}" "$0" "${arguments[@]}"
+    ) || return
+    next=${next%%;*}
+    echo "goes on in job $next" >&2
+    squeue --me --noheader --states=PENDING --format='%i %E' | while read -r waiting expression; do
+        case $expression in
+        afterok:"$own" | afterok:"$own"\\(*) scontrol update JobId="$waiting" Dependency="afterok:$next" ;;
+        esac
+    done
+}
+
+again=${GLACIERHPC_AGAIN:-$again}
+# 140: USR2 came before glacierhpc listened
+if [[ -n ${SLURM_JOB_ID:-} && $asked != end && ($code -eq 75 || ($asked == resume && $code -eq 140)) ]]; then
+    if [[ $again == none ]]; then
+        echo "saved; submit it again to go on" >&2
+    elif [[ $((attempt + 1)) -ge $attempts ]]; then
+        echo "saved, but this was start $((attempt + 1)) of at most $attempts; submit it again to go on" >&2
+    elif [[ $again == requeue ]] && told 75 requeued && requeued; then
+        echo "saved, queued again" >&2
+        exit 75
+    elif succeeded; then
+        told 75 succeeded
+        exit 75
+    fi
+fi
+told "$code" ended
+exit "$code"
+"""

@@ -1,0 +1,152 @@
+"""What became of jobs: asked of the accounting, the queue, the controller, and of what the jobs wrote themselves.
+
+A job of which nobody knows anything is unknown, which is not the same as failed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from glacierhpc.hpc.slurm.client import call
+
+Verdict = Literal["waiting", "running", "done", "stopped", "failed", "cancelled", "unknown"]
+
+VERDICTS: dict[str, Verdict] = {
+    **dict.fromkeys(
+        ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD", "CONFIGURING"),
+        "waiting",
+    ),
+    **dict.fromkeys(("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"), "running"),
+    "COMPLETED": "done",
+    **dict.fromkeys(("TIMEOUT", "PREEMPTED", "NODE_FAIL", "DEADLINE", "REVOKED"), "stopped"),
+    **dict.fromkeys(("FAILED", "OUT_OF_MEMORY", "BOOT_FAIL", "LAUNCH_FAILED"), "failed"),
+    "CANCELLED": "cancelled",
+}  # fmt: skip
+"""Slurm's job states (squeue(1), sacct(1)) by what they mean for a chain. ``stopped``: by no fault of the work."""
+
+ACTIVE = ("waiting", "running")
+NEVER_STARTS = "DependencyNeverSatisfied"
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What is known of a job."""
+
+    verdict: Verdict
+    told: str = ""
+    """In the words of who told it."""
+    exit_code: int | None = None
+    reason: str = ""
+    """Why it waits."""
+    source: str = ""
+    """Who told it."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.verdict in ACTIVE
+
+
+UNKNOWN = JobState("unknown", source="nobody")
+
+
+def job_states(
+    ids: Sequence[str], *, exit_files: Iterable[Path] = (), timeout_s: float = 60.0
+) -> dict[str, JobState]:
+    """Return what is known of each job.
+
+    The accounting is asked first, then the queue, the controller, and the exit files that the jobs leave. What runs or
+    waits is asked of the queue in any case: the accounting may be behind.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Ids of jobs.
+    exit_files : iterable of path
+        Files ``NAME-ID.exit`` of job scripts.
+    """
+    known: dict[str, JobState] = {}
+    for ask in (_accounting, _queue, _controller):
+        open_ids = [job for job in ids if job not in known or known[job].active]
+        if open_ids:
+            known |= ask(open_ids, timeout_s)
+    own = {path.stem.rpartition("-")[2]: path for path in exit_files}
+    for job in ids:
+        if job not in known and job in own:
+            known[job] = _exit_file(own[job])
+    return {job: known.get(job, UNKNOWN) for job in ids}
+
+
+def _accounting(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
+    fields = "JobIDRaw,State,ExitCode"
+    answer = call(
+        [
+            "sacct",
+            "--duplicates",
+            "--noheader",
+            "--parsable2",
+            f"--format={fields}",
+            f"--jobs={','.join(ids)}",
+        ],
+        timeout_s=timeout_s,
+    )
+    known = {}
+    for line in answer.out.splitlines() if answer.ok else ():
+        job, state, code = (*line.split("|"), "", "")[:3]
+        if job in ids:  # steps are ID.0; of a job that was queued again the last line is of its last start
+            known[job] = _state(state, code, "accounting")
+    return known
+
+
+def _queue(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
+    # one id that the queue has forgotten would spoil the answer for all the others: --me asks for none by id
+    answer = call(["squeue", "--me", "--noheader", "--states=all", "--format=%A|%T|%r"], timeout_s=timeout_s)
+    known = {}
+    for line in answer.out.splitlines() if answer.ok else ():
+        job, state, reason = (*line.split("|"), "", "")[:3]
+        if job in ids and (found := _state(state, "", "queue", reason)).verdict in (*ACTIVE, "done"):
+            known[job] = (
+                found  # how others ended is told better, with their exit code, by the next to be asked
+            )
+    return known
+
+
+def _controller(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
+    known = {}
+    for job in ids:
+        answer = call(["scontrol", "show", "job", "--oneliner", job], timeout_s=timeout_s)
+        fields = dict(re.findall(r"(\w+)=(\S*)", answer.out)) if answer.ok else {}
+        if fields.get("JobId") == job:
+            reason = fields.get("Reason", "")
+            known[job] = _state(fields.get("JobState", ""), fields.get("ExitCode", ""), "controller", reason)
+    return known
+
+
+def _state(state: str, code: str, source: str, reason: str = "") -> JobState:
+    told = state.split()[0].rstrip("+") if state.strip() else ""  # "CANCELLED by 1000"
+    status, _, signal = code.partition(":")
+    exit_code = int(status) if status.isdigit() else None
+    if exit_code == 0 and signal.isdigit() and int(signal):
+        exit_code = 128 + int(signal)
+    verdict = VERDICTS.get(told, "unknown")
+    if verdict == "failed" and exit_code == 75:
+        verdict = "stopped"  # saved its work, and is not queued again
+    return JobState(verdict, told, exit_code, "" if reason == "None" else reason, source)
+
+
+def _exit_file(path: Path) -> JobState:
+    """Read ``CODE WORD ATTEMPT TIME``; a job that began and left no more is running, or was killed: nobody knows."""
+    try:
+        code, word, *_ = path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return UNKNOWN
+    if word in ("requeued", "succeeded"):
+        return JobState("waiting", word, 75, source="exit file")
+    if not code.isdigit():
+        return JobState("unknown", word, source="exit file")
+    verdict: Verdict = {"0": "done", "75": "stopped"}.get(code, "failed")  # type: ignore[assignment]
+    return JobState(verdict, word, int(code), source="exit file")

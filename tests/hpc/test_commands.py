@@ -1,0 +1,140 @@
+"""submit, status, cancel, resume and config explain, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from glacierhpc import cli
+from tests.hpc.scripts import program
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs" / "demo.yaml"
+HEAVY = {"numpy", "pandas", "pyarrow", "torch", "xarray", "dask", "distributed", "rasterio", "pyproj", "numba", "rich",
+         "zarr", "glacierhpc.rundir", "glacierhpc.workflows"}  # fmt: skip
+
+Glacier = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def glacier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Glacier:
+    """Return a function that runs a command in this process, with a scheduler that takes everything."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    for name in ("squeue", "scancel"):
+        program(tmp_path, name, "true")
+    program(tmp_path, "scontrol", "exit 1")
+    program(tmp_path, "sbatch", 'case "$*" in *--test-only*) exit 0;; esac; echo x >>taken; wc -l <taken')
+    program(
+        tmp_path,
+        "sacct",
+        "[ ! -e ended ] || printf '%s\\n' '1|COMPLETED|0:0' '2|FAILED|3:0' '3|CANCELLED|0:0'",
+    )
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return int(end.value.code or 0), told.out, told.err
+
+    return run
+
+
+@pytest.mark.parametrize("command", [["submit", str(CONFIG), "--dry-run"], ["status", "nowhere"]])
+def test_nothing_heavy_is_imported(command: list[str], tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "glacierhpc", *command], cwd=ROOT, capture_output=True, text=True,
+        check=False, env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert answer.returncode == (2 if "status" in command else 0)
+    imported = {
+        line.rpartition("|")[2].strip()
+        for line in answer.stderr.splitlines()
+        if line.startswith("import time")
+    }
+    assert len(imported) > 100 and not imported & HEAVY
+
+
+def test_a_dry_run_prints_and_leaves_nothing(glacier: Glacier, tmp_path: Path) -> None:
+    code, out, _ = glacier("submit", CONFIG, "--dry-run", "--set", "use.cpu=small", "--account", "me; id")
+    assert code == 0 and out.count("#!/usr/bin/env bash") == 3 and "#SBATCH --account='me; id'" in out
+    code, out, _ = glacier("submit", CONFIG, "--dry-run", "--json")
+    assert code == 0 and set(json.loads(out)["scripts"]) == {
+        "imagery.sbatch",
+        "train.sbatch",
+        "results.sbatch",
+    }
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "taken").exists()
+
+
+def test_a_chain_is_submitted_looked_at_and_gone_on_with(glacier: Glacier, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ("--set", "jobs.train.hours=3")
+    code, out, err = glacier("submit", CONFIG, f"run_dir={run}", *settings, "--json")
+    assert code == 0, err
+    assert json.loads(out)["jobs"] == {"imagery": "1", "train": "2", "results": "3"}
+    assert (run / "config.yaml").is_file() and "--time=03:00:00" in (run / "jobs/train.sbatch").read_text()
+    code, out, err = glacier("status", run, "--json")
+    assert {job["state"] for job in json.loads(out)["jobs"].values()} == {"unknown"}
+    # of jobs that nobody knows any more it is not said that they failed, and they do not stand in the way
+    (tmp_path / "ended").touch()
+    code, out, _ = glacier("status", run, "--json")
+    jobs = json.loads(out)["jobs"]
+    assert [job["state"] for job in jobs.values()] == ["done", "failed", "cancelled"]
+    assert jobs["train"]["exit_code"] == 3
+    (run / "steps").mkdir()
+    for step in cli.STEPS:
+        if step == "train":
+            break
+        (run / "steps" / f"{step}.json").write_text(json.dumps({"state": "done", "started": "2020"}))
+    code, out, err = glacier("resume", run, "--json")
+    assert code == 0 and json.loads(out)["jobs"] == {"train": "4", "results": "5"}, err
+    assert "--time=03:00:00" in (run / "jobs/train.sbatch").read_text()
+    code, out, _ = glacier("submit", CONFIG, f"run_dir={run}", "--diff", "--set", "jobs.train.hours=4")
+    assert "-#SBATCH --time=03:00:00" in out and "+#SBATCH --time=04:00:00" in out
+    assert len((tmp_path / "taken").read_text().split()) == 5
+
+
+def test_a_run_of_another_configuration_is_refused_before_anything_is_submitted(
+    glacier: Glacier, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/provenance.json").write_text('{"config_hash": "other"}')
+    code, _, err = glacier("submit", CONFIG, f"run_dir={tmp_path / 'run'}")
+    assert code == 2 and "is of another configuration" in err and not (tmp_path / "taken").exists()
+
+
+def test_cancel_ends_what_waits_or_runs(glacier: Glacier, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert glacier("submit", CONFIG, f"run_dir={run}")[0] == 0
+    program(tmp_path, "squeue", "printf '%s\\n' '1|RUNNING|None' '2|PENDING|Dependency'")
+    program(tmp_path, "scancel", 'echo "$*" >>cancelled')
+    code, out, _ = glacier("cancel", run, "--json")
+    assert code == 0 and json.loads(out)["cancelled"] == ["1", "2"]
+    assert (tmp_path / "cancelled").read_text() == "2 1\n"
+    code, _, err = glacier("submit", CONFIG, f"run_dir={run}")
+    assert code == 2 and "job 1 (imagery)" in err and "glacierhpc cancel" in err
+
+
+def test_a_refusal_of_the_scheduler_comes_before_the_first_job(glacier: Glacier, tmp_path: Path) -> None:
+    program(tmp_path, "sbatch", 'echo "sbatch: error: invalid partition specified: none" >&2; exit 1')
+    code, _, err = glacier("submit", CONFIG, f"run_dir={tmp_path / 'run'}")
+    assert code == 2 and "the scheduler would refuse the job 'imagery'" in err and "invalid partition" in err
+    assert not (tmp_path / "run/jobs/chain.json").exists()
+
+
+def test_where_a_value_comes_from(glacier: Glacier, tmp_path: Path) -> None:
+    (tmp_path / ".config/glacierhpc").mkdir(parents=True)
+    (tmp_path / ".config/glacierhpc/site.yaml").write_text("account: mine\n")
+    code, out, _ = glacier("config", "explain", "account", "--site", "lumi", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["value"] == "mine" and told["source"].endswith("site.yaml")
+    assert glacier("config", "explain", "acount")[0] == 2

@@ -1,0 +1,315 @@
+"""Job scripts: the ones in jobs/ are what the renderer writes, they run as written, and no value escapes its quotes."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glacierhpc.errors import InputError
+from glacierhpc.hpc import surroundings
+from glacierhpc.hpc.site import PLAIN, Site
+from glacierhpc.hpc.slurm import JOBS, JobSpec, job_surroundings, render, write_jobs
+from glacierhpc.workflows.tasks import TASKS
+from tests.hpc.scripts import SPEC, environment, program, run_script
+
+FOLDER = Path(__file__).resolve().parents[2] / "jobs"
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.sbatch"))
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> dict[str, str]:
+    """Return an environment whose `glacierhpc` and `apptainer` print their arguments, one a line."""
+    for name in ("glacierhpc", "apptainer"):
+        program(tmp_path, name, f'printf "%s\\n" {name} "$@"')
+    return environment(tmp_path)
+
+
+# --- what stands in jobs/
+
+
+def test_the_stored_scripts_are_what_is_rendered(tmp_path: Path) -> None:
+    written = {path.name: path.read_text() for path in write_jobs(tmp_path)}
+    stored = {path.name: path.read_text() for path in FOLDER.glob("*.sbatch")}
+    assert stored == written, "run: make jobs"
+
+
+def test_there_is_a_script_for_every_step_and_what_is_typed_already() -> None:
+    assert {*TASKS["forecast"], "run", "imagery", "training", "results", "demo"} < {
+        spec.name for spec in JOBS
+    }
+
+
+def test_scripts_are_right_for_bash() -> None:
+    paths = [str(FOLDER / name) for name in SCRIPTS]
+    for path in paths:
+        subprocess.run(["bash", "-n", path], check=True)
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed; on Debian: apt install shellcheck")
+    answer = subprocess.run(["shellcheck", *paths], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout
+
+
+# --- what they run
+
+
+def test_a_script_hands_its_arguments_on(fake: dict[str, str]) -> None:
+    config = "my file; $(touch hacked).yaml"
+    answer = run_script(render(SPEC), [config, "align.motion=affine"], {**fake, "SLURM_CPUS_PER_TASK": "3"})
+    expected = ["glacierhpc", "run", config, "cluster.workers=3", "align.motion=affine"]
+    assert answer.stdout.splitlines() == expected, answer.stderr
+
+
+def test_what_a_job_sets_comes_before_what_the_user_sets(fake: dict[str, str]) -> None:
+    spec = JobSpec("train-single", "A test.", ("train",), ("train.backend=single",))
+    words = run_script(render(spec), ["a.yaml", "train.epochs=2"], fake).stdout.splitlines()
+    assert words == ["glacierhpc", "train", "a.yaml", "train.backend=single", "train.epochs=2"]
+
+
+def test_training_has_all_cores_of_the_job(fake: dict[str, str], tmp_path: Path) -> None:
+    program(tmp_path, "glacierhpc", 'echo "$OMP_NUM_THREADS"')
+    assert run_script(render(SPEC), ["a"], {**fake, "SLURM_CPUS_PER_TASK": "3"}).stdout.strip() == "3"
+    assert run_script(render(SPEC), ["a"], fake).stdout.strip() == "1"
+
+
+def test_a_script_runs_the_image_it_is_given(fake: dict[str, str]) -> None:
+    given_image = {**fake, "GLACIERHPC_IMAGE": "/images/my image.sif", "SLURM_JOB_GPUS": "0"}
+    words = run_script(render(SPEC), ["a.yaml"], given_image).stdout.splitlines()
+    assert words[:2] == ["apptainer", "exec"] and {"--nv", "--cleanenv", "--no-home"} <= set(words)
+    called = ["glacierhpc", "run", "a.yaml", "cluster.workers=1"]
+    assert words[words.index("/images/my image.sif") + 1 :] == called
+
+
+def test_an_image_sees_of_the_environment_only_what_is_named(fake: dict[str, str], tmp_path: Path) -> None:
+    program(tmp_path, "apptainer", "env")
+    outside = {
+        **fake,
+        "GLACIERHPC_IMAGE": "i.sif",
+        "PYTHONPATH": "/evil",
+        "SLURM_PROCID": "0",
+        "NCCL_DEBUG": "a b,c",
+    }
+    seen = run_script(render(SPEC), ["a.yaml"], outside).stdout.splitlines()
+    handed = {
+        line.partition("=")[0].removeprefix("APPTAINERENV_")
+        for line in seen
+        if line.startswith("APPTAINERENV")
+    }
+    assert {"SLURM_PROCID", "PYTHONNOUSERSITE", "NCCL_DEBUG"} <= handed and "PYTHONPATH" not in handed
+    assert "APPTAINERENV_NCCL_DEBUG=a b,c" in seen
+
+
+def test_folders_of_a_site_are_seen_in_the_image(fake: dict[str, str]) -> None:
+    site = Site(binds=('/scratch/$PROJECT/it\'s "$(touch hacked)" `x`',), image="/i.sif")
+    words = run_script(render(SPEC, site), ["a.yaml"], {**fake, "PROJECT": "p 1"}).stdout.splitlines()
+    assert '/scratch/p 1/it\'s "$(touch hacked)" `x`' in words
+
+
+def test_a_script_without_a_configuration_says_so(fake: dict[str, str]) -> None:
+    answer = run_script(render(SPEC), [], fake)
+    assert answer.returncode == 2 and "no configuration given" in answer.stderr
+
+
+def test_only_a_job_that_goes_on_says_so_and_is_queued_again() -> None:
+    assert "it goes on where it stopped" in render(SPEC) and "#SBATCH --requeue\n" in render(SPEC)
+    demo = render(next(spec for spec in JOBS if spec.name == "demo"))
+    assert "starts again" in demo and "--requeue" not in demo and "again=none" in demo
+
+
+def test_several_processes_are_started_by_srun_and_told_where_to_meet(
+    fake: dict[str, str], tmp_path: Path
+) -> None:
+    program(tmp_path, "scontrol", "printf 'n1\\nn2\\n'")
+    program(tmp_path, "srun", 'echo "$MASTER_ADDR $MASTER_PORT"; printf "%s\\n" "$@"')
+    spec = JobSpec("ranks", "A test.", ("train",), launch="srun", nodes=2)
+    job = {**fake, "SLURM_JOB_ID": "12034", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_CPUS_PER_TASK": "4"}
+    said = run_script(render(spec, Site(srun=("--cpu-bind=cores",))), ["a.yaml"], job).stdout.splitlines()
+    assert said[0] == "n1 20034" and {"--mpi=none", "--cpus-per-task=4", "--cpu-bind=cores"} <= set(said)
+
+
+# --- time is up
+
+
+STOPPABLE = "trap 'echo saved; exit 75' USR2; echo ready; while :; do sleep 0.05; done"
+
+
+def stopped_by(number: int, environ: dict[str, str], text: str) -> tuple[int, str]:
+    """Run a script, send it a signal when its work has begun, and return its exit code and words."""
+    command = ["bash", "-c", text, "job", "a.yaml"]
+    with subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as job:
+        assert job.stdout is not None and job.stdout.readline() == "ready\n"
+        job.send_signal(number)
+        said = job.stdout.read()
+    return job.returncode, said
+
+
+@pytest.fixture
+def job(fake: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    program(tmp_path, "glacierhpc", STOPPABLE)
+    program(tmp_path, "scontrol", 'echo "scontrol $*"')
+    program(
+        tmp_path,
+        "sbatch",
+        'echo "sbatch $GLACIERHPC_ATTEMPT $*" >&2; env | grep -c ^SLURM_J >&2; echo "99;x"',
+    )
+    program(tmp_path, "squeue", 'printf "%s\\n" "8 afterok:7(unfulfilled)" "9 afterok:77(unfulfilled)"')
+    return {**fake, "SLURM_JOB_ID": "7", "SLURM_JOB_PARTITION": "long", "SLURM_JOB_NAME": "a job"}
+
+
+def test_a_job_whose_time_is_up_saves_and_is_queued_again(job: dict[str, str]) -> None:
+    code, said = stopped_by(signal.SIGUSR2, job, render(SPEC))
+    assert code == 75 and "saved\n" in said and "scontrol requeue 7" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_job_that_somebody_ends_saves_and_is_not_queued_again(job: dict[str, str], number: int) -> None:
+    code, said = stopped_by(number, job, render(SPEC))
+    assert code == 75 and "saved\n" in said and "scontrol" not in said and "sbatch" not in said
+
+
+def test_attempts_are_counted(job: dict[str, str]) -> None:
+    text = render(SPEC, Site(attempts=3))
+    assert "scontrol requeue" in stopped_by(signal.SIGUSR2, {**job, "SLURM_RESTART_COUNT": "1"}, text)[1]
+    code, said = stopped_by(signal.SIGUSR2, {**job, "SLURM_RESTART_COUNT": "2"}, text)
+    assert code == 75 and "scontrol" not in said and "start 3 of at most 3" in said
+    evil = {**job, "SLURM_RESTART_COUNT": "1", "GLACIERHPC_ATTEMPT": "x[$(touch hacked)]1"}
+    assert "start 3" in stopped_by(signal.SIGUSR2, evil, text)[1]
+
+
+def test_where_jobs_may_not_be_requeued_a_new_one_follows(job: dict[str, str]) -> None:
+    code, said = stopped_by(
+        signal.SIGUSR2, {**job, "SLURM_RESTART_COUNT": "1"}, render(SPEC, Site(again="successor"))
+    )
+    assert code == 75 and "goes on in job 99" in said
+    assert (
+        "sbatch 2 --parsable --dependency=afterany:7 --job-name=a job --partition=long job a.yaml\n0\n"
+        in said
+    )
+    # what waited for this one waits for the new one, and nothing else does
+    assert "scontrol update JobId=8 Dependency=afterok:99" in said and "JobId=9" not in said
+
+
+def test_a_requeue_that_is_refused_becomes_a_new_job(job: dict[str, str], tmp_path: Path) -> None:
+    program(tmp_path, "scontrol", "exit 1")
+    assert "goes on in job 99" in stopped_by(signal.SIGUSR2, job, render(SPEC))[1]
+
+
+def test_work_that_fails_is_not_started_again(job: dict[str, str], tmp_path: Path) -> None:
+    program(tmp_path, "glacierhpc", "exit 3")
+    answer = run_script(render(SPEC), ["a.yaml"], job)
+    assert answer.returncode == 3 and "scontrol" not in answer.stdout
+    program(tmp_path, "glacierhpc", "trap 'exit 1' USR2; echo ready; while :; do sleep 0.05; done")
+    code, said = stopped_by(signal.SIGUSR2, job, render(SPEC))
+    assert code == 1 and "scontrol" not in said
+
+
+def test_work_that_asks_to_be_tried_again_is(job: dict[str, str], tmp_path: Path) -> None:
+    program(tmp_path, "glacierhpc", "exit 75")
+    answer = run_script(render(SPEC), ["a.yaml"], job)
+    assert answer.returncode == 75 and "scontrol requeue 7" in answer.stdout
+
+
+def test_a_signal_that_comes_twice_is_one(job: dict[str, str], tmp_path: Path) -> None:
+    program(
+        tmp_path, "glacierhpc", "trap ':' USR2; echo ready; for i in {1..20}; do sleep 0.05; done; exit 75"
+    )
+    with subprocess.Popen(
+        ["bash", "-c", render(SPEC), "job", "a.yaml"], env=job, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGUSR2)
+            time.sleep(0.1)
+        said = process.stdout.read()
+    assert process.returncode == 75 and said.count("scontrol requeue") == 1
+
+
+def test_a_job_leaves_word_of_its_end(job: dict[str, str], tmp_path: Path) -> None:
+    spec = replace(SPEC, config="/run", folder=str(tmp_path))
+    assert stopped_by(signal.SIGUSR2, job, render(spec))[0] == 75
+    assert (tmp_path / "test-7.exit").read_text().split()[:3] == ["75", "requeued", "0"]
+    program(tmp_path, "glacierhpc", "exit 3")
+    assert run_script(render(spec), [], {**job, "SLURM_RESTART_COUNT": "1"}).returncode == 3
+    assert (tmp_path / "test-7.exit").read_text().split()[:3] == ["3", "ended", "1"]
+
+
+# --- hostile values
+
+
+HOSTILE = st.text(
+    st.one_of(
+        st.sampled_from(list(" ;$()`#'\"\\%&|<>*?~!{}[]=\t\n")), st.characters(exclude_categories=("Cs",))
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(value=HOSTILE, word=HOSTILE.filter(bool))
+def test_no_value_is_ever_executed(tmp_path_factory: pytest.TempPathFactory, value: str, word: str) -> None:
+    """Every field of a job and a site is hostile; what refuses to be rendered is fine, what runs is the same text."""
+    folder = tmp_path_factory.mktemp("hostile")
+    program(folder, "glacierhpc", 'printf "%s\\0" "$@"; printf "%s\\0" "$VALUE" "$TMPDIR"')
+    program(folder, "module", "true")
+    attack = f"{value}$(touch {folder}/hacked)"
+    text_of = attack.replace("$", "").replace(":", "").replace(",", "")
+    try:
+        site = Site.model_validate({
+            "environment": {"VALUE": attack}, "modules": [attack], "scratch": text_of, "binds": [text_of],
+            "image": None, "account": attack, "use": {"cpu": attack}, "directives": {"all": {"comment": attack}},
+            "interface": attack,
+        })  # fmt: skip
+        spec = replace(SPEC, command=("run", word), about=attack, label=attack, overrides=(attack,))
+        text = render(spec, site)
+    except (InputError, ValueError):
+        assert any(ord(letter) < 32 or letter in "\x7f\x85\u2028\u2029" for letter in value + word)
+        return
+    answer = run_script(text, [attack], environment(folder))
+    said = answer.stdout.split("\0")
+    assert said[:2] == ["run", word] and said[2] == said[4] == attack, answer.stderr
+    assert said[5:7] == [attack, text_of]
+    assert not (folder / "hacked").exists()
+    lines = [line.removeprefix("#SBATCH ") for line in text.split("\n") if line.startswith("#SBATCH")]
+    for option in ("comment", "account", "partition", "job-name"):
+        assert [shlex.split(line) for line in lines if line.startswith(f"--{option}")] == [
+            [f"--{option}={attack}"]
+        ]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(SPEC, name="a; rm -rf $HOME"),
+        replace(SPEC, about="two\nlines"),
+        replace(SPEC, command=("run\n",)),
+        replace(SPEC, directives={"account=x\n#SBATCH --nice": "1"}),
+        replace(SPEC, directives={"account": "a\nrm -rf ."}),
+        replace(SPEC, hours=0),
+    ],
+)
+def test_what_cannot_stand_in_a_script_is_refused(spec: JobSpec) -> None:
+    with pytest.raises(InputError):
+        render(spec)
+
+
+def test_a_log_is_where_it_should_be_whatever_the_folder_is_called() -> None:
+    spec = replace(SPEC, config="/r", folder="/a %j b")
+    assert "#SBATCH --output='/a %%j b/test-%j.log'\n" in render(spec, PLAIN)
+
+
+def test_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert job_surroundings({}) == {"job_id": None, "container_digest": None}
+    (tmp_path / "image-id").write_text("abc\n")
+    monkeypatch.setattr(surroundings, "IMAGE_ID", tmp_path / "image-id")
+    told = job_surroundings({"SLURM_JOB_ID": "7", "APPTAINER_CONTAINER": "/x.sif"})
+    assert told == {"job_id": "7", "container_digest": "abc"}

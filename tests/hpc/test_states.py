@@ -1,0 +1,98 @@
+"""What became of jobs, asked of four who may not answer; unknown is never failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from glacierhpc.hpc.slurm.states import VERDICTS, JobState, job_states
+from tests.hpc.scripts import program
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder in which nobody knows anything."""
+    program(tmp_path, "sacct", 'echo "Slurm accounting storage is disabled" >&2; exit 1')
+    program(tmp_path, "squeue", "true")
+    program(tmp_path, "scontrol", 'echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    return tmp_path
+
+
+def state(job: str = "7", *files: Path) -> JobState:
+    return job_states([job], exit_files=files)[job]
+
+
+def test_nobody_knows(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert state() == JobState("unknown", source="nobody")
+    program(told, "sacct", "true")  # nothing, as while the accounting is behind
+    assert state().verdict == "unknown"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert state().verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict", "code"),
+    [
+        ("7|COMPLETED|0:0", "done", 0),
+        ("7|FAILED|3:0", "failed", 3),
+        ("7|FAILED|75:0", "stopped", 75),
+        ("7|FAILED|0:9", "failed", 137),
+        ("7|CANCELLED by 1000|0:0", "cancelled", 0),
+        ("7|TIMEOUT|0:0", "stopped", 0),
+        ("7|OUT_OF_MEMORY|0:125", "failed", 253),
+        ("7|NODE_FAIL|0:0", "stopped", 0),
+        ("7|SOMETHING_NEW|0:0", "unknown", 0),
+        ("77|COMPLETED|0:0", "unknown", None),
+        ("7.batch|COMPLETED|0:0", "unknown", None),
+    ],
+)
+def test_the_accounting(told: Path, line: str, verdict: str, code: int | None) -> None:
+    program(told, "sacct", f"echo '{line}'")
+    assert (state().verdict, state().exit_code) == (verdict, code)
+
+
+def test_of_a_job_that_was_queued_again_the_last_start_counts(told: Path) -> None:
+    program(
+        told, "sacct", 'printf "%s\\n" "7|PREEMPTED|0:0" "7.0|FAILED|75:0" "7|REQUEUED|0:0" "7|COMPLETED|0:0"'
+    )
+    assert state().verdict == "done"
+
+
+def test_the_queue_corrects_an_accounting_that_is_behind(told: Path) -> None:
+    program(told, "sacct", "echo '7|PENDING|0:0'")
+    program(told, "squeue", "echo '7|RUNNING|None'")
+    assert (state().verdict, state().source) == ("running", "queue")
+    program(told, "squeue", "echo '7|PENDING|DependencyNeverSatisfied'")
+    assert state().reason == "DependencyNeverSatisfied" and state().active
+
+
+def test_the_controller_tells_how_it_ended(told: Path) -> None:
+    program(told, "squeue", "echo '7|FAILED|NonZeroExitCode'")
+    program(
+        told, "scontrol", "echo 'JobId=7 JobName=a b JobState=FAILED Reason=NonZeroExitCode ExitCode=2:0 X='"
+    )
+    assert (state().verdict, state().exit_code, state().source) == ("failed", 2, "controller")
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("0 ended 0 1", "done"), ("3 ended 0 1", "failed"), ("75 ended 9 1", "stopped"), ("75 requeued 0 1", "waiting"),
+        ("- began 0 1", "unknown"), ("", "unknown"), ("x", "unknown"),
+    ],
+)  # fmt: skip
+def test_at_last_what_the_job_itself_wrote(told: Path, text: str, verdict: str) -> None:
+    path = told / "train-7.exit"
+    path.write_text(text)
+    assert state("7", path).verdict == verdict
+    assert state("8", path).verdict == "unknown"
+
+
+def test_every_state_of_slurm_has_a_meaning() -> None:
+    """Those of squeue(1), JOB STATE CODES."""
+    states = """BOOT_FAIL CANCELLED COMPLETED CONFIGURING COMPLETING DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PENDING
+        PREEMPTED RUNNING RESV_DEL_HOLD REQUEUE_FED REQUEUE_HOLD REQUEUED RESIZING REVOKED SIGNALING SPECIAL_EXIT
+        STAGE_OUT STOPPED SUSPENDED TIMEOUT"""
+    assert set(states.split()) <= set(VERDICTS)
