@@ -15,12 +15,12 @@ from typing import Annotated, Any
 import typer
 
 from glacierhpc import __version__
-from glacierhpc.cli import archives, bench, configs, runs, steps
+from glacierhpc.cli import archives, bench, configs, jobs, runs, steps
 from glacierhpc.cli.arguments import GOES_ON, running
 from glacierhpc.cli.bench import BENCHMARKS
 from glacierhpc.cli.steps import STEPS
 from glacierhpc.console import keep_traceback, show_error
-from glacierhpc.errors import GlacierError
+from glacierhpc.errors import REQUEUE, GlacierError
 
 __all__ = ["BENCHMARKS", "STEPS", "app", "main"]
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 steps.add_to(app)
 runs.add_to(app)
+jobs.add_to(app)
 app.add_typer(configs.app, name="config")
 app.add_typer(archives.app, name="archive")
 app.add_typer(bench.app, name="bench")
@@ -44,10 +45,15 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C, without a word to the user
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 1 the work failed, 2 the input is wrong. Never ends with a traceback."""
+    """Run a command and exit: 0 done, 1 the work failed, 2 the input is wrong, 75 asked to stop and to go on later.
+
+    Never ends with a traceback.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     running.as_json, running.log, running.again = "--json" in arguments, None, GOES_ON
-    signal.signal(signal.SIGTERM, _interrupt)
+    running.asked = False
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, _interrupt)
     logging.raiseExceptions = (
         False  # a log line that cannot be written (full disk) is no reason for a traceback
     )
@@ -68,7 +74,7 @@ def _exit_code(arguments: list[str]) -> int:
     except GlacierError as err:
         return _failed(str(err), err.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed(f"stopped; {running.again}", 1)
+        return _failed(f"stopped; {running.again}", REQUEUE if running.asked else 1)
     except BrokenPipeError:  # the reader of a pipe (head, less) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -91,7 +97,11 @@ def _failed(message: str, exit_code: int) -> int:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    """Treat the scheduler's SIGTERM as Ctrl-C, so that steps record that they were interrupted."""
+    """Treat the scheduler's signals as Ctrl-C, so that steps record that they were interrupted.
+
+    SIGUSR1 and SIGUSR2 are sent by nobody else: what they end is to go on in another job.
+    """
+    running.asked = signum != signal.SIGTERM
     raise KeyboardInterrupt
 
 

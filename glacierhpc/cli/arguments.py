@@ -34,6 +34,8 @@ class Running:
     log: Path | None = None
     again: str = GOES_ON
     """What the same command does after an interruption."""
+    asked: bool = False
+    """Whether a job script asked for the interruption, because its time is up."""
 
 
 running = Running()

@@ -138,3 +138,22 @@ def test_where_a_value_comes_from(glacier: Glacier, tmp_path: Path) -> None:
     told = json.loads(out)
     assert code == 0 and told["value"] == "mine" and told["source"].endswith("site.yaml")
     assert glacier("config", "explain", "acount")[0] == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGUSR2", 75), ("SIGUSR1", 75), ("SIGTERM", 1)])
+def test_a_step_whose_time_is_up_asks_to_go_on(tmp_path: Path, number: str, code: int) -> None:
+    program = f"""
+import glacierhpc.cli, glacierhpc.workflows, os, signal
+from glacierhpc.rundir import RunDirectory
+def wait(name, config, **options):
+    with RunDirectory.open(config.run_path, "name: tiny", "hash") as run, run.step(name):
+        os.kill(os.getpid(), signal.{number})
+        signal.pause()
+glacierhpc.workflows.run_step = wait
+glacierhpc.cli.main(["search", {str(CONFIG)!r}, "run_dir={tmp_path / "run"}"])
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == code and "goes on where it stopped" in answer.stderr, answer.stderr
+    assert json.loads((tmp_path / "run/steps/search.json").read_text())["state"] == "interrupted"
