@@ -76,13 +76,61 @@ def test_accumulation_gives_what_one_batch_gives(accumulate, loss):
     assert not torch.equal(weights(whole), weights(Plain()))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"batch_size": 4},
+        {"gradient_clip": 1e-3},
+        {"learning_rate": 0.05},
+        {"loss": "mae"},
+        {"optimizer": "adam", "weight_decay": 0.5},
+        {"optimizer": "sgd"},
+        {"precision": "bf16"},
+        {"schedule": "cosine"},
+        {"seed": 4},
+        {"warmup_epochs": 0.5},
+        {"weight_decay": 0.5},
+    ],
+    ids=str,
+)
+def test_no_setting_is_without_effect(setting):
+    options, learnt = {**OPTIONS, "epochs": 1}, []
+    for settings in (options, {**options, **setting}):
+        model = Plain()
+        fit(model, LineData(), **settings)
+        learnt.append(weights(model))
+    assert not torch.equal(*learnt)
+
+
+def test_a_rate_on_a_plateau_falls():
+    worse = validation()
+    worse.y = -2 * worse.x  # every step of learning is a step back
+    told = fit(Plain(), LineData(), worse, **{**OPTIONS, "epochs": 6, "schedule": "plateau"})
+    assert [row["learning_rate"] for row in told.rows] == [0.1] * 4 + [0.05] * 2
+
+
+def test_accumulation_calls_the_model_with_parts():
+    class Counting(Plain):
+        def forward(self, x):
+            lengths.append(len(x))
+            return super().forward(x)
+
+    lengths: list[int] = []
+    fit(Counting(), LineData(20), accumulate=3, **{**OPTIONS, "epochs": 1})
+    assert lengths == [2, 3, 3, 2, 3, 3, 1, 1, 2]
+
+
 TORCHS_OWN = pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
 
 
 def test_channels_last_learns_the_same():
     options = {"optimizer": "sgd"}  # Adam blows up the last digits of small gradients
     plain, history = forecast_weights(**options)
-    other, told = forecast_weights(channels_last=True, **options)
+    model = build_model("convlstm", **SMALL)
+    told = fit(model, Images(), Images(4, seed=1), channels_last=True, **{**SHORT, **options})
+    other, layout = weights(model), torch.channels_last
+    assert all(p.is_contiguous(memory_format=layout) for p in model.parameters() if p.dim() == 4)
+    assert not model.embed.weight.is_contiguous()
     torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-5)
     assert told.best_loss == pytest.approx(history.best_loss, rel=1e-4)
 
