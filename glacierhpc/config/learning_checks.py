@@ -71,6 +71,12 @@ def check_backend_options(train: Train) -> Iterator[Fault]:
                 ("train", key),
                 f"{getattr(train, key)!r} needs train.backend: horovod, not {train.backend!r}; leave it out",
             )
+    if train.backend == "horovod" and train.backward_passes_per_step > train.accumulate:
+        yield Fault(
+            ("train", "backward_passes_per_step"),
+            f"{train.backward_passes_per_step} is more than the {train.accumulate} parts of a step; write "
+            f"train.accumulate: {train.backward_passes_per_step}, too",
+        )
 
 
 def check_training_steps(train: Train) -> Iterator[Fault]:

@@ -72,6 +72,15 @@ def test_gradients_are_finite_and_none_reaches_invalid_pixels(name):
 
 
 @every_model
+@pytest.mark.parametrize("steps_out", [1, 3])
+def test_every_weight_has_a_gradient_even_without_dates_and_climatology(name, steps_out):
+    """Else ranks that share gradients as they come would wait for those that never do."""
+    model, given = make(name, steps_out=steps_out).train(), inputs(name, steps_out=steps_out)
+    model(given["images"]).square().sum().backward()
+    assert not [told for told, parameter in model.named_parameters() if parameter.grad is None]
+
+
+@every_model
 def test_masks_matter(name):
     model, given = stirred(name, steps_out=OUT), inputs(name, seed=2)
     given["images"] += 0.3  # an invalid pixel is not taken for one that is 0
