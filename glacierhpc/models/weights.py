@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from glacierhpc.errors import InputError, nearest_name
 from glacierhpc.files import atomic_path
@@ -142,8 +140,7 @@ def load_weights(model: nn.Module, folder: Path, *, bands: Sequence[str], units:
 def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Keep parameters from being trained, and return their names.
 
-    Batch norms all of whose parameters are frozen keep their running statistics, too, whatever mode the model is
-    put into.
+    Batch norms all of whose parameters are frozen keep their running statistics, too: the training sees to that.
 
     Parameters
     ----------
@@ -175,17 +172,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     for name, parameter in model.named_parameters():
         if name in frozen:
             parameter.requires_grad_(False)
-    for module in model.modules():
-        own = list(module.parameters(recurse=False))
-        if isinstance(module, _BatchNorm) and own and not any(p.requires_grad for p in own):
-            module.eval()
-            module.train = MethodType(_stay, module)  # type: ignore[method-assign]
     return frozen
-
-
-def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
-    """Stand in for ``train`` of a frozen module."""
-    return module
 
 
 def _names_of(model: nn.Module) -> list[str]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.models import build_model
+from glacierhpc.models.weights import freeze
 from glacierhpc.training import loop, meters
 from glacierhpc.training.checkpoint import Checkpoints
 from glacierhpc.training.distributed import Single
@@ -360,7 +361,7 @@ def test_frozen_weights_stay_and_frozen_batch_norms_keep_their_statistics():
             return self.layer(self.free(self.norm(x[:, 0]))).unsqueeze(1)
 
     model = Normed()
-    model.norm.requires_grad_(False)
+    freeze(model, ["norm.*", "free.weight"])
     model.layer.weight.requires_grad_(False)
     before = model.layer.weight.clone()
     fit(model, LineData(), **OPTIONS)
