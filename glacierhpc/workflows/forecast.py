@@ -9,31 +9,27 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-import numpy as np
-
 from glacierhpc.config import Config
 from glacierhpc.cube import open_cube
-from glacierhpc.datasets.climatology import Climatology
 from glacierhpc.datasets.samples import materialise
 from glacierhpc.datasets.sequences import SequencePlan
 from glacierhpc.datasets.splits import Split, sample_pixels, split_by_block, split_by_time
 from glacierhpc.errors import GlacierError, InputError
-from glacierhpc.evaluation.predict import predict_scene
-from glacierhpc.rundir import RunDirectory, write_json, write_table
-from glacierhpc.tiling import seam_ratio
-from glacierhpc.workflows import products
-from glacierhpc.workflows.learning import trained_model
-from glacierhpc.workflows.material import Material, read_composites
-from glacierhpc.workflows.tasks import Summary
+from glacierhpc.rundir import RunDirectory, plain, write_json, write_table
+from glacierhpc.workflows.learning import device, trained_model
+from glacierhpc.workflows.material import Material
+from glacierhpc.workflows.tasks import Summary, need
+from glacierhpc.workflows.whole_scene import forecast_scene
 
 
 def sequences(config: Config, run: RunDirectory) -> Summary:
     """Plan the sequences, split them and prove the split free of leakage."""
-    data, valid, times = read_composites(run)
+    cube = open_cube(need(run.composite, "composite"))
+    valid = cube.valid.values
     wanted, split_rule = config.sequences, config.split
     plan = SequencePlan.build(
         valid.shape,
-        times,
+        cube.time.values,
         size=wanted.size_px,
         stride=wanted.stride_px,
         steps_in=wanted.steps_in,
@@ -54,7 +50,7 @@ def sequences(config: Config, run: RunDirectory) -> Summary:
     if not description["audit"]["ok"]:
         raise GlacierError(f"the split leaks: {description['audit']['leaks'][:3]}; {run.split} lists all")
     if wanted.materialise:
-        materialise(run.sequence_shards, data, valid, plan)
+        materialise(run.sequence_shards, cube.data.values, valid, plan)
     shutil.rmtree(run.checkpoints, ignore_errors=True)  # of other composites: nothing to go on from
     write_table(run.sequences, plan.to_table(split=split.labels, valid_share=share))
     return {
@@ -68,48 +64,35 @@ def sequences(config: Config, run: RunDirectory) -> Summary:
 
 
 def predict(config: Config, run: RunDirectory) -> Summary:
-    """Forecast the whole area from the latest test origin, as arrays and as GeoTIFFs."""
+    """Forecast the whole area from the latest test origin, as arrays and as GeoTIFFs, in the memory of one block."""
     material = Material.read(config, run)
-    table, plan, test = material.table, material.plan, material.part("test")
-    data, valid, times = material.data, material.valid, material.times
-    start = int(table.time_index[test].max())
-    seen, ahead = slice(start, start + plan.steps_in), slice(start + plan.steps_in, start + plan.steps)
-    years = plan.years(np.flatnonzero(table.time_index == start)[:1])[0]
-    usual = Climatology.build(data, valid, times, np.arange(len(times)), causal=True)
-    forecast = predict_scene(
-        trained_model(config, run, material)[0],
-        data[seen],
-        valid[seen],
-        years=years,
-        climatology=usual.frames(
-            start, steps_in=plan.steps_in, steps=plan.steps, rows=slice(None), cols=slice(None)
-        ),
-        size=plan.size,
-        overlap_px=config.predict.overlap_px,
-    )
-    judged = valid[ahead]
+    plan, test = material.plan, material.part("test")
+    judged = None
+    start = int(plan.starts[test, 0].max())
     if config.split.method == "block":  # elsewhere the model has been trained on these very targets
-        judged = judged & sample_pixels(plan, test)[ahead]
-    composite = open_cube(run.composite)
-    products.write_prediction(
-        run.prediction,
-        composite,
-        prediction=forecast.values,
-        target=data[ahead],
-        target_valid=judged,
-        inputs=np.where(valid[seen][:, None], data[seen], np.nan),
-        lead_time=times[ahead],
-        input_time=times[seen],
+        judged = sample_pixels(plan, test)[start + plan.steps_in : start + plan.steps]
+    made = forecast_scene(
+        trained_model(config, run, material)[0],
+        material.composite,
+        plan,
+        start,
+        prediction=run.prediction,
+        maps=run.prediction_maps,
+        judged=judged,
+        overlap_px=config.predict.overlap_px,
+        device=device(),
     )
-    maps = products.write_maps(run.prediction_maps, composite, forecast.values, times[ahead])
-    seams = seam_ratio(forecast.values[0, 0], forecast.tiles)
     return {
         "table": [
-            ["forecast from", str(times[seen][-1])[:10]],
-            ["forecast to", str(times[ahead][-1])[:10]],
-            ["maps", f"{len(maps)} in {run.prediction_maps}"],
-            ["gradient across tile borders over inside", f"{seams:.3f}"],
-        ]
+            ["forecast from", str(made.input_time[-1])[:10]],
+            ["forecast to", str(made.lead_time[-1])[:10]],
+            ["maps", f"{len(made.maps)} in {run.prediction_maps}"],
+            [
+                "gradient across tile borders over inside",
+                f"{made.seams:.3f}, of what was observed {made.target_seams:.3f}",
+            ],
+        ],
+        "seams": plain({"forecast": made.seams, "observed": made.target_seams}),
     }
 
 

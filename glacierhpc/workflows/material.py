@@ -1,14 +1,16 @@
-"""The sequences of a run with the composites they are cut from: what training and judging read, once."""
+"""The sequences of a run with the composites they are cut from: what training, judging and forecasts read."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from glacierhpc.config import Config
 from glacierhpc.cube import open_cube
@@ -23,25 +25,16 @@ from glacierhpc.workflows.index_facts import IndexFacts, image_facts
 from glacierhpc.workflows.tasks import need
 
 
-def read_composites(run: RunDirectory) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return data (T, C, Y, X) float32, valid (T, Y, X) bool and times (T,) of the composites."""
-    cube = open_cube(need(run.composite, "composite"))
-    return cube.data.values, cube.valid.values, cube.time.values
-
-
 @dataclass(frozen=True, eq=False)
 class Material:
-    """The sequences of a run and the composites they are cut from, read once."""
+    """The sequences of a run and the composites they are cut from; these are read when they are asked for, once."""
 
     name: str
     """Of the run's folder."""
     table: pd.DataFrame
     plan: SequencePlan
-    data: np.ndarray
-    """(T, C, Y, X) float32."""
-    valid: np.ndarray
-    """(T, Y, X) bool."""
-    times: np.ndarray
+    composite: xr.Dataset
+    """Not loaded."""
     bands: tuple[str, ...]
     grid: Grid
     facts: IndexFacts
@@ -65,13 +58,28 @@ class Material:
             run.path.name,
             table,
             SequencePlan.from_table(table),
-            *read_composites(run),
+            cube,
             bands=tuple(str(band) for band in cube.band.values),
             grid=Grid.from_dataset(cube),
             facts=image_facts(config, cube),
             split=dict(read_json(need(run.split, "sequences"))),
             shards=run.sequence_shards if config.sequences.materialise else None,
         )
+
+    @property
+    def times(self) -> np.ndarray:
+        """(T,) datetime64."""
+        return np.asarray(self.composite.time.values)
+
+    @cached_property
+    def data(self) -> np.ndarray:
+        """(T, C, Y, X) float32: the memory of the whole series."""
+        return np.asarray(self.composite.data.values)
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """(T, Y, X) bool."""
+        return np.asarray(self.composite.valid.values)
 
     def part(self, name: str) -> np.ndarray:
         """Return the numbers of the sequences of a part."""

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from glacierhpc import __version__
 from glacierhpc.cube import CHUNK_PX, finish_cube
-from glacierhpc.files import atomic_path
+from glacierhpc.files import atomic_path, plain
 from glacierhpc.grid import Grid
 
 Flow = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -63,6 +63,10 @@ class PredictionWriter:
             array = zarr.open_array(self.path / name, mode="r+")
             array[..., rows, cols] = values.astype(array.dtype)
 
+    def note(self, **facts: float) -> None:
+        """Keep figures about the whole forecast as attributes of the store; null where they are no number."""
+        zarr.open_group(self.path, mode="r+", use_consolidated=False).attrs.update(plain(facts))
+
     def read(self, name: str) -> Any:
         """Return an array of the store, which is sliced to be read."""
         return zarr.open_array(self.path / name, mode="r")
@@ -88,7 +92,7 @@ def prediction_writer(
     }
     sizes = {**composite.sizes, "lead": len(lead_time), "step_in": len(input_time)}
     with atomic_path(path) as temporary:
-        _on_grid(composite, {}, coords).to_zarr(temporary, mode="w", zarr_format=3, consolidated=False)
+        _on_grid(composite, coords).to_zarr(temporary, mode="w", zarr_format=3, consolidated=False)
         group = zarr.open_group(temporary, mode="r+", use_consolidated=False)
         for name, (dtype, dims) in PREDICTION.items():
             _create_array(group, name, dtype, dims, sizes)
@@ -106,7 +110,12 @@ PREDICTION = {
 
 
 def _create_array(
-    group: zarr.Group, name: str, dtype: str, dims: tuple[str, ...], sizes: dict[Any, int]
+    group: zarr.Group,
+    name: str,
+    dtype: str,
+    dims: tuple[str, ...],
+    sizes: dict[Any, int],
+    attrs: dict[str, Any] | None = None,
 ) -> None:
     plane = [min(CHUNK_PX, sizes[dim]) for dim in dims[-2:]]
     files = [side * min(BLOCK_PX // CHUNK_PX, -(-sizes[dim] // side)) for side, dim in zip(plane, dims[-2:])]
@@ -119,31 +128,8 @@ def _create_array(
         shards=(*before, *files),
         fill_value=False if dtype == "bool" else np.nan,
         dimension_names=dims,
-        attributes={"grid_mapping": "spatial_ref"},
+        attributes={"grid_mapping": "spatial_ref", **(attrs or {})},
     )
-
-
-def write_prediction(
-    path: Path,
-    composite: xr.Dataset,
-    *,
-    prediction: np.ndarray,
-    target: np.ndarray,
-    target_valid: np.ndarray,
-    inputs: np.ndarray,
-    lead_time: np.ndarray,
-    input_time: np.ndarray,
-) -> None:
-    """Write ``prediction.zarr`` of a forecast in memory; arrays as in `PredictionWriter.write`."""
-    with prediction_writer(path, composite, lead_time=lead_time, input_time=input_time) as writer:
-        writer.write(
-            slice(None),
-            slice(None),
-            prediction=prediction,
-            target=target,
-            target_valid=target_valid,
-            inputs=inputs,
-        )
 
 
 def open_prediction(path: Path) -> xr.Dataset:
@@ -219,18 +205,35 @@ def _write_plain(
         raster.update_tags(**tags)
 
 
-def write_flow(path: Path, prediction: xr.Dataset, fields: dict[int, dict[str, Flow]]) -> None:
-    """Write ``flow.zarr``: u and v of target and prediction, (lead, y, x) px, NaN where invalid."""
-    variables = {}
-    for name in ("target", "prediction"):
-        for axis, letter in enumerate("uv"):
-            stack = [np.where(pair[name][2], pair[name][axis], np.nan) for pair in fields.values()]
-            variables[f"{letter}_{name}"] = (("lead", "y", "x"), np.stack(stack).astype(np.float32))
+@dataclass(frozen=True)
+class FlowWriter:
+    """Writes ``flow.zarr`` lead by lead, so that no more than one lead is held."""
+
+    path: Path
+
+    def write(self, position: int, *, target: Flow, prediction: Flow) -> None:
+        """Write the motion to a lead, counted from 0."""
+        for name, flow in (("target", target), ("prediction", prediction)):
+            for axis, letter in enumerate("uv"):
+                array = zarr.open_array(self.path / f"{letter}_{name}", mode="r+")
+                array[position] = np.where(flow[2], flow[axis], np.nan).astype(np.float32)
+
+
+@contextmanager
+def flow_writer(path: Path, prediction: xr.Dataset) -> Iterator[FlowWriter]:
+    """Yield a writer of ``flow.zarr``, u and v of target and prediction (lead, y, x) px, NaN where invalid.
+
+    It stands at `path` when the block has ended well.
+    """
     coords = {"lead": ("lead", prediction.lead.values), "lead_time": ("lead", prediction.lead_time.values)}
-    dataset = _on_grid(prediction, variables, coords).assign_attrs(shows=FLOW_SHOWS)
-    for variable in dataset.data_vars.values():
-        variable.attrs["units"] = "px"
-    _write(path, dataset)
+    with atomic_path(path) as temporary:
+        dataset = _on_grid(prediction, coords).assign_attrs(shows=FLOW_SHOWS)
+        dataset.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False)
+        group = zarr.open_group(temporary, mode="r+", use_consolidated=False)
+        for name in ("u_target", "v_target", "u_prediction", "v_prediction"):
+            _create_array(group, name, "float32", ("lead", "y", "x"), dict(prediction.sizes), {"units": "px"})
+        yield FlowWriter(temporary)
+        finish_cube(temporary)
 
 
 def flow_row(lead: int, target: Flow, prediction: Flow) -> dict[str, Any]:
@@ -264,15 +267,6 @@ def flow_row(lead: int, target: Flow, prediction: Flow) -> dict[str, Any]:
     }
 
 
-def _on_grid(source: xr.Dataset, variables: dict[str, Any], coords: dict[str, Any]) -> xr.Dataset:
+def _on_grid(source: xr.Dataset, coords: dict[str, Any]) -> xr.Dataset:
     grid_coords = {name: source[name] for name in ("x", "y", "spatial_ref")}
-    dataset = xr.Dataset(variables, coords={**grid_coords, **coords}, attrs=dict(source.attrs))
-    for variable in dataset.data_vars.values():
-        variable.attrs["grid_mapping"] = "spatial_ref"
-    return dataset.drop_encoding()
-
-
-def _write(path: Path, dataset: xr.Dataset) -> None:
-    with atomic_path(path) as temporary:
-        dataset.to_zarr(temporary, mode="w", zarr_format=3, consolidated=False)
-        finish_cube(temporary)
+    return xr.Dataset(coords={**grid_coords, **coords}, attrs=dict(source.attrs)).drop_encoding()

@@ -93,6 +93,7 @@ def forecast_scene(
         written, observed = writer.read("prediction"), writer.read("target")
         paths = products.write_maps(maps, composite, written, when["lead_time"])
         seams = [seam_ratio(_Image(array), tiles) for array in (written, observed)]  # type: ignore[arg-type]
+        writer.note(seam_ratio=seams[0], seam_ratio_observed=seams[1])
     return SceneFacts(when["input_time"], when["lead_time"], paths, *seams)
 
 

@@ -72,19 +72,36 @@ def test_a_prediction_round_trips_and_hides_invalid_targets(composite: xr.Datase
     images = np.ones((2, 1, *GRID.shape), "float32")
     valid = np.ones((2, *GRID.shape), bool)
     valid[1, :3] = False
-    products.write_prediction(
-        tmp_path / "prediction.zarr",
-        composite,
-        prediction=images,
-        target=images,
-        target_valid=valid,
-        inputs=images,
-        lead_time=TIMES,
-        input_time=TIMES - np.timedelta64(180, "D"),
-    )
+    when = {"lead_time": TIMES, "input_time": TIMES - np.timedelta64(180, "D")}
+    with products.prediction_writer(tmp_path / "prediction.zarr", composite, **when) as writer:
+        writer.write(
+            slice(None), slice(None), prediction=images, target=images, target_valid=valid, inputs=images
+        )
+        writer.note(seam_ratio=1.02, seam_ratio_observed=float("nan"))
     opened = products.open_prediction(tmp_path / "prediction.zarr")
     assert np.isnan(opened.target[1, 0, :3]).all() and np.isfinite(opened.target[0]).all()
     assert list(opened.lead.values) == [1, 2] and opened.lead_time.values[0] == TIMES[0]
+    assert opened.attrs["seam_ratio"] == 1.02 and opened.attrs["seam_ratio_observed"] is None
+
+
+def test_motion_is_written_lead_by_lead(composite: xr.Dataset, tmp_path: Path) -> None:
+    images = np.ones((2, 1, *GRID.shape), "float32")
+    with products.prediction_writer(
+        tmp_path / "prediction.zarr", composite, lead_time=TIMES, input_time=TIMES
+    ) as writer:
+        writer.write(slice(None), slice(None), prediction=images, target=images,
+                     target_valid=images[:, 0] > 0, inputs=images)  # fmt: skip
+    prediction = products.open_prediction(tmp_path / "prediction.zarr")
+    known = np.ones(GRID.shape, bool)
+    known[:7] = False
+    with products.flow_writer(tmp_path / "flow.zarr", prediction) as flows:
+        for lead in (1, 0):
+            u, v = (np.full(GRID.shape, value + lead, np.float32) for value in (1.0, 3.0))
+            flows.write(lead, target=(u, v, known), prediction=(-u, -v, known))
+    opened = open_cube(tmp_path / "flow.zarr")
+    assert np.isnan(opened.u_target[:, :7]).all() and opened.u_target.attrs["units"] == "px"
+    assert opened.v_prediction[:, 20, 20].values.tolist() == [-3.0, -4.0] and opened.u_target[1, 9, 9] == 2.0
+    assert list(opened.lead_time.values) == list(TIMES) and "not ice velocity" in opened.attrs["shows"]
 
 
 def test_a_missing_input_names_the_step_that_writes_it(tmp_path: Path) -> None:
