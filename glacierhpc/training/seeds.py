@@ -29,8 +29,11 @@ def own_random_state(device: torch.device) -> Iterator[None]:
 
 
 def seed_rank(seed: int, rank: int, *position: int) -> None:
-    """Seed what the model draws: every rank its own stream, another one for each position given."""
-    torch.manual_seed(mixed(seed + rank, *position) if position else seed + rank)
+    """Seed what the model draws: a stream of its own for every seed, rank and position.
+
+    Not by ``seed + rank``: repeats of a run with the seeds 0, 1, 2 would share the streams of their ranks.
+    """
+    torch.manual_seed(mixed(seed, rank, 1, *position) if rank or position else seed)
 
 
 def random_state(device: torch.device) -> Tensor:
