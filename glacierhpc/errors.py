@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 REQUEUE = 75
 """Exit code of work that was asked to stop and goes on when started again: EX_TEMPFAIL of ``sysexits.h``."""
 
