@@ -92,7 +92,9 @@ def directive(option: str, value: str) -> str:
         raise InputError(
             f"directive {option!r} is not an option of sbatch; write its long name without dashes in front"
         )
-    return f"#SBATCH --{option}" + (f"={word(value)}" if value else "")
+    # sbatch takes a backslash for an escape inside quotes of either kind, unlike a shell
+    escaped = value.replace("\\", "\\\\")
+    return f"#SBATCH --{option}" + (f"={word(escaped)}" if value else "")
 
 
 def file_pattern(path: str) -> str:

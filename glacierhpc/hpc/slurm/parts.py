@@ -108,11 +108,12 @@ RUN = """\
 asked='' signalled='' payload=''
 ask() {
     asked=${asked:-$1} signalled=yes
-    echo "$(date +%FT%T) asked to save and $1" >&2
+    echo "$(date +%FT%T) asked by SIG$2 to save and $1" >&2
     if [[ -n $payload ]]; then kill -USR2 "$payload" 2>/dev/null || true; fi
 }
-trap 'ask resume' USR2
-trap 'ask end' USR1 TERM
+trap 'ask resume USR2' USR2
+trap 'ask end USR1' USR1
+trap 'ask end TERM' TERM
 """
 
 WAIT = """\

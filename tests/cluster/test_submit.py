@@ -1,0 +1,196 @@
+"""`glacierhpc submit` on a real Slurm: chains that end well, fail, are cancelled, and are gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glacierhpc.config import config_to_yaml
+from glacierhpc.hpc.slurm.states import job_states
+from glacierhpc.hpc.slurm.submit import find
+from glacierhpc.rundir import RunDirectory
+from tests.cluster.jobs import fields, prepared, quick, reached, told, trained_alone, waited_for, weights
+from tests.conftest import ROOT
+from tests.hpc.scripts import program
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+SMALL = [f"--set=jobs.{job}.{asked}" for job in ("imagery", "train", "results") for asked in
+         ("cpus=1", "memory_gb=2", "hours=0.5")]  # fmt: skip
+
+
+def glacier(*arguments: object, code: int = 0, **environment: str) -> dict[str, Any]:
+    """Run a command that ends with a code, and return what it says."""
+    command = [sys.executable, "-m", "glacierhpc", *map(str, arguments), "--json"]
+    answer = subprocess.run(
+        command, cwd=ROOT, env=quick(**environment), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert answer.returncode == code, answer.stdout + answer.stderr
+    return dict(json.loads(answer.stdout.splitlines()[-1]))
+
+
+def verdicts(run: Path) -> dict[str, str]:
+    return {job: told["state"] for job, told in glacier("status", run)["jobs"].items()}
+
+
+def long_training(folder: Path, epochs: int = 1_000_000) -> tuple[Path, Path]:
+    """Return a configuration whose sequences are made, and its run."""
+    config, path = prepared(folder, epochs=epochs)
+    return path, config.run_path
+
+
+def test_a_chain_from_scenes_to_report_by_two_ranks(tmp_path: Path) -> None:
+    """The whole task; its weights are those of one process that does the same."""
+    scenes, run = tmp_path / "scenes", tmp_path / "run"
+    told(
+        sys.executable, "-m", "glacierhpc", "archive", "create", scenes, "--scenes", "60", "--size-px", "192"
+    )
+    values = (f"archive.catalogue={scenes}", "period.end=2017-06-30", "train.epochs=1")
+    jobs = glacier(
+        "submit", "configs/demo.yaml", *values, f"run_dir={run}", "train.backend=ddp", *SMALL,
+        "--set=jobs.train.nodes=2",
+    )["jobs"]  # fmt: skip
+    assert list(jobs) == ["imagery", "train", "results"]
+    for job in jobs.values():
+        assert waited_for(int(job)) == ("COMPLETED", 0), glacier("status", run)
+    assert verdicts(run) == dict.fromkeys(jobs, "done")
+    assert (run / "report.html").stat().st_size > 10_000
+    told(
+        sys.executable, "-m", "glacierhpc", "run", "configs/demo.yaml", *values, f"run_dir={tmp_path / 'one'}",
+        "--to", "train",
+    )  # fmt: skip
+    alone = weights(tmp_path / "one")
+    assert all(torch.allclose(alone[name], value, atol=1e-5) for name, value in weights(run).items())
+    assert glacier("submit", run)["jobs"] == {}
+
+
+def test_a_training_that_meets_its_walltime_goes_on_by_itself(tmp_path: Path) -> None:
+    """Signal at 60 to 90 s before the end of two minutes, checkpoint, requeue; the weights are those of one process."""
+    path, run = long_training(tmp_path, epochs=350)
+    settings = [*SMALL, "--set=jobs.train.hours=0.0334", "--set=warning_s=60"]
+    jobs = glacier("submit", path, *settings)["jobs"]
+    train = int(jobs["train"])
+    reached(lambda: (RunDirectory(run).checkpoints / "last.pt").exists())
+    # the scheduler's own signal needs a training of a minute; another of the same kind may come first
+    told("scancel", "--batch", "--signal=USR2", str(train))
+    reached(lambda: fields(train)["Restarts"] == "1" or fields(train)["JobState"] == "COMPLETED", 180)
+    assert waited_for(train, timeout_s=900) == ("COMPLETED", 0), glacier("status", run)
+    assert fields(train)["Restarts"] >= "1"
+    assert waited_for(int(jobs["results"])) == ("COMPLETED", 0)
+    config, _ = prepared_again(path)
+    alone = trained_alone(config, tmp_path / "alone")
+    assert all(torch.equal(alone[name], value) for name, value in weights(run).items())
+
+
+def prepared_again(path: Path) -> tuple[Any, Path]:
+    from glacierhpc.config import load_config
+
+    return load_config(path), path
+
+
+def test_a_job_that_is_requeued_too_often_ends_the_chain(tmp_path: Path) -> None:
+    path, run = long_training(tmp_path)
+    jobs = glacier("submit", path, *SMALL, "--set=attempts=1")["jobs"]
+    reached(lambda: (RunDirectory(run).checkpoints / "last.pt").exists())
+    told("scancel", "--batch", "--signal=USR2", jobs["train"])
+    assert waited_for(int(jobs["train"])) == ("FAILED", 75)
+    reached(lambda: verdicts(run) == {"train": "stopped", "results": "cancelled"})
+    assert "start 1 of at most 1" in next((run / "jobs").glob("train-*.log")).read_text()
+
+
+def test_where_requeue_is_not_wanted_a_new_job_takes_the_place(tmp_path: Path) -> None:
+    path, run = long_training(tmp_path)
+    jobs = glacier("submit", path, *SMALL, "--set=again=successor")["jobs"]
+    reached(lambda: (RunDirectory(run).checkpoints / "last.pt").exists())
+    told("scancel", "--batch", "--signal=USR2", jobs["train"])
+    assert waited_for(int(jobs["train"])) == ("FAILED", 75)
+    after = str(int(jobs["results"]) + 1)
+    reached(lambda: fields(int(after))["JobState"] == "RUNNING")
+    assert f"afterok:{after}" in fields(int(jobs["results"]))["Dependency"]
+    told("scancel", jobs["results"], after)
+
+
+def test_a_failure_ends_the_chain_and_resume_goes_on(tmp_path: Path) -> None:
+    path, run = long_training(tmp_path, epochs=2)
+    (run / "sequences.parquet").rename(tmp_path / "aside")
+    jobs = glacier("submit", path, *SMALL)["jobs"]
+    assert waited_for(int(jobs["train"]))[0] == "FAILED"
+    reached(lambda: verdicts(run) == {"train": "failed", "results": "cancelled"})
+    (tmp_path / "aside").rename(run / "sequences.parquet")
+    again = glacier("resume", run)["jobs"]
+    for job in again.values():
+        assert waited_for(int(job)) == ("COMPLETED", 0), glacier("status", run)
+    assert glacier("resume", run)["jobs"] == {}
+
+
+def test_cancel_ends_running_and_waiting_jobs_and_keeps_the_work(tmp_path: Path) -> None:
+    path, run = long_training(tmp_path)
+    jobs = glacier("submit", path, *SMALL)["jobs"]
+    reached(lambda: (RunDirectory(run).checkpoints / "last.pt").exists())
+    assert "is running; wait for it" in glacier("submit", path, *SMALL, code=2)["error"]
+    assert set(glacier("cancel", run)["cancelled"]) == set(jobs.values())
+    reached(lambda: set(verdicts(run).values()) == {"cancelled"})
+    reached(lambda: json.loads((run / "steps/train.json").read_text())["state"] == "interrupted")
+    assert fields(int(jobs["train"]))["Restarts"] == "0"
+
+
+SHIMS = {
+    "the answer is lost": '"$REAL" "$@" >/dev/null; echo "sbatch: error: Socket timed out" >&2; exit 1',
+    "the first try does not arrive": '[ -e "$0.tried" ] && exec "$REAL" "$@"; touch "$0.tried"\n'
+    'echo "sbatch: error: Unable to contact slurm controller (connect failure)" >&2; exit 1',
+    "it says more than it should": 'echo "Welcome 12"; "$REAL" "$@"; echo',
+}
+
+
+@pytest.mark.parametrize("how", SHIMS)
+def test_one_job_of_a_name_whatever_happens_to_sbatch(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from glacierhpc.hpc.slurm.submit import submit
+
+    real = told("which", "sbatch").strip()
+    program(tmp_path, "sbatch", f"REAL={real}\n{SHIMS[how]}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    script, name = tmp_path / "job.sh", f"once-{os.getpid()}-{len(how)}"
+    script.write_text("#!/bin/bash\n#SBATCH --output=/dev/null\n#SBATCH --mem=10M\ntrue\n")
+    job = submit(str(script), name, settle_s=1)
+    assert waited_for(int(job))[0] == "COMPLETED"
+    assert told("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A").split() == [job]
+    assert find(name) == job and find(f"{name}-not") is None
+    assert job_states([job])[job].verdict == "done"
+
+
+def test_the_partition_s_limit_is_seen_though_the_scheduler_s_own_test_passes(tmp_path: Path) -> None:
+    config, path = prepared(tmp_path, epochs=1)
+    path.write_text(config_to_yaml(config))
+    told_ = glacier("submit", path, *SMALL, "--set=jobs.train.hours=25", "--dry-run", code=2)
+    assert "asks for 25 hours" in told_["error"] and "jobs.train.hours=24" in told_["error"]
+    told_ = glacier("submit", path, *SMALL, "--set=use.cpu=nowhere", code=2)
+    assert "partition 'nowhere' does not exist here" in told_["error"] and "preemptible" in told_["error"]
+
+
+def test_hostile_options_reach_the_scheduler_as_they_are(tmp_path: Path) -> None:
+    """What sbatch makes of the quotes in a script, which no test without it can know."""
+    from glacierhpc.hpc.slurm import JobSpec, render
+
+    for number, text in enumerate(
+        ["a b", "x#y", "$(touch hacked)`id`", 'q"q', "it's", "50 %j", "ü ; | & <", r"back\slash \" \\"]
+    ):
+        spec = JobSpec(
+            "hostile", "A test.", ("--version",), takes_config=False, cpus=1, memory_gb=1, hours=0.1,
+            goes_on=False, directives={"comment": text, "chdir": str(tmp_path)},
+        )  # fmt: skip
+        script = tmp_path / f"{number}.sbatch"
+        script.write_text(render(spec))
+        job = told("sbatch", "--parsable", "--hold", f"--output={tmp_path}/%j.log", script).strip()
+        said = told("scontrol", "show", "job", job)
+        told("scancel", job)
+        assert f"Comment={text} \n" in said or f"Comment={text}\n" in said, (text, said)
+    assert not (ROOT / "hacked").exists()
