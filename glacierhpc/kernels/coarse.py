@@ -7,6 +7,7 @@ from numba import njit
 
 from glacierhpc.kernels.sampling import FAST
 
+LINE_PX = 512  # are added up in float32
 LEAST_ENERGY = 1e-5  # of the largest: rounding leaves about 1e-7 where there is no contrast
 
 
@@ -46,7 +47,9 @@ def coarse_shifts(
     Padfield (2012), IEEE TIP 21(5), doi:10.1109/TIP.2011.2181402
     """
     reach = int(np.ceil(min(max_shift_px, max(*reference.shape, *moving.shape) - 1)))
-    sums = _correlate(*_zero_filled(reference), *_zero_filled(moving), reach)
+    sums = _correlate(
+        *_framed(reference, reference.shape, reach), *_framed(moving, reference.shape, reach), reach
+    )
     n = np.maximum(sums[0], 1.0)
     covariance = sums[5] - sums[1] * sums[2] / n
     energy_r, energy_i = sums[3] - sums[1] ** 2 / n, sums[4] - sums[2] ** 2 / n
@@ -58,9 +61,15 @@ def coarse_shifts(
     return [(float(x - reach), float(y - reach), float(score[y, x])) for y, x in _peaks(score)[:most]]
 
 
-def _zero_filled(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    ok = np.isfinite(image)
-    return np.where(ok, image, np.float32(0)).astype(np.float32), ok.astype(np.float32)
+def _framed(image: np.ndarray, shape: tuple[int, ...], reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what lies within reach of a shape (rows, columns): values, 0 for none, and where there are any, 0 or 1."""
+    known = image[: shape[0] + reach, : shape[1] + reach]
+    inner = (slice(reach, reach + known.shape[0]), slice(reach, reach + known.shape[1]))
+    values, valid = np.zeros((2, shape[0] + 2 * reach, shape[1] + 2 * reach), np.float32)
+    ok = np.isfinite(known)
+    valid[inner] = ok
+    np.copyto(values[inner], known, where=ok)
+    return values, valid
 
 
 def _peaks(score: np.ndarray) -> np.ndarray:
@@ -74,25 +83,23 @@ def _peaks(score: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _correlate(ref, ref_ok, mov, mov_ok, reach):
-    """Sums (6, shifts y, shifts x) over the common pixels: n, r, i, r^2, i^2, r i."""
-    side = 2 * reach + 1
+    """Sums (6, shifts y, shifts x) over the common pixels: n, r, i, r^2, i^2, r i.
+
+    Both images have a frame of nothing as wide as the reach, so that a shift is a distance in memory, the same for
+    all pixels.
+    """
+    side, width = 2 * reach + 1, ref.shape[1]
     out = np.zeros((6, side, side))
-    for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            x0, x1 = max(0, -dx), min(ref.shape[1], mov.shape[1] - dx)
-            if x1 <= x0:
-                continue
-            for y in range(max(0, -dy), min(ref.shape[0], mov.shape[0] - dy)):
-                n, r, i, rr, ii, ri = _line(
-                    ref[y, x0:x1], ref_ok[y, x0:x1], mov[y + dy, x0 + dx : x1 + dx], mov_ok[y + dy, x0 + dx : x1 + dx]
-                )  # fmt: skip
-                at = out[:, dy + reach, dx + reach]
-                at[0] += n
-                at[1] += r
-                at[2] += i
-                at[3] += rr
-                at[4] += ii
-                at[5] += ri
+    first, end = reach * width + reach, (ref.shape[0] - reach) * width - reach
+    ref, ref_ok, mov, mov_ok = ref.ravel(), ref_ok.ravel(), mov.ravel(), mov_ok.ravel()
+    for dy in range(side):
+        for dx in range(side):
+            away = (dy - reach) * width + dx - reach
+            for a in range(first, end, LINE_PX):
+                b = min(a + LINE_PX, end)
+                sums = _line(ref[a:b], ref_ok[a:b], mov[a + away : b + away], mov_ok[a + away : b + away])
+                for place in range(6):
+                    out[place, dy, dx] += sums[place]
     return out
 
 

@@ -110,7 +110,7 @@ class _Place:
     def after(self, look: Look) -> _Place:
         """Return the place after the step of a look at this one."""
         gain = self.gain * (look.normal.gain if look.normal else 1.0)
-        return replace(self, matrix=look.after(self.matrix), gain=gain, iterations=self.iterations + 1)
+        return _Place(look.after(self.matrix), gain, self.overshoot, self.iterations + 1)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from glacierhpc.kernels.ecc_normal import (
     covariance,
     offset_errors,
     offsets,
+    pull_after,
     residuals,
     robust_weights,
-    taken,
 )
 from glacierhpc.kernels.ecc_sums import SUMS, accumulate, accumulate_softened, block_centres, block_side
 from glacierhpc.kernels.motions import Frame, corners, increment, jacobian
@@ -146,10 +146,10 @@ class Look:
     @cached_property
     def pull(self) -> np.ndarray:
         """What each block's residual still asks of a shift after the step, (blocks, 2)."""
-        pull = residuals(self.blocks, self.step_gain)[1]
         if self.normal is None or self.step is None:
-            return pull
-        return pull - self.normal.newton * taken(self.blocks, self.level.jacobian @ _bounded(self.step))
+            return residuals(self.blocks, self.step_gain)[1]
+        step = self.normal.newton * _bounded(self.step)
+        return pull_after(self.blocks, self.step_gain, self.level.jacobian, step)
 
     @cached_property
     def error_px(self) -> float:
@@ -238,24 +238,24 @@ class Level:
     ) -> Look:
         table = self.sums(matrix, gain, every)
         blocks = Blocks.of(table, local=manner.local)
-        pixels, weights = int(blocks.count.sum()), np.ones(len(blocks.count))
+        pixels, weights = int(blocks.totals[0]), np.ones(len(blocks.count))
         if pixels < manner.min_pixels:
             return Look(self, table, "no_overlap", blocks, pixels, weights)
         if self._flat(blocks, pixels, gain):
             return Look(self, table, "flat", blocks, pixels, weights)
-        normal = Normal.of(blocks, weights, self.jacobian)
+        normal = Normal.of(blocks, weights, self.jacobian, overshoot)
         solved = normal.solve()
         if manner.robust and solved is not None:
             weights = robust_weights(blocks, solved[1], self.side)
-            normal = Normal.of(blocks, weights, self.jacobian)
+            normal = Normal.of(blocks, weights, self.jacobian, overshoot)
             solved = normal.solve()
         if solved is None:
             return Look(self, table, "singular", blocks, pixels, weights, normal)
-        return Look(self, table, "", blocks, pixels, weights, normal, *solved).shortened(overshoot)
+        return Look(self, table, "", blocks, pixels, weights, normal, *solved)
 
     def _flat(self, blocks: Blocks, pixels: int, gain: float) -> bool:
         brightness = (self.units.reference_mean, gain * self.units.moving_mean)
-        energy = (blocks.rr.sum(), blocks.ii.sum())
+        energy = blocks.totals[1:3]
         return any(e <= pixels * (MIN_CONTRAST * b) ** 2 for e, b in zip(energy, brightness, strict=True))
 
 

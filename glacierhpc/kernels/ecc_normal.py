@@ -5,6 +5,7 @@ The pass over the pixels is in `ecc_sums`, the iteration in `ecc`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,8 @@ class Blocks:
     """(n, 3) xx, xy, yy of the mean gradient."""
     cross: np.ndarray
     """(n) inner product of the two images' gradients."""
+    totals: tuple[float, float, float, float]
+    """Of all blocks together: count, rr, ii, ri."""
 
     @classmethod
     def of(cls, table: np.ndarray, *, local: bool) -> Blocks:
@@ -48,8 +51,11 @@ class Blocks:
     @property
     def rho(self) -> float:
         """Correlation coefficient of all pixels, NaN where one image has no contrast."""
-        rr, ii = self.rr.sum(), self.ii.sum()
-        return float(self.ri.sum() / np.sqrt(rr * ii)) if rr > 0 and ii > 0 else float("nan")
+        return _correlation(*self.totals[1:])
+
+
+def _correlation(rr: float, ii: float, ri: float) -> float:
+    return ri / math.sqrt(rr * ii) if rr > 0 and ii > 0 else math.nan
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -60,6 +66,7 @@ def _about_means(table, local):
     on_r, on_i, hessian = np.empty((count, 2)), np.empty((count, 2)), table[:, 12:15] / 16
     total = max(n.sum(), 1.0)
     mean_r, mean_i = table[:, 1].sum() / total, table[:, 2].sum() / total
+    all_rr = all_ii = all_ri = 0.0
     for b in range(count):
         r, i = table[b, 1], table[b, 2]
         if local:
@@ -67,11 +74,12 @@ def _about_means(table, local):
         rr[b] = table[b, 3] - 2 * mean_r * r + n[b] * mean_r**2
         ii[b] = table[b, 4] - 2 * mean_i * i + n[b] * mean_i**2
         ri[b] = table[b, 5] - mean_r * i - mean_i * r + n[b] * mean_r * mean_i
+        all_rr, all_ii, all_ri = all_rr + rr[b], all_ii + ii[b], all_ri + ri[b]
         for axis in range(2):
             g = table[b, 6 + axis]
             on_r[b, axis] = 0.25 * (table[b, 8 + axis] - g * mean_r)
             on_i[b, axis] = 0.25 * (table[b, 10 + axis] - g * mean_i)
-    return n, rr, ii, ri, on_r, on_i, hessian, table[:, 15] / 4
+    return n, rr, ii, ri, on_r, on_i, hessian, table[:, 15] / 4, (n.sum(), all_rr, all_ii, all_ri)
 
 
 @dataclass(frozen=True)
@@ -92,61 +100,81 @@ class Normal:
     ri: float
 
     @classmethod
-    def of(cls, blocks: Blocks, weights: np.ndarray, jacobian: np.ndarray) -> Normal:
-        """Sum blocks (n) with weights (n), for displacement fields (n, 2, k) at their centres."""
-        rr, ii, ri = (float(weights @ values) for values in (blocks.rr, blocks.ii, blocks.ri))
-        hessian, on_r, on_i = _sums(blocks.hessian, blocks.on_r, blocks.on_i, weights, jacobian)
-        energy = float(weights @ (blocks.hessian[:, 0] + blocks.hessian[:, 2]))
-        shared = float(weights @ blocks.cross) / energy if energy > 0 else 0.0
-        return cls(
-            rho=ri / np.sqrt(rr * ii) if rr > 0 and ii > 0 else float("nan"),
-            gain=float(np.sqrt(rr / ii)) if rr > 0 and ii > 0 else float("nan"),
-            hessian=hessian,
-            newton=float(np.clip(shared, LEAST_NEWTON, 1.0)) if shared > LEAST_NEWTON / 2 else 1.0,
-            on_reference=on_r,
-            on_moving=on_i,
-            rr=rr,
-            ri=ri,
-        )
+    def of(cls, blocks: Blocks, weights: np.ndarray, jacobian: np.ndarray, overshoot: float = 1.0) -> Normal:
+        """Sum blocks (n) with weights (n), for displacement fields (n, 2, k) at their centres.
+
+        Steps are made so many times shorter as they are known to overshoot.
+        """
+        rr, ii, ri, energy, both, *sums = _sums(
+            blocks.rr, blocks.ii, blocks.ri, blocks.hessian, blocks.cross, blocks.on_r, blocks.on_i, weights, jacobian
+        )  # fmt: skip
+        shared = both / energy if energy > 0 else 0.0
+        newton = min(max(shared, LEAST_NEWTON), 1.0) if shared > LEAST_NEWTON / 2 else 1.0
+        gain = math.sqrt(rr / ii) if rr > 0 and ii > 0 else math.nan
+        hessian, on_r, on_i = sums
+        return cls(_correlation(rr, ii, ri), gain, hessian, overshoot * newton, on_r, on_i, rr, ri)
 
     def solve(self) -> tuple[np.ndarray, float] | None:
         """Return the step (k) and the gain it holds for, or None where the texture does not determine it."""
-        diagonal = np.sqrt(np.maximum(np.diag(self.hessian), 0.0))
-        if not (diagonal > 0).all() or _one_direction(self.hessian):
-            return None
-        scaled = self.hessian / np.outer(diagonal, diagonal)
-        if len(diagonal) > 2 and np.linalg.cond(scaled) > MAX_CONDITION:
-            return None
-        r, i = self.on_reference / diagonal, self.on_moving / diagonal
-        solved_r, solved_i = np.linalg.solve(scaled, np.array([r, i]).T).T
-        denominator = self.ri - r @ solved_i
-        if denominator > 0:
-            gain = (self.rr - r @ solved_r) / denominator
-        else:  # the correlation would be minimised: equation (20), the smallest admissible gain
-            norm = i @ solved_i
-            if norm <= 0:
-                return None
-            gain = max(np.sqrt(max(r @ solved_r, 0.0) / norm), (r @ solved_i - self.ri) / norm)
-        step = (solved_r - gain * solved_i) / diagonal / self.newton
-        return (step, float(gain)) if np.isfinite(step).all() else None
+        step, gain = _solve(self.hessian, self.on_reference, self.on_moving, self.rr, self.ri)
+        return (step / self.newton, gain) if len(step) else None
 
 
-def _one_direction(hessian: np.ndarray) -> bool:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _solve(hessian, on_reference, on_moving, rr, ri):
+    """Return the step (k) of the correlation's linear model, and its gain; an empty step where there is none."""
+    none = np.empty(0), math.nan
+    k = len(on_reference)
+    diagonal = np.sqrt(np.maximum(np.diag(hessian), 0.0))
+    if not (diagonal > 0).all() or _one_direction(hessian):
+        return none
+    scaled, both = np.empty((k, k)), np.empty((k, 2))
+    for p in range(k):
+        both[p, 0], both[p, 1] = on_reference[p] / diagonal[p], on_moving[p] / diagonal[p]
+        for q in range(k):
+            scaled[p, q] = hessian[p, q] / (diagonal[p] * diagonal[q])
+    if k > 2 and not np.linalg.cond(scaled) <= MAX_CONDITION:
+        return none
+    solved = np.linalg.solve(scaled, both)
+    r_r = r_i = i_i = 0.0
+    for p in range(k):
+        r_r += both[p, 0] * solved[p, 0]
+        r_i += both[p, 0] * solved[p, 1]
+        i_i += both[p, 1] * solved[p, 1]
+    if ri - r_i > 0:
+        gain = (rr - r_r) / (ri - r_i)
+    elif i_i > 0:  # the correlation would be minimised: equation (20), the smallest admissible gain
+        gain = max(math.sqrt(max(r_r, 0.0) / i_i), (r_i - ri) / i_i)
+    else:
+        return none
+    step = (solved[:, 0] - gain * solved[:, 1]) / diagonal
+    return (step, gain) if np.isfinite(step).all() else none
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _one_direction(hessian):
     """Return whether the texture varies in one direction only; the two parameters of a shift come first."""
-    (xx, xy), (_, yy) = hessian[:2, :2]
-    spread = np.hypot(xx - yy, 2 * xy)  # between the eigenvalues
+    xx, xy, yy = hessian[0, 0], hessian[0, 1], hessian[1, 1]
+    spread = math.hypot(xx - yy, 2 * xy)  # between the eigenvalues
     return not xx + yy - spread > MIN_DIRECTION * (xx + yy + spread)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sums(hessians, on_r, on_i, weights, jacobian):
+def _sums(rr, ii, ri, hessians, cross, on_r, on_i, weights, jacobian):
+    """Return the weighted sums of rr, ii, ri, gradient energy, its shared part; (k, k) hessian, (k) pulls."""
     count, _, k = jacobian.shape
     hessian, sum_r, sum_i = np.zeros((k, k)), np.zeros(k), np.zeros(k)
+    all_rr = all_ii = all_ri = energy = both = 0.0
     for b in range(count):
         weight = weights[b]
         if weight == 0.0:
             continue
         xx, xy, yy = hessians[b, 0], hessians[b, 1], hessians[b, 2]
+        all_rr += weight * rr[b]
+        all_ii += weight * ii[b]
+        all_ri += weight * ri[b]
+        energy += weight * (xx + yy)
+        both += weight * cross[b]
         for p in range(k):
             jx, jy = weight * jacobian[b, 0, p], weight * jacobian[b, 1, p]
             sum_r[p] += jx * on_r[b, 0] + jy * on_r[b, 1]
@@ -157,7 +185,7 @@ def _sums(hessians, on_r, on_i, weights, jacobian):
     for p in range(k):
         for q in range(p):
             hessian[q, p] = hessian[p, q]
-    return hessian, sum_r, sum_i
+    return all_rr, all_ii, all_ri, energy, both, hessian, sum_r, sum_i
 
 
 def residuals(blocks: Blocks, gain: float) -> tuple[np.ndarray, np.ndarray]:
@@ -166,12 +194,23 @@ def residuals(blocks: Blocks, gain: float) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(squares, 0.0) / np.maximum(blocks.count, 1), blocks.on_r - gain * blocks.on_i
 
 
-def taken(blocks: Blocks, displacement: np.ndarray) -> np.ndarray:
-    """Return how much of each block's pull (n, 2) a displacement (n, 2), px, of it answers."""
-    (xx, xy, yy), (x, y) = blocks.hessian.T, displacement.T
-    answered = np.empty((len(xx), 2))
-    answered[:, 0], answered[:, 1] = xx * x + xy * y, xy * x + yy * y
-    return answered
+def pull_after(blocks: Blocks, gain: float, jacobian: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return the pull (n, 2) that is left of each block's after a step (k) of displacement fields (n, 2, k), px."""
+    return _pull_after(blocks.on_r, blocks.on_i, blocks.hessian, gain, jacobian, step)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pull_after(on_r, on_i, hessians, gain, jacobian, step):
+    left = np.empty(on_r.shape)
+    for b in range(len(left)):
+        x = y = 0.0
+        for p in range(len(step)):
+            x += jacobian[b, 0, p] * step[p]
+            y += jacobian[b, 1, p] * step[p]
+        xx, xy, yy = hessians[b, 0], hessians[b, 1], hessians[b, 2]
+        left[b, 0] = on_r[b, 0] - gain * on_i[b, 0] - (xx * x + xy * y)
+        left[b, 1] = on_r[b, 1] - gain * on_i[b, 1] - (xy * x + yy * y)
+    return left
 
 
 def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
@@ -187,48 +226,68 @@ def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
     if np.count_nonzero(enough) < 4:
         return np.ones(len(blocks.count))
     variance, pull = residuals(blocks, gain)
-    variance = variance + LEAST_NOISE * blocks.rr[enough].sum() / blocks.count[enough].sum()
-    weights = np.minimum(1.0, _quantile(variance[enough], QUIET_QUANTILE) / variance)
-    length = np.hypot(*offsets(blocks, pull, 1.0).T)
+    variance += LEAST_NOISE * blocks.rr[enough].sum() / blocks.count[enough].sum()
+    quiet = _quantile(variance[enough], QUIET_QUANTILE)
+    length, information = _lengths(blocks.hessian, pull, variance)
     known = enough & np.isfinite(length)
     if not known.any():
-        return np.where(enough, weights, 0.0)
-    information = (blocks.hessian[:, 0] + blocks.hessian[:, 2]) / variance
-    typical = _weighted_median(length[known], information[known]) / np.sqrt(
-        2 * np.log(2)
-    )  # of a Rayleigh law
-    distance = np.where(known, length, 0.0) / max(typical, LEAST_OFFSET_PX)
-    far = np.clip((HAMPEL[1] - distance) / (HAMPEL[1] - HAMPEL[0]), 0.0, 1.0)
-    return np.where(enough, weights * far, 0.0)
+        return np.where(enough, np.minimum(1.0, quiet / variance), 0.0)
+    # of a Rayleigh law
+    typical = _weighted_median(length[known], information[known]) / math.sqrt(2 * math.log(2))
+    return _weights(enough, variance, quiet, length, max(typical, LEAST_OFFSET_PX))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weights(enough, variance, quiet, length, typical):
+    """Return the weights (n): by variance, those of offsets from `HAMPEL` on less, of unknown ones not."""
+    weights = np.zeros(len(variance))
+    for b in range(len(weights)):
+        if enough[b]:
+            weights[b] = min(1.0, quiet / variance[b])
+            if length[b] == length[b]:
+                far = (HAMPEL[1] - length[b] / typical) / (HAMPEL[1] - HAMPEL[0])
+                weights[b] *= min(max(far, 0.0), 1.0)
+    return weights
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lengths(hessians, pull, variance):
+    """Return the length (n) of each block's offset, NaN without texture, and its information (n)."""
+    left = _offsets(hessians, pull, 1.0)
+    return np.hypot(left[:, 0], left[:, 1]), (hessians[:, 0] + hessians[:, 2]) / variance
 
 
 def _quantile(values: np.ndarray, share: float) -> float:
     """Do what `numpy.quantile` does, which takes longer than the pass over a small level."""
     place = share * (len(values) - 1)
     before = int(place)
-    low, high = np.partition(values, (before, min(before + 1, len(values) - 1)))[
-        [before, min(before + 1, len(values) - 1)]
-    ]
-    return float(low + (place - before) * (high - low))
+    after = min(before + 1, len(values) - 1)
+    ordered = np.partition(values, (before, after))
+    return float(ordered[before] + (place - before) * (ordered[after] - ordered[before]))
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(reached, 0.5 * reached[-1])])
+    return float(values[order[np.searchsorted(reached, 0.5 * reached[-1])]])
 
 
 def offsets(blocks: Blocks, pull: np.ndarray, newton: float) -> np.ndarray:
     """Return the displacement (n, 2), px, that would set each block right by itself; NaN without texture."""
-    xx, xy, yy = blocks.hessian.T
-    determinant = xx * yy - xy**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        x = (yy * pull[:, 0] - xy * pull[:, 1]) / determinant
-        y = (xx * pull[:, 1] - xy * pull[:, 0]) / determinant
-    flat = ~(determinant > MIN_DIRECTION * (xx + yy) ** 2)
-    out = np.empty((len(x), 2))
-    out[:, 0], out[:, 1] = x / newton, y / newton
-    out[flat] = np.nan
+    return _offsets(blocks.hessian, pull, newton)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _offsets(hessians, pull, newton):
+    out = np.empty(pull.shape)
+    for b in range(len(out)):
+        xx, xy, yy = hessians[b, 0], hessians[b, 1], hessians[b, 2]
+        determinant = xx * yy - xy * xy
+        if determinant > MIN_DIRECTION * (xx + yy) ** 2:
+            out[b, 0] = (yy * pull[b, 0] - xy * pull[b, 1]) / (determinant * newton)
+            out[b, 1] = (xx * pull[b, 1] - xy * pull[b, 0]) / (determinant * newton)
+        else:
+            out[b] = np.nan
     return out
 
 
@@ -237,11 +296,18 @@ def offset_errors(blocks: Blocks, variance: np.ndarray, newton: float) -> np.nda
 
     As if the residual were white; after smoothing it is up to twice that. Infinite without texture.
     """
-    xx, xy, yy = blocks.hessian.T
-    determinant = xx * yy - xy**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.sqrt(variance * (xx + yy) / determinant) / newton
-    return np.where(determinant > 0, errors, np.inf)
+    return _offset_errors(blocks.hessian, variance, newton)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _offset_errors(hessians, variance, newton):
+    out = np.full(len(variance), np.inf)
+    for b in range(len(out)):
+        xx, xy, yy = hessians[b, 0], hessians[b, 1], hessians[b, 2]
+        determinant = xx * yy - xy * xy
+        if determinant > 0:
+            out[b] = math.sqrt(variance[b] * (xx + yy) / determinant) / newton
+    return out
 
 
 def covariance(
@@ -256,14 +322,30 @@ def covariance(
     White (1980), Econometrica 48(4), doi:10.2307/1912934; for few blocks: MacKinnon & White (1985), J. Econometrics
     29(3), doi:10.1016/0304-4076(85)90158-7, with equal leverages
     """
-    k = jacobian.shape[2]
-    used = np.count_nonzero(weights > 0)
-    if used < 2 * k:
-        return None
-    pull = weights[:, None] * pull
-    scores = jacobian[:, 0] * pull[:, :1] + jacobian[:, 1] * pull[:, 1:]
     try:
-        inverse = np.linalg.inv(normal.newton * normal.hessian)
+        found = _covariance(normal.newton * normal.hessian, weights, pull, jacobian)
     except np.linalg.LinAlgError:
         return None
-    return inverse @ (scores.T @ scores) @ inverse * (used / (used - k)) ** 2
+    return found if len(found) else None
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _covariance(hessian, weights, pull, jacobian):
+    count, _, k = jacobian.shape
+    used, scatter, score = 0, np.zeros((k, k)), np.empty(k)
+    for b in range(count):
+        if weights[b] == 0.0:
+            continue
+        used += 1
+        x, y = weights[b] * pull[b, 0], weights[b] * pull[b, 1]
+        for p in range(k):
+            score[p] = jacobian[b, 0, p] * x + jacobian[b, 1, p] * y
+            for q in range(p + 1):
+                scatter[p, q] += score[p] * score[q]
+    if used < 2 * k:
+        return np.empty((0, 0))
+    for p in range(k):
+        for q in range(p):
+            scatter[q, p] = scatter[p, q]
+    inverse = np.linalg.inv(hessian)
+    return inverse @ scatter @ inverse * (used / (used - k)) ** 2

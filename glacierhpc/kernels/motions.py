@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from glacierhpc.errors import InputError, unknown_name
 
@@ -129,5 +130,20 @@ def shift_matrix(x: float, y: float) -> np.ndarray:
 
 def corner_motion(matrix: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
     """Return the largest difference, pixels in x or y, between what two (3, 3) matrices make of the corners."""
-    first, second = (m @ corners(shape) for m in (matrix, other))
-    return float(np.abs(first[:2] / first[2] - second[:2] / second[2]).max())
+    return _corner_motion(matrix, other, shape[1] - 1.0, shape[0] - 1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _corner_motion(matrix, other, last_x, last_y):
+    most = 0.0
+    for x in (0.0, last_x):
+        for y in (0.0, last_y):
+            scale = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
+            other_scale = other[2, 0] * x + other[2, 1] * y + other[2, 2]
+            for row in range(2):
+                here = (matrix[row, 0] * x + matrix[row, 1] * y + matrix[row, 2]) / scale
+                there = (other[row, 0] * x + other[row, 1] * y + other[row, 2]) / other_scale
+                difference = abs(here - there)
+                if not difference <= most:  # NaN stays
+                    most = difference
+    return most
