@@ -3,6 +3,8 @@
 Nothing a user writes stands in here: whatever a text needs, it reads from a variable of the script.
 """
 
+from glacierhpc.hpc.apptainer import HANDED_IN
+
 NO_CONFIG = """\
 if [[ $# -eq 0 ]]; then
     echo "no configuration given; write: sbatch jobs/$job.sbatch configs/forecast.yaml" >&2
@@ -43,13 +45,15 @@ RUNTIMES = {
     "singularity": ("singularity", "singularity"),
 }
 
-TASK = """\
+TASK = (
+    """\
 # Each process becomes glacierhpc by this: what it may know in the image is handed in by name.
 task='
 for name in $(compgen -e); do
     case $name in
-    SLURM_* | PMI* | OMPI_* | HOROVOD_* | MASTER_* | NCCL_* | GLOO_* | UCX_* | FI_* | CUDA_VISIBLE_DEVICES | \\
-        ROCR_VISIBLE_DEVICES | OMP_* | GDAL_* | WANDB_* | PC_SDK_* | GLACIERHPC_* | *_proxy | *_PROXY | LANG | TZ)
+"""
+    + f"    {' | '.join(HANDED_IN[:10])} | \\\n        {' | '.join(HANDED_IN[10:])})\n"
+    + """\
         export "APPTAINERENV_$name=${!name}" "SINGULARITYENV_$name=${!name}"
         ;;
     esac
@@ -58,6 +62,7 @@ export APPTAINERENV_PYTHONNOUSERSITE=1 SINGULARITYENV_PYTHONNOUSERSITE=1
 exec "$@"
 '
 """
+)
 
 MEETING = """\
 # where the processes meet: the first node, at a port that no other job of this node has
