@@ -44,6 +44,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "clipped": {"optimizer": "sgd", "gradient_clip": 0.01},
     "accumulated": {"optimizer": "sgd", "accumulate": 2},
     "normalised": {"model": "normalised"},
+    "channels_last": {"optimizer": "sgd", "channels_last": True},
     "stopped": {"optimizer": "sgd", "stop_at": 7},
     "resumed": {"optimizer": "sgd", "resume": "stopped"},
     "resumed_from_one": {"optimizer": "sgd", "resume": "one"},

@@ -25,7 +25,7 @@ TIMEOUT_S = 180
 """For a launch on a busy machine; ten times what one takes on an idle one."""
 
 TRAINED = ("plain", "sgd", "clipped", "accumulated")
-SHARED = ("exchange", *TRAINED, "stopped", "resumed", "resumed_from_one")
+SHARED = ("exchange", *TRAINED, "channels_last", "stopped", "resumed", "resumed_from_one")
 PLACES = {
     "torchrun": ("ddp", (*SHARED, "normalised")),
     "horovodrun": (
@@ -212,6 +212,13 @@ def test_running_statistics_are_alike_on_the_ranks(together, launcher):
     first, second = together(launcher)[1]["normalised"]
     assert torch.equal(first["weights"], second["weights"])
     assert sum("batch normalisation" in line for line in first["told"]) == 1
+
+
+def test_memory_formats_cross_between_ranks_or_are_refused(alone, together):
+    results = together("torchrun")[1]["channels_last"]
+    assert not results[0]["error"] and distance(results[0], alone[0]["sgd"]) < 1e-6
+    for result in together("horovodrun")[1]["channels_last"]:
+        assert "train.channels_last lays weights out" in result["error"]
 
 
 @pytest.mark.parametrize("scenario", ["passes", "more_passes"])

@@ -73,6 +73,11 @@ class Horovod:
             )
 
     def wrap_model(self, model: nn.Module) -> nn.Module:
+        if not all(parameter.is_contiguous() for parameter in model.parameters()):
+            raise InputError(
+                "train.channels_last lays weights out in a way that Horovod does not exchange: set it to false, "
+                "or set train.backend to ddp"
+            )
         model = model.to(self.device)
         self._hvd.broadcast_parameters(model.state_dict(), root_rank=0)
         self._statistics = Statistics(model, self)
