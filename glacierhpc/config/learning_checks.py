@@ -71,6 +71,11 @@ def check_backend_options(train: Train) -> Iterator[Fault]:
                 ("train", key),
                 f"{getattr(train, key)!r} needs train.backend: horovod, not {train.backend!r}; leave it out",
             )
+    if train.backend == "horovod" and train.channels_last:
+        yield Fault(
+            ("train", "channels_last"),
+            "true lays weights out in a way that Horovod does not exchange; write false, or train.backend: ddp",
+        )
     if train.backend == "horovod" and train.backward_passes_per_step > train.accumulate:
         yield Fault(
             ("train", "backward_passes_per_step"),

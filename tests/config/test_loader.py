@@ -226,6 +226,7 @@ clean: 3
         (["train.backend=mpi"], "is not known"),
         (["train.compression=fp16"], "'fp16' needs train.backend: horovod, not 'single'"),
         (["train.adasum=true", "train.backend=ddp"], "needs train.backend: horovod, not 'ddp'"),
+        (["train.backend=horovod", "train.channels_last=true"], "write false, or train.backend: ddp"),
         (["train.backend=horovod", "train.backward_passes_per_step=2"], "write train.accumulate: 2, too"),
         (["train.freeze=[encoder.*]"], "would keep random numbers; write train.start_from"),
         (["model.weights=a", "train.start_from=b"], "no meaning with model.weights"),

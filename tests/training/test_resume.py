@@ -38,7 +38,7 @@ def test_sigkill_at_random_moments_and_stop_signals_lose_nothing(tmp_path):
         text=True,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
