@@ -46,7 +46,9 @@ SERIES: dict[str, dict[str, Any]] = {
 """Of four maps of velocity no time can be held out: other ground is."""
 
 
-def real_series(home: Path, folder: Path, *, epochs: int | None = None) -> dict[str, dict[str, Any]]:
+def real_series(
+    home: Path, folder: Path, *, epochs: int | None = None, samples: int = 1000
+) -> dict[str, dict[str, Any]]:
     """Train and judge on every series; the runs, and a page that compares those of the glaciers, lie in `folder`.
 
     Parameters
@@ -56,6 +58,8 @@ def real_series(home: Path, folder: Path, *, epochs: int | None = None) -> dict[
     folder : path
     epochs : int, optional
         In place of those of `TRAIN`.
+    samples : int
+        Draws of the bootstrap.
 
     Returns
     -------
@@ -65,17 +69,18 @@ def real_series(home: Path, folder: Path, *, epochs: int | None = None) -> dict[
     """
     folder.mkdir(parents=True, exist_ok=True)
     train = TRAIN | ({} if epochs is None else {"epochs": epochs})
-    found = transfer(home / FRONTS / "images", folder, train)
+    common = {"train": train, "evaluate": {"bootstrap_samples": samples}}
+    found = transfer(home / FRONTS / "images", folder, common)
     for name, source in {
         "ndvi": home / NDVI / "ndvi_cloudmask_68dates.npz",
         "velocity": home / VELOCITY,
     }.items():
         cube = cube_of(name, source, folder / f"{name}.zarr")
-        found[name] = run(folder / name, cube, train, **SERIES[name])
+        found[name] = run(folder / name, cube, common, **SERIES[name])
     return found
 
 
-def transfer(images: Path, folder: Path, train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def transfer(images: Path, folder: Path, common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Learn on Jakobshavn; forecast Sverdrup without its own dates, from them on, with both, and from them alone."""
     upright = folder / "jakobshavn-upright"
     upright.mkdir(exist_ok=True)
@@ -85,17 +90,17 @@ def transfer(images: Path, folder: Path, train: Mapping[str, Any]) -> dict[str, 
     first = cube_of("pictures", upright, folder / "jakobshavn.zarr")
     second = cube_of("pictures", images / "Sverdrup", folder / "sverdrup.zarr", "--easting", "597000")
     taught = folder / "jakobshavn"
-    found = {"jakobshavn": run(taught, first, train, sequences=PICTURES)}
+    found = {"jakobshavn": run(taught, first, common, sequences=PICTURES)}
     weights = taught / "model"
     ways: dict[str, dict[str, Any]] = {
         "scratch": {},
         "zero-shot": {"model": {"weights": weights}},
-        "fine-tuned": {"train": {"start_from": weights, "learning_rate": train["learning_rate"] / 4}},
+        "fine-tuned": {"train": {"start_from": weights, "learning_rate": TRAIN["learning_rate"] / 4}},
         "mixed": {"train": {"also": [taught]}},
     }
     for way, changes in ways.items():
         found[f"sverdrup, {way}"] = run(
-            folder / f"sverdrup-{way}", second, train, sequences=PICTURES, **changes
+            folder / f"sverdrup-{way}", second, common, sequences=PICTURES, **changes
         )
     compare_runs([f"{way}={folder / f'sverdrup-{way}'}" for way in ways], folder / "comparison")
     return found
@@ -116,9 +121,9 @@ def run(
         "name": folder.name,
         "run_dir": folder,
         "input": {"cube": cube},
-        "train": dict(common),
-        "model": dict(SMALL),
+        "model": SMALL,
         "cluster": {"kind": "serial"},
+        **common,
     }
     for name, section in changes.items():
         sections[name] = {**sections.get(name, {}), **section}

@@ -26,7 +26,7 @@ def series(real_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFa
         sys.modules.pop("forecast_real")
     homes = {real_data(name).parent for name in (real.FRONTS, real.NDVI, real.VELOCITY)}
     folder = tmp_path_factory.mktemp("real")
-    return real.real_series(homes.pop(), folder, epochs=1), folder
+    return real.real_series(homes.pop(), folder, epochs=1, samples=50), folder
 
 
 def test_every_series_says_who_wins(series: tuple[Any, Path]) -> None:
