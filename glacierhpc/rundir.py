@@ -134,8 +134,9 @@ class RunDirectory:
                 read_json(self.provenance_file).get("config_hash") if self.provenance_file.exists() else None
             )
             old_text = self.config_file.read_text("utf-8")
+            # a hash of an older version, which left other keys out, says nothing where every key is the same
             same = _holds(old_text, config_text) if known is None else known == config_hash
-            if not same:
+            if not same and _different(old_text, config_text):
                 raise InputError(_other_configuration(self.path, old_text, config_text))
         elif strangers := sorted(item.name for item in self.path.iterdir() if not item.name.startswith(".")):
             raise InputError(
@@ -298,14 +299,20 @@ def _holds(old_text: str, new_text: str) -> bool:
 
 
 def _other_configuration(path: Path, old_text: str, new_text: str) -> str:
-    old, new = _flat(yaml.safe_load(old_text)), _flat(yaml.safe_load(new_text))
-    different = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    shown = "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in different[:5])
+    different = _different(old_text, new_text)
+    shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in list(different.items())[:5])
     more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
     return (
         f"run directory {str(path)!r} is of another configuration ({shown}{more}); restore these values, "
         "or give this run its own folder with name=... or run_dir=..."
     )
+
+
+def _different(old_text: str, new_text: str) -> dict[str, tuple[Any, Any]]:
+    """Return the keys whose values differ, but for where the folder is, with the old and the new one."""
+    old, new = _flat(yaml.safe_load(old_text)), _flat(yaml.safe_load(new_text))
+    keys = sorted((old.keys() | new.keys()) - {"run_dir"})
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -191,3 +191,10 @@ def test_a_damaged_table_names_itself(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match="sequences.parquet is damaged"):
         read_table(path)
+
+
+def test_a_copied_run_whose_hash_an_older_version_made_is_gone_on_with(tmp_path: Path) -> None:
+    RunDirectory.open(tmp_path, CONFIG + "run_dir: /old\n", "of an older version").close()
+    RunDirectory.open(tmp_path, CONFIG + "run_dir: /copy\n", "of this version").close()
+    with pytest.raises(InputError, match=r"of another configuration \(align.motion was"):
+        RunDirectory.open(tmp_path, "name: a\nalign: {motion: affine}\nrun_dir: /copy\n", "other")

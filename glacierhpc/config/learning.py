@@ -109,7 +109,9 @@ class Train(Section):
         description="patterns of parameters that stay as start_from has them, such as encoder.*; [] = none",
     )
     also: tuple[Path, ...] = Field(
-        (), description="folders of other runs whose training sequences are learnt from too; [] = none"
+        (),
+        description="folders of other runs whose training sequences are learnt from too; this run's own still "
+        "validate and test; [] = none",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="numbers of the forward pass: fp32, bf16, or fp16 (needs a GPU)"
@@ -167,7 +169,8 @@ class Evaluate(Section):
     block_px: int | None = Field(
         None,
         gt=0,
-        description="side of a bootstrap block, pixels; null = the whole area, as errors are alike on one date",
+        description="side of the bootstrap's blocks of ground, pixels, which are then drawn for every interval beside "
+        "windows of time; null = for a second interval of the skill only, twice sequences.size_px",
     )
     outlines: Path | None = Field(
         None, description="glacier outlines for the scores of each glacier; null = area.outlines"

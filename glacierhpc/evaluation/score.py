@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -172,6 +172,7 @@ def summarise(
     audit: Mapping[str, Any] | None = None,
     shows: str = SHOWS,
     target_times: np.ndarray | None = None,
+    grounds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``: every metric and skill, overall and by lead, with intervals.
 
@@ -195,13 +196,16 @@ def summarise(
         What the values mean.
     target_times : (n, T') datetime64, optional
         Dates of the targets, for the table by season.
+    grounds : (n,) int, optional
+        Squares of ground of the sequences, see `bootstrap.ground_blocks`. Each skill then has a ``ground_interval``
+        beside its ``interval``, wider by what other ground of the kind would give.
     """
     if model not in scores.sums:
         raise unknown_name("forecaster", model, scores.sums)
     resampling = Resampling(np.asarray(blocks), samples, confidence, seed)
     own, sums = scores.sums[model], scores.sums
     of: dict[str, Any] = {"model": model, "data_range": scores.data_range}
-    found = {
+    found: dict[str, Any] = {
         "shows": shows,
         "split": split,
         "model": model,
@@ -223,6 +227,11 @@ def summarise(
         "bootstrap": _drawn(resampling, windows),
         "audit": dict(audit or {}),
     }
+    if grounds is not None:
+        wider = replace(resampling, blocks=np.stack([resampling.windows, grounds], axis=1))
+        for name, entry in found["skill"].items():
+            entry["ground_interval"] = lead_entry(skill_of, wider, own, sums[name])["interval"]
+        found["bootstrap"]["grounds"] = int(len(np.unique(grounds)))
     if target_times is not None:
         found["by_season"] = by_season(sums, target_times, resampling, **of)
     return found

@@ -35,6 +35,8 @@ class Sequence:
     high: float
     limit: float
     """Bound of the error scale."""
+    seams: tuple[float, float]
+    """Gradient across tile borders over inside, of the first prediction and of what was observed; NaN if unknown."""
 
     @property
     def errors(self) -> np.ndarray:
@@ -66,6 +68,7 @@ def read_sequence(run: RunFiles) -> Sequence:
         low=low,
         high=high,
         limit=max(0.1, drawing.symmetric_limit([predictions - targets])),
+        seams=(_fact(cube, "seam_ratio"), _fact(cube, "seam_ratio_observed")),
     )
 
 
@@ -163,7 +166,7 @@ def _leads(shown: Sequence, leads: np.ndarray) -> Picture:
     caption = (
         f"Observed and predicted {shown.band} by lead, and the error (blue: predicted too high, red: too low). "
         "Below each error map: root of the mean squared error and mean error over pixels with an observation. "
-        "Hatched grey: no observation."
+        f"Hatched grey: no observation.{_seams(shown)}"
     )
     return Picture(
         drawing.draw(paint, width_in=width, height_in=height),
@@ -208,6 +211,22 @@ def _error_words(error: np.ndarray) -> str:
     if known.size == 0:
         return "no observation"
     return f"rmse {np.sqrt((known**2).mean()):.3f}, mean {signed(float(known.mean()), 3)}"
+
+
+def _seams(shown: Sequence) -> str:
+    own, observed = shown.seams
+    if not np.isfinite(own):
+        return ""
+    chance = f" (of what was observed there {observed:.2f})" if np.isfinite(observed) else ""
+    return (
+        " The forecast is blended from tiles: the mean gradient across their borders is "
+        f"{own:.2f} times that inside{chance}; 1 is no seam."
+    )
+
+
+def _fact(cube: xr.Dataset, name: str) -> float:
+    value = cube.attrs.get(name)
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _aspect(shown: Sequence) -> float:

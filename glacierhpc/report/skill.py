@@ -14,7 +14,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from glacierhpc.report import drawing
-from glacierhpc.report.blocks import Block, Note, Picture, interval, number, percent, signed, table, words
+from glacierhpc.report.blocks import (
+    Block,
+    Note,
+    Picture,
+    interval,
+    number,
+    percent,
+    plural,
+    signed,
+    table,
+    words,
+)
 from glacierhpc.report.drawing import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY
 from glacierhpc.report.run_files import RunFiles, shows
 
@@ -48,6 +59,8 @@ class Verdict:
 
     baseline: str
     skill: Score
+    ground: tuple[float, float] = (math.nan, math.nan)
+    """Interval of other years on other ground, too; NaN where it is not known."""
 
     @property
     def word(self) -> str:
@@ -73,7 +86,12 @@ def verdicts(run: RunFiles) -> list[Verdict]:
     with run.understanding("metrics.json"):
         known = [name for name in BASELINES if name in metrics["skill"]]
         others = [name for name in metrics["skill"] if name not in BASELINES]
-        return [Verdict(name, read_score(metrics["skill"][name])) for name in known + others]
+        return [_verdict(name, metrics["skill"][name]) for name in known + others]
+
+
+def _verdict(name: str, given: Mapping[str, Any]) -> Verdict:
+    low, high = _floats(given.get("ground_interval") or [None, None])
+    return Verdict(name, read_score(given), (float(low), float(high)))
 
 
 def sentences(run: RunFiles) -> list[Block]:
@@ -229,7 +247,17 @@ def _sentence(model: str, verdict: Verdict) -> str:
         text = f"{model} and {name} cannot be told apart: {figure} holds zero."
     else:
         text = f"{model} and {name} cannot be told apart: {figure}, without an interval."
-    return text + _by_leads(model, name, skill)
+    return text + _on_other_ground(verdict) + _by_leads(model, name, skill)
+
+
+def _on_other_ground(verdict: Verdict) -> str:
+    """Say whether the verdict would hold on other ground, where it was asked apart."""
+    low, high = verdict.ground
+    if not math.isfinite(low) or verdict.ground == verdict.skill.interval or verdict.word == "undecided":
+        return ""
+    holds = low > 0 if verdict.word == "better" else high < 0
+    said = "It holds" if holds else "It cannot be said"
+    return f" {said} for other ground of the kind, too: {interval(verdict.ground)}."
 
 
 def _by_leads(model: str, name: str, skill: Score) -> str:
@@ -309,11 +337,16 @@ def lead_axis(axes: Any, figure: Figure) -> None:
 def _bootstrap(run: RunFiles) -> tuple[str, str]:
     given = run.json("metrics.json").get("bootstrap") or {}
     confidence = given.get("confidence")
-    blocks = given.get("blocks")
-    return (
-        percent(float(confidence)) if isinstance(confidence, int | float) else "confidence",
-        f" over {blocks} blocks" if isinstance(blocks, int) else "",
-    )
+    blocks, windows = given.get("blocks"), given.get("windows")
+    if isinstance(windows, int):
+        of_time = f" over {plural(windows, 'window')} of time"
+        crossed = blocks != windows
+        told = (
+            f"{of_time} and {plural(int(given.get('grounds', 0)), 'block')} of ground" if crossed else of_time
+        )
+    else:
+        told = f" over {blocks} blocks" if isinstance(blocks, int) else ""
+    return percent(float(confidence)) if isinstance(confidence, int | float) else "confidence", told
 
 
 def _cell(score: Score | None) -> str:

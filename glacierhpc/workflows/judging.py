@@ -11,7 +11,7 @@ import numpy as np
 from glacierhpc.config import Config
 from glacierhpc.datasets.samples import SequenceBatch, SequenceDataset
 from glacierhpc.errors import InputError
-from glacierhpc.evaluation.bootstrap import Resampling, sequence_blocks
+from glacierhpc.evaluation.bootstrap import Resampling, ground_blocks, sequence_blocks
 from glacierhpc.evaluation.control import permuted_control
 from glacierhpc.evaluation.groups import Glaciers
 from glacierhpc.evaluation.predict import NetworkForecaster
@@ -28,10 +28,15 @@ log = logging.getLogger(__name__)
 
 BATCH = 64
 """Sequences read at once."""
+GROUND_SIZES = 2
+"""Sides of a patch in the side of a square of ground: most of the patches that overlap then share one."""
 
 
 def evaluate(config: Config, run: RunDirectory) -> Summary:
-    """Judge the model against the baselines on the test sequences, with block-bootstrap intervals."""
+    """Judge the model against the baselines on the test sequences, with block-bootstrap intervals.
+
+    By default they are those of other years on this ground; each skill has a second one, of other ground as well.
+    """
     material = Material.read(config, run)
     plan, test, facts = material.plan, material.dataset("test"), material.facts
     starts = plan.starts[test.indices]
@@ -55,6 +60,9 @@ def evaluate(config: Config, run: RunDirectory) -> Summary:
         audit=material.split["audit"],
         shows=facts.shows,
         target_times=target_times,
+        grounds=ground_blocks(
+            starts, size=plan.size, block_px=config.evaluate.block_px or GROUND_SIZES * plan.size
+        ),
     )
     if config.evaluate.control:
         metrics["control"] = _control(config, forecasters, test, starts, draws, judged, plan)
@@ -185,8 +193,11 @@ def skill_table(metrics: dict[str, Any]) -> list[list[Any]]:
     for name, scores in metrics["models"].items():
         rows.append([f"MSE of {name}", f"{scores['mse']['all']:.5g}"])
     for name, skill in metrics["skill"].items():
-        low, high = skill["interval"]
-        rows.append([f"skill against {name}", f"{_number(skill['all'])} ({_number(low)} to {_number(high)})"])
+        (low, high), (least, most) = skill["interval"], skill["ground_interval"]
+        told = f"{_number(skill['all'])} ({_number(low)} to {_number(high)})"
+        if [least, most] != [low, high]:
+            told += f"; on other ground, too: {_number(least)} to {_number(most)}"
+        rows.append([f"skill against {name}", told])
     rows += [[f"without {name}", reason] for name, reason in metrics["left_out"].items()]
     if "control" in metrics:
         rows.append(["control with inputs of other dates", metrics["control"]["verdict"]])

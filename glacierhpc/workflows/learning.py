@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.checkpoint import Checkpoints
 from glacierhpc.training.distributed import Backend, open_backend, surroundings, wandb_mode
 from glacierhpc.training.loop import History, fit
+from glacierhpc.training.losses import Loss, ssim_mse
 from glacierhpc.training.meters import ProgressLog, progress_text
 from glacierhpc.training.trackers import open_trackers
 from glacierhpc.workflows.material import Material, scaling_of
@@ -130,8 +132,13 @@ def _fit(
         identity=identity,
         configuration=result_fields(config),
         progress=ProgressBar(),
-        **{key: getattr(wanted, key) for key in OF_FIT},
+        **{key: getattr(wanted, key) for key in OF_FIT} | {"loss": _loss(wanted.loss, own)},
     )
+
+
+def _loss(name: str, material: Material) -> str | Loss:
+    """Return the loss; one with constants that are shares of the range of values is told that range."""
+    return partial(ssim_mse, data_range=material.facts.data_range) if name == "ssim_mse" else name
 
 
 class ProgressBar:

@@ -136,3 +136,20 @@ def test_nothing_to_compare_is_refused(data, forecasts):
         score(forecasters(never), data)
     with pytest.raises(InputError, match="'nett' is not known"):
         evaluate(forecasters(forecasts), data, np.arange(COUNT), model="nett")
+
+
+def test_each_skill_has_a_second_interval_of_other_ground(data, forecasts):
+    """The reference errs by places and not by windows of time: only other ground can change what is found."""
+    places, windows = np.arange(COUNT) % 8, np.arange(COUNT) // 8
+    shift = (places >= 4)[:, None, None, None, None]
+    bad = {**forecasts, "persistence": (data.targets + shift, np.ones_like(data.valid))}
+    scores = score(forecasters(bad), data)
+    told = summarise(scores, windows, model="net", samples=200, grounds=places)
+    assert told["bootstrap"]["grounds"] == 8 and told["bootstrap"]["blocks"] == 5
+    (low, high), (least, most) = (
+        told["skill"]["persistence"][key] for key in ("interval", "ground_interval")
+    )
+    assert most - least > 2 * (high - low) > 0
+    assert (
+        "ground_interval" not in summarise(scores, windows, model="net", samples=20)["skill"]["persistence"]
+    )

@@ -174,6 +174,18 @@ def test_errors_are_unknown_where_the_target_is(finished_run: Path) -> None:
     assert shown.errors[3][valid[3]].mean() == pytest.approx(0.15, abs=0.02)  # the bias that was put in
 
 
+def test_seams_are_told_beside_those_of_what_was_observed(copied_run: Path) -> None:
+    def told() -> str:
+        return forecast.maps(RunFiles(copied_run))[-1].caption
+
+    assert "borders" not in told()
+    rewrite(
+        copied_run / "prediction.zarr",
+        lambda cube: cube.assign_attrs(seam_ratio=1.03, seam_ratio_observed=1.04),
+    )
+    assert "is 1.03 times that inside (of what was observed there 1.04)" in told()
+
+
 def test_one_lead_and_no_inputs(copied_run: Path) -> None:
     rewrite(copied_run / "prediction.zarr", lambda cube: cube.drop_dims("step_in").isel(lead=[0]))
     run = RunFiles(copied_run)

@@ -85,6 +85,22 @@ def test_leads_at_which_the_baseline_wins_are_named(tmp_path: Path) -> None:
     assert "lead" not in notes(run)[0].text
 
 
+@pytest.mark.parametrize(
+    ("ground", "said"),
+    [
+        ([0.7, 1.0], "It holds for other ground of the kind, too: [+0.70, +1.00]."),
+        ([-0.1, 1.0], "It cannot be said for other ground of the kind, too: [−0.10, +1.00]."),
+        ([0.8, 1.0], None),
+    ],
+)
+def test_a_verdict_says_whether_it_holds_on_other_ground(
+    tmp_path: Path, ground: list[float], said: str | None
+) -> None:
+    skill = {**score([0.9], 0.1), "interval": [0.8, 1.0], "ground_interval": ground}
+    text = notes(run_with(tmp_path, {"persistence": skill}, {"convlstm": score([0.1], 0.01)}))[0].text
+    assert said in text if said else "other ground" not in text
+
+
 def test_few_windows_of_time_are_said_before_any_skill(tmp_path: Path) -> None:
     scores = ({"persistence": score([0.9], 0.1)}, {"convlstm": score([0.1], 0.01)})
     run = run_with(tmp_path, *scores, bootstrap={"windows": 2, "few_blocks": True})

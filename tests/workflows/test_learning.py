@@ -16,7 +16,7 @@ from glacierhpc.config import Config
 from glacierhpc.datasets.mixed import MixedDataset
 from glacierhpc.errors import InputError
 from glacierhpc.rundir import RunDirectory, read_json, read_table
-from glacierhpc.workflows import run_step, run_steps
+from glacierhpc.workflows import learning, run_step, run_steps
 from glacierhpc.workflows.material import Material
 from tests.workflows.cubes import ORIGIN, given_config, given_cube, store
 
@@ -166,3 +166,16 @@ def test_scores_are_kept_for_comparisons(places: Path) -> None:
     table = read_table(places / "first" / "scores.parquet")
     names = {"convlstm", "persistence", "same_season_last_year", "climatology", "blend"}
     assert set(table.forecaster) == names and set(table.lead) == {1, 2}
+
+
+@pytest.mark.parametrize(("loss", "known"), [("ssim_mse", 2000.0), ("mse", None)])
+def test_a_loss_with_constants_is_told_the_range_of_values(
+    here: MakeConfig, monkeypatch: pytest.MonkeyPatch, loss: str, known: float | None
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        learning, "fit", lambda *a, **k: seen.append(k["loss"]) or learning.History((), 0, 0.0)
+    )
+    config = here(input={"value_range": [-1000, 1000]}, train={"loss": loss})
+    run_steps(config, to_step="train")
+    assert seen[0] == loss if known is None else seen[0].keywords == {"data_range": known}
