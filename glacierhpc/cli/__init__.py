@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from glacierhpc import __version__
-from glacierhpc.cli import archives, bench, configs, jobs, runs, steps
+from glacierhpc.cli import archives, bench, configs, containers, jobs, runs, steps
 from glacierhpc.cli.arguments import GOES_ON, running
 from glacierhpc.cli.bench import BENCHMARKS
 from glacierhpc.cli.steps import STEPS
@@ -37,6 +37,7 @@ jobs.add_to(app)
 app.add_typer(configs.app, name="config")
 app.add_typer(archives.app, name="archive")
 app.add_typer(bench.app, name="bench")
+app.add_typer(containers.app, name="container")
 
 # click's base exception, by way of a name that typer exports: newer releases of typer carry a click of their own
 UsageProblem: Any = typer.BadParameter.__mro__[2]

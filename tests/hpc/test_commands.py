@@ -157,3 +157,24 @@ glacierhpc.cli.main(["search", {str(CONFIG)!r}, "run_dir={tmp_path / "run"}"])
     )
     assert answer.returncode == code and "goes on where it stopped" in answer.stderr, answer.stderr
     assert json.loads((tmp_path / "run/steps/search.json").read_text())["state"] == "interrupted"
+
+
+def test_an_image_is_run_in_and_built_by_the_runtime_that_is_there(glacier: Glacier, tmp_path: Path) -> None:
+    program(
+        tmp_path, "apptainer",
+        'case $1 in --version) echo apptainer version 1.4.5;; *) printf "%s\\n" "$@" >words; exit 3;; esac',
+    )  # fmt: skip
+    (tmp_path / "i.sif").touch()
+    assert glacier("container", "exec", "i.sif", "glacierhpc", "train", "a b", "--json")[0] == 3
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[:3] == ["exec", "--cleanenv", "--no-home"]
+    assert words[-5:] == ["i.sif", "glacierhpc", "train", "a b", "--json"]
+    code, _, err = glacier("container", "build", "i.sif", "--definition", "i.sif")
+    assert code == 2 and "exists" in err
+    (tmp_path / "d.def").touch()
+    assert (
+        glacier("container", "build", "new.sif", "--definition", "d.def", "--build-arg", "FROM=x y")[0] == 3
+    )
+    assert "FROM=x y" in (tmp_path / "words").read_text().splitlines()
+    assert glacier("container", "inspect", "none.sif")[0] == 2
+    assert glacier("container", "exec", "i.sif")[0] == 2

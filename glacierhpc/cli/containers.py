@@ -1,0 +1,111 @@
+"""The commands about images: build one, run in it, look at what it was made of, check who signed it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glacierhpc.cli.arguments import Json
+from glacierhpc.console import show
+from glacierhpc.errors import InputError
+
+app = typer.Typer(help="The container image: build, run inside, look into, verify.", no_args_is_help=True)
+
+Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="image file, such as glacierhpc.sif")]
+FURTHER = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command("build")
+def build(
+    image: Image = Path("glacierhpc.sif"),
+    definition: Annotated[Path, typer.Option(help="definition file")] = Path("deeplearning.def"),
+    arguments: Annotated[
+        list[str] | None, typer.Option("--build-arg", metavar="NAME=VALUE", help="value of the definition")
+    ] = None,
+) -> None:
+    """Build the image, without root."""
+    from glacierhpc.hpc.apptainer import build_command, find_runtime
+
+    if not definition.is_file():
+        raise InputError(f"definition {str(definition)!r} does not exist; run this in a clone of the project")
+    if image.exists():
+        raise InputError(f"image {str(image)!r} exists; remove it, or build another name")
+    pairs = dict(_pair(text) for text in arguments or [])
+    _pass(build_command(find_runtime(), image, definition, arguments=pairs))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise InputError(
+            f"--build-arg {text!r} is not NAME=VALUE; write for instance: --build-arg FROM=debian:12"
+        )
+    return name, value
+
+
+@app.command("exec", context_settings=FURTHER)
+def execute(
+    context: typer.Context,
+    image: Image,
+    bind: Annotated[
+        list[Path] | None, typer.Option(help="folder that is seen inside; may be repeated")
+    ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="with the machine's NVIDIA GPUs")] = False,
+) -> None:
+    """Run a command in the image, which sees this folder and nothing of the home folder."""
+    from glacierhpc.hpc.apptainer import exec_command, find_runtime, inside_environment
+
+    if not context.args:
+        raise InputError(
+            "no command given; write for instance: glacierhpc container exec IMAGE glacierhpc --version"
+        )
+    folders = [Path.cwd(), *(folder.absolute() for folder in bind or [])]
+    _pass(
+        exec_command(find_runtime(), _there(image), context.args, binds=folders, gpu=gpu),
+        inside_environment(),
+    )
+
+
+@app.command("inspect")
+def inspect(image: Image, as_json: Json = False) -> None:
+    """Say what an image was made of."""
+    from glacierhpc.hpc.apptainer import find_runtime
+    from glacierhpc.hpc.apptainer import inspect as labels_of
+
+    labels = labels_of(find_runtime(), _there(image))
+    show({"table": [[key, value] for key, value in labels.items()], "labels": labels}, as_json=as_json)
+
+
+@app.command("verify")
+def verify(
+    image: Image,
+    key: Annotated[
+        Path | None, typer.Option(help="public key, PEM; by default those of your keyring")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check that an image is signed, and unchanged since."""
+    from glacierhpc.hpc.apptainer import find_runtime
+    from glacierhpc.hpc.apptainer import verify as check
+
+    said = check(find_runtime(), _there(image), key=key)
+    show(
+        {"table": [["image", image], ["signature", "right"]], "image": str(image), "told": said},
+        as_json=as_json,
+    )
+
+
+def _there(image: Path) -> Path:
+    if not image.exists():
+        raise InputError(f"image {str(image)!r} does not exist; build one with: glacierhpc container build")
+    return image
+
+
+def _pass(command: list[str], environ: dict[str, str] | None = None) -> None:
+    """Run a command in the place of this one's terminal, and end with its exit code."""
+    code = subprocess.run(command, env=environ or dict(os.environ), check=False).returncode
+    raise typer.Exit(code if code >= 0 else 128 - code)
