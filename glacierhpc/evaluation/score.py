@@ -228,13 +228,24 @@ def summarise(
         "audit": dict(audit or {}),
     }
     if grounds is not None:
-        wider = replace(resampling, blocks=np.stack([resampling.windows, grounds], axis=1))
-        for name, entry in found["skill"].items():
-            entry["ground_interval"] = lead_entry(skill_of, wider, own, sums[name])["interval"]
-        found["bootstrap"]["grounds"] = int(len(np.unique(grounds)))
+        _add_other_ground(found, sums, model, resampling, grounds)
     if target_times is not None:
         found["by_season"] = by_season(sums, target_times, resampling, **of)
     return found
+
+
+def _add_other_ground(
+    found: dict[str, Any],
+    sums: Mapping[str, np.ndarray],
+    model: str,
+    resampling: Resampling,
+    grounds: np.ndarray,
+) -> None:
+    """Give each skill a second interval, in which squares of ground are drawn beside windows of time."""
+    wider = replace(resampling, blocks=np.stack([resampling.windows, grounds], axis=1))
+    for name, entry in found["skill"].items():
+        entry["ground_interval"] = lead_entry(skill_of, wider, sums[model], sums[name])["interval"]
+    found["bootstrap"]["grounds"] = int(len(np.unique(grounds)))
 
 
 def _drawn(resampling: Resampling, windows: int | None) -> dict[str, Any]:

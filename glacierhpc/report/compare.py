@@ -135,13 +135,15 @@ def _best_run(comparison: Mapping[str, Any]) -> str:
 
 def _sentences(comparison: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
-    if comparison["bootstrap"].get("few_blocks"):
+    few = bool(comparison["bootstrap"].get("few_blocks"))
+    if few:
         windows = comparison["bootstrap"]["windows"]
         blocks.append(Note(f"Too few independent windows of time to rely on the intervals ({windows})."))
     first = comparison["first"]
     for label, run in comparison["runs"].items():
         if run["paired"] is not None:
-            blocks.append(_against_first(label, run, first))
+            note = _against_first(label, run, first)
+            blocks.append(replace(note, tone="plain") if few else note)  # two windows agree by chance
     for label, run in comparison["runs"].items():
         lost = _baselines_ahead(run)
         if lost:

@@ -105,13 +105,10 @@ def sentences(run: RunFiles) -> list[Block]:
     if drawn.get("few_blocks"):
         text = "The test period is short: too few independent windows of time to rely on the intervals"
         blocks.append(Note(f"{text} ({drawn.get('windows')}).", "plain"))
+    # from few windows nothing is green: two of them lie on one side of zero by chance every other time
+    tones = {"better": "plain" if drawn.get("few_blocks") else "good", "worse": "bad"}
     for verdict in verdicts(run):
-        blocks.append(
-            Note(
-                _sentence(model, verdict),
-                {"better": "good", "worse": "bad"}.get(verdict.word, "plain"),
-            )
-        )
+        blocks.append(Note(_sentence(model, verdict), tones.get(verdict.word, "plain")))
     best = _best(run)
     if best is not None and best != model:
         winner = spoken(best)

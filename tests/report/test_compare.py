@@ -68,7 +68,9 @@ def test_differences_are_said_with_their_intervals(comparison: dict[str, Any]) -
     comparison["runs"]["mixed"]["paired"] = paired(-0.1, 0.02)
     assert notes(comparison)[1].text.startswith("Mixed forecasts better than fine-tuned")
     comparison["bootstrap"]["few_blocks"] = True
-    assert notes(comparison)[0].text.startswith("Too few independent windows")
+    few, *rest = notes(comparison)
+    assert few.text.startswith("Too few independent windows")
+    assert [note.tone for note in rest[:2]] == ["plain", "plain"]
 
 
 def test_baselines_that_win_are_named(comparison: dict[str, Any]) -> None:

@@ -107,6 +107,11 @@ def test_few_windows_of_time_are_said_before_any_skill(tmp_path: Path) -> None:
     assert "too few independent windows of time to rely on the intervals (2)" in notes(run)[0].text
     enough = run_with(tmp_path, *scores, bootstrap={"windows": 9, "few_blocks": False})
     assert not any("too few" in note.text for note in notes(enough))
+    better = {"persistence": score([0.9], 0.1)}, {"convlstm": score([0.1], 0.01)}
+    few, many = (
+        notes(run_with(tmp_path, *better, bootstrap={"windows": n, "few_blocks": n < 5}))[-1] for n in (2, 9)
+    )
+    assert (few.text, few.tone, many.tone) == (many.text, "plain", "good")
 
 
 def test_a_leaking_split_is_said_before_any_skill(tmp_path: Path) -> None:
