@@ -243,6 +243,37 @@ def test_a_job_leaves_word_of_its_end(job: dict[str, str], tmp_path: Path) -> No
     assert (tmp_path / "test-7.exit").read_text().split()[:3] == ["3", "ended", "1"]
 
 
+# --- the chain that needs no Python
+
+
+@pytest.mark.parametrize(
+    ("training", "chain"),
+    [
+        ("", ["imagery", "training", "results"]),
+        ("train-ddp", ["imagery", "sequences", "train-ddp", "results"]),
+    ],
+)
+def test_the_pipeline_submits_one_job_after_the_other(
+    fake: dict[str, str], tmp_path: Path, training: str, chain: list[str]
+) -> None:
+    shutil.copytree(FOLDER, tmp_path / "jobs")
+    program(tmp_path, "sbatch", 'echo "${SLURM_JOB_ID:-none} $*" >>said; wc -l <said')
+    given_job = {**fake, "TRAINING": training, "SLURM_JOB_ID": "5"}
+    answer = run_script((FOLDER / "pipeline.sbatch").read_text(), ["my config.yaml", "a.b=1"], given_job)
+    assert answer.returncode == 0, answer.stderr
+    said = (tmp_path / "said").read_text().splitlines()
+    assert [line.split("jobs/")[1] for line in said] == [
+        f"{job}.sbatch my config.yaml a.b=1" for job in chain
+    ]
+    assert all(line.startswith("none ") and "--kill-on-invalid-dep=yes" in line for line in said)
+    assert ["--dependency" in line for line in said] == [False] + [True] * (len(chain) - 1)
+    assert "--dependency=afterok:2 " in said[2]
+    program(tmp_path, "sbatch", "exit 1")
+    assert run_script((FOLDER / "pipeline.sbatch").read_text(), ["c"], given_job).returncode == 1
+    unknown = run_script((FOLDER / "pipeline.sbatch").read_text(), ["c"], {**given_job, "TRAINING": "x"})
+    assert unknown.returncode == 2 and "names no script" in unknown.stderr
+
+
 # --- hostile values
 
 
