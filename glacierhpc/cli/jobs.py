@@ -82,8 +82,7 @@ def _submit(
         except InputError:
             journal = Journal(run)
         journal = Journal(run, name, values, journal.entries)
-        journal.folder.mkdir(parents=True, exist_ok=True)
-        submission.tested(links, journal.folder)
+        submission.tested(links)
         _keep_configuration(config)
         journal = submission.submit_chain(journal, links)
     jobs = {entry.job: entry.id for entry in journal.entries[-len(links) :]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -123,19 +124,22 @@ def cancel(journal: Journal) -> list[str]:
     return active
 
 
-def tested(links: Sequence[Link], folder: Path) -> list[str]:
-    """Return what `sbatch --test-only` says of each script, which need not be on disk."""
-    said = []
-    for link in links:
-        path = folder / f".test-{link.spec.name}.sbatch"
-        write_whole(path, link.script)
-        try:
+def tested(links: Sequence[Link]) -> None:
+    """Ask `sbatch --test-only` about each script, which leaves nothing behind, in the run's folder or in the queue.
+
+    Raises
+    ------
+    InputError
+        If the scheduler would refuse one. Where there is no `sbatch`, nothing is said.
+    """
+    with tempfile.TemporaryDirectory(prefix="glacierhpc-") as folder:
+        for link in links:
+            path = Path(folder) / f"{link.spec.name}.sbatch"
+            path.write_text(link.script, encoding="utf-8")
             answer = call(["sbatch", "--test-only", str(path)])
-        finally:
-            path.unlink(missing_ok=True)
-        if answer.missing:
-            return []
-        if not answer.ok:
-            raise InputError(f"the scheduler would refuse the job {link.spec.name!r}: {answer.err.strip()}")
-        said.append(answer.err.strip().splitlines()[-1] if answer.err.strip() else "")
-    return said
+            if answer.missing:
+                return
+            if not answer.ok and not answer.transient:
+                raise InputError(
+                    f"the scheduler would refuse the job {link.spec.name!r}: {answer.err.strip()}"
+                )

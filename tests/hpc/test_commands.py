@@ -128,7 +128,8 @@ def test_a_refusal_of_the_scheduler_comes_before_the_first_job(glacier: Glacier,
     program(tmp_path, "sbatch", 'echo "sbatch: error: invalid partition specified: none" >&2; exit 1')
     code, _, err = glacier("submit", CONFIG, f"run_dir={tmp_path / 'run'}")
     assert code == 2 and "the scheduler would refuse the job 'imagery'" in err and "invalid partition" in err
-    assert not (tmp_path / "run/jobs/chain.json").exists()
+    # nothing stands in the way of another configuration in the same folder
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".jobs-lock"]
 
 
 def test_where_a_value_comes_from(glacier: Glacier, tmp_path: Path) -> None:
