@@ -15,6 +15,15 @@ from torch.nn import functional
 from glacierhpc.errors import InputError
 from glacierhpc.models.inputs import DATE_CHANNELS, Scaling, date_channels, last_valid, mask_or_all, spread
 
+REGION_PX = 33
+"""Edge of the square over which `regional_anomaly` is a mean: a kilometre at 30 m."""
+REGION_FADE = 0.8
+"""How much less each earlier input counts in it: what lasts half a year has lost as much in a month or two."""
+REGION_PRIOR = 0.5
+"""Inputs' worth of no anomaly that are counted in, so that a glimpse between clouds is not taken for the truth."""
+REGION_SCALE = 4.0
+"""Means are smaller than what single pixels do; gains are held below 1, and the snow line moves many pixels."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outlook:
@@ -34,6 +43,8 @@ class Outlook:
     """(B, C, H, W), each pixel's latest valid input; 0, the mean, where there was none."""
     anomaly: Tensor
     """(B, C, H, W), how far `last` is from the climatology of its own season; 0 where that is not known."""
+    regional: Tensor
+    """(B, C, H, W), how far the inputs all around are from what is usual, see `regional_anomaly`."""
 
     @property
     def steps_in(self) -> int:
@@ -89,9 +100,9 @@ class Outlook:
         return torch.cat([self.usual[:, step], known, spread(self.when[:, step], known)], dim=1)
 
     def fine(self, step: int) -> Tensor:
-        """Return what `Head` sees of a target step at full resolution, (B, 2 C + 1, H, W)."""
+        """Return what `Head` sees of a target step at full resolution, (B, 3 C + 1, H, W)."""
         known = self.known[:, step].to(self.usual.dtype)
-        return torch.cat([self.expected(step), self.anomaly, known], dim=1)
+        return torch.cat([self.expected(step), self.anomaly, self.regional, known], dim=1)
 
     def departures(self, step: int) -> Tensor:
         """Return how far each input lies from what is expected, (B, T, C, H, W); 0 where it is invalid.
@@ -116,7 +127,7 @@ def ahead_channels(bands: int) -> int:
 
 def fine_channels(bands: int) -> int:
     """Return the channels of `Outlook.fine`."""
-    return 2 * bands + 1
+    return 3 * bands + 1
 
 
 class Anchor(nn.Module):
@@ -166,7 +177,9 @@ class Anchor(nn.Module):
         usual, known = self._usual(climatology, climatology_valid, scaled)
         last, last_usual = last_valid(scaled, valid), last_valid(usual[:, :steps], valid)
         compared = last_valid(known[:, :steps].to(scaled.dtype), valid) > 0
-        return Outlook(scaled, valid, usual, known, when, last, torch.where(compared, last - last_usual, 0.0))
+        anomaly = torch.where(compared, last - last_usual, 0.0)
+        regional = regional_anomaly(scaled - usual[:, :steps], valid & known[:, :steps])
+        return Outlook(scaled, valid, usual, known, when, last, anomaly, regional)
 
     def _usual(
         self, climatology: Tensor | None, valid: Tensor | None, scaled: Tensor
@@ -186,6 +199,33 @@ class Anchor(nn.Module):
         if self.value_range is not None and not self.training:
             forecast = forecast.clamp(*self.value_range)
         return forecast
+
+
+def regional_anomaly(anomalies: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean anomaly of the inputs around each pixel, (B, C, H, W), times `REGION_SCALE`.
+
+    The anomaly of one pixel on one date is mostly noise, or under cloud; what a snowy winter leaves behind is common to
+    the land around and fades over months. Drawn towards 0 where little was seen.
+
+    Parameters
+    ----------
+    anomalies : (B, T, C, H, W)
+        Inputs less their climatology; what stands at invalid pixels does not matter.
+    valid : (B, T, 1, H, W) bool
+        Where both are known.
+    """
+    ages = torch.arange(anomalies.shape[1] - 1, -1, -1, dtype=anomalies.dtype, device=anomalies.device)
+    weights = (REGION_FADE**ages).view(-1, 1, 1, 1) * valid
+    total = (weights * torch.where(valid, anomalies, 0.0)).sum(dim=1)
+    return REGION_SCALE * _around(total) / (_around(weights.sum(dim=1)) + REGION_PRIOR)
+
+
+def _around(image: Tensor) -> Tensor:
+    """Return the mean over a square around each pixel; what lies beyond the image is left out."""
+    half = REGION_PX // 2
+    for kernel, padding in (((REGION_PX, 1), (half, 0)), ((1, REGION_PX), (0, half))):  # one pass each way
+        image = functional.avg_pool2d(image, kernel, stride=1, padding=padding, count_include_pad=False)
+    return image
 
 
 class Head(nn.Module):
@@ -220,18 +260,22 @@ class Head(nn.Module):
 
 
 def anchored(outlook: Outlook, step: int, gains: Tensor, change: Tensor) -> Tensor:
-    """Return expected + fade * anomaly + sum over the inputs of weight * departure + change, (B, C, H, W).
+    """Return expected + fade * anomaly + share * regional + sum of weight * departure of the inputs + change.
 
     Parameters
     ----------
     outlook : Outlook
     step : int
         Of the target, from T on.
-    gains : (B, 1 or 1 + T, H, W)
-        The fade, and then the weights of the inputs' departures where a family decodes them.
+    gains : (B, 2 or 2 + T, H, W)
+        The fade, the share, and then the weights of the inputs' departures where a family decodes them.
     change : (B, C, H, W)
+
+    Returns
+    -------
+    (B, C, H, W)
     """
-    forecast = outlook.expected(step) + gains[:, :1] * outlook.anomaly
-    if gains.shape[1] > 1:
-        forecast = forecast + (gains[:, 1:].unsqueeze(2) * outlook.departures(step)).sum(dim=1)
+    forecast = outlook.expected(step) + gains[:, :1] * outlook.anomaly + gains[:, 1:2] * outlook.regional
+    if gains.shape[1] > 2:
+        forecast = forecast + (gains[:, 2:].unsqueeze(2) * outlook.departures(step)).sum(dim=1)
     return forecast + change

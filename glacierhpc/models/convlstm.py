@@ -39,15 +39,16 @@ class ConvLSTM(nn.Module):
 
     The forecast of each pixel is
 
-        expected + fade * anomaly + gate * (recalled - expected) + change
+        expected + fade * anomaly + share * regional + gate * (recalled - expected) + change
 
     where `expected` is the climatology of the target's season and `anomaly` how far the latest valid input is
     from the climatology of its own; where no climatology is known, `expected` is that latest input and
-    `anomaly` 0. `recalled` is a mean of the pixel's valid inputs weighted by attention between the target step
-    and the input steps (so "as it was a year ago" is within reach at full resolution). `fade` and `gate` in
-    (-1, 1) and `change` are decoded from the state. All three start at zero: an untrained model *is*
-    climatology, or persistence without one. The cells run on a grid coarser by `reduction`. Any patch size,
-    number of bands and number of input steps; targets have the bands of the inputs.
+    `anomaly` 0. `regional` is the anomaly of all inputs around the pixel. `recalled` is a mean of the pixel's
+    valid inputs weighted by attention between the target step and the input steps (so "as it was a year ago" is
+    within reach at full resolution). `fade`, `share` and `gate` in (-1, 1) and `change` are decoded from the
+    state. All four start at zero: an untrained model *is* climatology, or persistence without one. The cells run
+    on a grid coarser by `reduction`. Any patch size, number of bands and number of input steps; targets have the
+    bands of the inputs.
 
     Parameters
     ----------
@@ -107,8 +108,8 @@ class ConvLSTM(nn.Module):
         self.query = nn.Conv2d(top + DATE_CHANNELS, attention, 1)
         # cos 0 against cos 90 degrees: weight 20 to 1 for the same season against a neighbouring one
         self.season = nn.Parameter(torch.tensor(3.0))
-        # of the fade and of the gate
-        self.head = Head(top + fine_channels(bands) + bands, bands=bands, gains=2, width=head)
+        # of the fade, of the share and of the gate
+        self.head = Head(top + fine_channels(bands) + bands, bands=bands, gains=3, width=head)
 
     def forward(
         self,
@@ -142,8 +143,9 @@ class ConvLSTM(nn.Module):
             states = advance(self.forecaster, self._ahead(outlook, step), states)
             recalled = self._recalled(outlook, step, keys, states[-1][0])
             gains, change = self._decode(outlook, step, states[-1][0], recalled - expected)
-            fade, gate = gains.split(1, dim=1)
-            forecasts.append(expected + fade * outlook.anomaly + gate * (recalled - expected) + change)
+            fade, share, gate = gains.split(1, dim=1)
+            usual = expected + fade * outlook.anomaly + share * outlook.regional
+            forecasts.append(usual + gate * (recalled - expected) + change)
         return self.anchor.undo(forecasts)
 
     def _encode(self, outlook: Outlook) -> tuple[Tensor, list[State]]:
@@ -170,11 +172,11 @@ class ConvLSTM(nn.Module):
         return _recall(query, keys, alike, outlook.scaled, outlook.valid, outlook.last, self.reduction)
 
     def _decode(self, outlook: Outlook, step: int, top: Tensor, recalled: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gains (B, 2, H, W) and the change (B, C, H, W) at full resolution."""
+        """Return the gains (B, 3, H, W) and the change (B, C, H, W) at full resolution."""
         height, width = recalled.shape[-2:]
         state = functional.interpolate(top, scale_factor=self.reduction, mode="bilinear", align_corners=False)
         known = outlook.known[:, step].to(recalled.dtype)
-        fine = [outlook.expected(step), outlook.anomaly, recalled, known]
+        fine = [outlook.expected(step), outlook.anomaly, outlook.regional, recalled, known]
         return self.head(torch.cat([state[..., :height, :width], *fine], dim=1))
 
 

@@ -101,7 +101,7 @@ class SimVP(nn.Module):
         self.up = nn.Sequential(*(_doubling(width) for _ in range(levels)))
         self.skip = nn.Conv2d(steps_in * width, steps_out * width, 1)
         self.leave = _layer(2 * width, width)
-        self.head = Head(width + fine_channels(bands), bands=bands, gains=1 + steps_in, width=head)
+        self.head = Head(width + fine_channels(bands), bands=bands, gains=2 + steps_in, width=head)
 
     def forward(
         self,

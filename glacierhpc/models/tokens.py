@@ -63,7 +63,7 @@ class TokenHead(nn.Module):
         nn.init.zeros_(self.query.bias)
         # narrowed on the coarse grid: at full resolution every channel costs patch * patch times as much
         self.narrow = nn.Linear(width, head)
-        self.head = Head(head + fine_channels(bands), bands=bands, gains=1, width=head)
+        self.head = Head(head + fine_channels(bands), bands=bands, gains=2, width=head)
 
     def forward(self, outlook: Outlook, step: int, target: Tensor, inputs: Tensor) -> Tensor:
         """Return the scaled forecast (B, C, H, W) of a step.
@@ -79,8 +79,8 @@ class TokenHead(nn.Module):
         likeness = (self.query(target).unsqueeze(1) * inputs).sum(dim=-1) / target.shape[-1] ** 0.5
         parts = (self.narrow(self.drop(target)), likeness.tanh())
         state, weights = (to_pixels(part, self.patch, outlook.last) for part in parts)
-        fade, change = self.head(torch.cat([state, outlook.fine(step)], dim=1))
-        return anchored(outlook, step, torch.cat([fade, weights], dim=1), change)
+        gains, change = self.head(torch.cat([state, outlook.fine(step)], dim=1))
+        return anchored(outlook, step, torch.cat([gains, weights], dim=1), change)
 
 
 def to_pixels(tokens: Tensor, patch: int, like: Tensor) -> Tensor:

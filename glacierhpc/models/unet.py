@@ -121,7 +121,7 @@ class UNet(nn.Module):
         self.body = UNetBody(channels, [base * 2**level for level in range(levels + 1)], PixelNorm)
         self.drop = nn.Dropout2d(dropout)
         self.leave = nn.Conv2d(base, leads * head, 1)
-        gains = 1 if autoregressive else 1 + steps_in
+        gains = 2 if autoregressive else 2 + steps_in
         self.head = Head(head + fine_channels(bands), bands=bands, gains=gains, width=head)
 
     def forward(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glacierhpc.errors import InputError
-from glacierhpc.models.anchored import Anchor, Head, anchored
+from glacierhpc.models.anchored import Anchor, Head, anchored, regional_anomaly
 from tests.models.zoo import inputs
 
 IN, OUT, SIZE = 4, 2, 5
@@ -68,14 +68,31 @@ def test_expected_anomaly_and_departures(outlook, given):
                 check(outlook.departures(step)[:, earlier], place, wanted)
 
 
+def test_the_anomaly_of_the_region_is_a_mean_over_pixels_and_inputs(monkeypatch):
+    monkeypatch.setattr("glacierhpc.models.anchored.REGION_PX", 3)
+    generator = torch.Generator().manual_seed(1)
+    anomalies = torch.randn(2, IN, 2, SIZE, SIZE, generator=generator)
+    valid = torch.rand(2, IN, 1, SIZE, SIZE, generator=generator) < 0.5
+    valid[1] = False
+    spoilt = torch.where(valid, anomalies, float("nan"))
+    found = regional_anomaly(spoilt, valid)
+    for b, row, col in np.ndindex(2, SIZE, SIZE):
+        place = (slice(max(row - 1, 0), row + 2), slice(max(col - 1, 0), col + 2))
+        weights = np.array([0.8**age for age in range(IN - 1, -1, -1)])[:, None, None, None]
+        there = valid[b, :, :, *place].numpy()
+        total = (weights * np.where(there, anomalies[b, :, :, *place].numpy(), 0)).sum(0).mean((1, 2))
+        check(found, (b, row, col), 4 * total / ((weights * there).sum(0).mean() + 0.5))
+    assert not found[1].any()
+
+
 def test_the_forecast_is_the_sum_of_its_parts(outlook, anchor):
     generator = torch.Generator().manual_seed(0)
-    gains = torch.rand(2, 1 + IN, SIZE, SIZE, generator=generator)
+    gains = torch.rand(2, 2 + IN, SIZE, SIZE, generator=generator)
     change = torch.randn(2, 2, SIZE, SIZE, generator=generator)
-    wanted = outlook.expected(IN) + gains[:, :1] * outlook.anomaly + change
-    torch.testing.assert_close(anchored(outlook, IN, gains[:, :1], change), wanted)
+    wanted = outlook.expected(IN) + gains[:, :1] * outlook.anomaly + gains[:, 1:2] * outlook.regional + change
+    torch.testing.assert_close(anchored(outlook, IN, gains[:, :2], change), wanted)
     for step in range(IN):
-        wanted = wanted + gains[:, 1 + step : 2 + step] * outlook.departures(IN)[:, step]
+        wanted = wanted + gains[:, 2 + step : 3 + step] * outlook.departures(IN)[:, step]
     torch.testing.assert_close(anchored(outlook, IN, gains, change), wanted)
 
 
@@ -86,7 +103,7 @@ def test_channels_are_as_they_are_told(outlook):
     assert torch.equal(frame[:, 5:6].bool(), outlook.valid[:, 1] & outlook.known[:, 1])
     torch.testing.assert_close(frame[:, -1, 0, 0], torch.full((2,), -0.5))
     torch.testing.assert_close(ahead[:, -1, 0, 0], torch.full((2,), 0.25))
-    assert outlook.fine(IN).shape == (2, 5, SIZE, SIZE)
+    assert outlook.fine(IN).shape == (2, 7, SIZE, SIZE)
 
 
 def test_other_numbers_of_steps(outlook):

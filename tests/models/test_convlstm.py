@@ -167,7 +167,7 @@ def test_what_is_recalled_lies_between_the_valid_inputs():
     model = stirred(steps_out=2)
     with torch.no_grad():
         model.head.decode.weight.zero_()
-        model.head.decode.bias[1] = 20.0  # gate fully open, no fade, no change
+        model.head.decode.bias[2] = 20.0  # gate fully open, no fade, no change
     forecast = model(images, valid, dates=torch.linspace(10, 11.25, 6).expand(2, -1))
     mask = valid.unsqueeze(2)
     low, high = (torch.where(mask, images, fill) for fill in (torch.inf, -torch.inf))
