@@ -169,7 +169,7 @@ def _split_row(image, y, values, weights):
     for x in range(row.size):
         values[x] = row[x]
         total += row[x]
-    if total - total == np.float32(0):
+    if abs(total) <= _LARGEST:
         return True  # the weights are not looked at
     gaps = 0
     for x in range(row.size):
