@@ -10,9 +10,12 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from glacierhpc import cli
+from glacierhpc.evaluation.score import Scores
+from glacierhpc.evaluation.table import Scored
 from glacierhpc.models import MODELS, build_model
 from glacierhpc.workflows.sweep import trials_of
 
@@ -210,6 +213,27 @@ def test_the_best_baseline_is_the_peer_and_the_skill_is_drawn(forecast, tmp_path
     assert (row.peer, row.ratio) == ("climatology, the best baseline", 2.0)
     path = forecast["forecast_plots"].draw_skill(told, tmp_path / "skill.png")
     assert path.stat().st_size > 5000
+
+
+def scored(**squared):
+    """Eight sequences of two leads in two windows of time, with the errors of a model and of a baseline."""
+    starts = np.stack([np.arange(8), np.zeros(8), np.zeros(8)], axis=1).astype(int)
+    sums = {name: np.ones((8, 2, 9)) for name in squared}
+    for name, values in squared.items():
+        sums[name][..., 1] = values
+    dates = np.full((8, 2), np.datetime64("2020-01-01", "ns"))
+    return Scored(Scores(sums, 2.0, 0.4, 1.0), "unet", np.arange(8), starts, dates[:, 0], dates, 16, 2)
+
+
+def test_archives_are_pooled_window_by_window(forecast):
+    parts = [scored(unet=1.0, blend=2.0), scored(unet=3.0, blend=8.0)]
+    told = forecast["forecast"].pooled(parts)
+    assert told["windows"] == 4 and told["mse"] == {"unet": 2.0, "blend": 5.0}
+    assert told["skill"]["blend"]["all"] == pytest.approx(0.6)
+    low, high = told["skill"]["blend"]["interval"]
+    assert low == pytest.approx(0.5) and high == pytest.approx(
+        1 - 3 / 8
+    )  # one archive drawn alone, the other alone
 
 
 @pytest.mark.slow
