@@ -159,13 +159,25 @@ class Anchor(nn.Module):
     def forward(
         self,
         images: Tensor,
-        images_valid: Tensor | None,
+        images_valid: Tensor | None = None,
         *,
-        dates: Tensor | None,
-        climatology: Tensor | None,
-        climatology_valid: Tensor | None,
+        dates: Tensor | None = None,
+        climatology: Tensor | None = None,
+        climatology_valid: Tensor | None = None,
     ) -> Outlook:
-        """Return the outlook of a batch; shapes as every sequence model takes them."""
+        """Return the outlook of a batch: what every family's own ``forward`` takes.
+
+        Parameters
+        ----------
+        images : (B, T, C, H, W) float
+            In their own unit; what stands at invalid pixels does not matter.
+        images_valid : (B, T, H, W) bool, optional
+            All valid by default.
+        dates : (B, T + T') float, optional
+            Years since 2000 of inputs and targets.
+        climatology, climatology_valid : (B, T + T', C, H, W) float and (B, T + T', H, W) bool, optional
+            What is usual at the place and season of each step, of inputs and targets; nothing is known by default.
+        """
         batch, steps = images.shape[:2]
         if steps == 0:
             raise InputError(

@@ -92,31 +92,9 @@ class AttentionLSTM(nn.Module):
         self.mix = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
         self.head = TokenHead(width, bands=bands, patch=patch, head=head, dropout=dropout)
 
-    def forward(
-        self,
-        images: Tensor,
-        images_valid: Tensor | None = None,
-        *,
-        dates: Tensor | None = None,
-        climatology: Tensor | None = None,
-        climatology_valid: Tensor | None = None,
-    ) -> Tensor:
-        """Return the forecast (B, T', C, H, W).
-
-        Parameters
-        ----------
-        images : (B, T, C, H, W) float
-            In their own unit; what stands at invalid pixels does not matter.
-        images_valid : (B, T, H, W) bool, optional
-            All valid by default.
-        dates : (B, T + T') float, optional
-            Years since 2000 of inputs and targets.
-        climatology, climatology_valid : (B, T + T', C, H, W) float and (B, T + T', H, W) bool, optional
-            What is usual at the place and season of each step; nothing is known by default.
-        """
-        outlook = self.anchor(
-            images, images_valid, dates=dates, climatology=climatology, climatology_valid=climatology_valid
-        )
+    def forward(self, images: Tensor, images_valid: Tensor | None = None, **known: Tensor | None) -> Tensor:
+        """Return the forecast (B, T', C, H, W) of images (B, T, C, H, W) and what `Anchor.forward` takes."""
+        outlook = self.anchor(images, images_valid, **known)
         tokens = self._attended(outlook)
         inputs, targets = tokens[:, : outlook.steps_in], tokens[:, outlook.steps_in :]
         leads = range(self.steps_out)

@@ -111,31 +111,9 @@ class ConvLSTM(nn.Module):
         # of the fade, of the share and of the gate
         self.head = Head(top + fine_channels(bands) + bands, bands=bands, gains=3, width=head)
 
-    def forward(
-        self,
-        images: Tensor,
-        images_valid: Tensor | None = None,
-        *,
-        dates: Tensor | None = None,
-        climatology: Tensor | None = None,
-        climatology_valid: Tensor | None = None,
-    ) -> Tensor:
-        """Return the forecast (B, T', C, H, W).
-
-        Parameters
-        ----------
-        images : (B, T, C, H, W) float
-            In their own unit; what stands at invalid pixels does not matter.
-        images_valid : (B, T, H, W) bool, optional
-            All valid by default.
-        dates : (B, T + T') float, optional
-            Years since 2000 of inputs and targets.
-        climatology, climatology_valid : (B, T + T', C, H, W) float and (B, T + T', H, W) bool, optional
-            What is usual at the place and season of each step, of inputs and targets; nothing is known by default.
-        """
-        outlook = self.anchor(
-            images, images_valid, dates=dates, climatology=climatology, climatology_valid=climatology_valid
-        )
+    def forward(self, images: Tensor, images_valid: Tensor | None = None, **known: Tensor | None) -> Tensor:
+        """Return the forecast (B, T', C, H, W) of images (B, T, C, H, W) and what `Anchor.forward` takes."""
+        outlook = self.anchor(images, images_valid, **known)
         keys, states = self._encode(outlook)
         forecasts = []
         for step in range(outlook.steps_in, outlook.steps_in + self.steps_out):

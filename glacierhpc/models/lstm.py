@@ -85,29 +85,17 @@ class LSTM(nn.Module):
         images: Tensor,
         images_valid: Tensor | None = None,
         *,
-        dates: Tensor | None = None,
-        climatology: Tensor | None = None,
-        climatology_valid: Tensor | None = None,
         teacher: Teacher | None = None,
+        **known: Tensor | None,
     ) -> Tensor:
-        """Return the forecast (B, T', C, H, W).
+        """Return the forecast (B, T', C, H, W) of images (B, T, C, H, W) and what `Anchor.forward` takes.
 
         Parameters
         ----------
-        images : (B, T, C, H, W) float
-            In their own unit; what stands at invalid pixels does not matter.
-        images_valid : (B, T, H, W) bool, optional
-            All valid by default.
-        dates : (B, T + T') float, optional
-            Years since 2000 of inputs and targets.
-        climatology, climatology_valid : (B, T + T', C, H, W) float and (B, T + T', H, W) bool, optional
-            What is usual at the place and season of each step; nothing is known by default.
         teacher : Teacher, optional
             True frames to follow instead of the model's own, see `teaching.previous_frame`.
         """
-        outlook = self.anchor(
-            images, images_valid, dates=dates, climatology=climatology, climatology_valid=climatology_valid
-        )
+        outlook = self.anchor(images, images_valid, **known)
         frames = [outlook.dated(step) for step in range(outlook.steps_in)]
         tokens = [functional.silu(self.embed(frame)) for frame in frames]
         read, state = self.encoder(torch.stack(tokens, dim=1))

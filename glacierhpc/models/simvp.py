@@ -103,31 +103,9 @@ class SimVP(nn.Module):
         self.leave = _layer(2 * width, width)
         self.head = Head(width + fine_channels(bands), bands=bands, gains=2 + steps_in, width=head)
 
-    def forward(
-        self,
-        images: Tensor,
-        images_valid: Tensor | None = None,
-        *,
-        dates: Tensor | None = None,
-        climatology: Tensor | None = None,
-        climatology_valid: Tensor | None = None,
-    ) -> Tensor:
-        """Return the forecast (B, T', C, H, W).
-
-        Parameters
-        ----------
-        images : (B, T, C, H, W) float
-            In their own unit; what stands at invalid pixels does not matter.
-        images_valid : (B, T, H, W) bool, optional
-            All valid by default.
-        dates : (B, T + T') float, optional
-            Years since 2000 of inputs and targets.
-        climatology, climatology_valid : (B, T + T', C, H, W) float and (B, T + T', H, W) bool, optional
-            What is usual at the place and season of each step; nothing is known by default.
-        """
-        outlook = self.anchor(
-            images, images_valid, dates=dates, climatology=climatology, climatology_valid=climatology_valid
-        ).of_steps(self.steps_in)
+    def forward(self, images: Tensor, images_valid: Tensor | None = None, **known: Tensor | None) -> Tensor:
+        """Return the forecast (B, T', C, H, W) of images (B, T, C, H, W) and what `Anchor.forward` takes."""
+        outlook = self.anchor(images, images_valid, **known).of_steps(self.steps_in)
         height, width = images.shape[-2:]
         forecasts = []
         for lead, state in enumerate(self._states(outlook).unbind(dim=1)):

@@ -129,29 +129,17 @@ class UNet(nn.Module):
         images: Tensor,
         images_valid: Tensor | None = None,
         *,
-        dates: Tensor | None = None,
-        climatology: Tensor | None = None,
-        climatology_valid: Tensor | None = None,
         teacher: Teacher | None = None,
+        **known: Tensor | None,
     ) -> Tensor:
-        """Return the forecast (B, T', C, H, W).
+        """Return the forecast (B, T', C, H, W) of images (B, T, C, H, W) and what `Anchor.forward` takes.
 
         Parameters
         ----------
-        images : (B, T, C, H, W) float
-            In their own unit; what stands at invalid pixels does not matter.
-        images_valid : (B, T, H, W) bool, optional
-            All valid by default.
-        dates : (B, T + T') float, optional
-            Years since 2000 of inputs and targets.
-        climatology, climatology_valid : (B, T + T', C, H, W) float and (B, T + T', H, W) bool, optional
-            What is usual at the place and season of each step; nothing is known by default.
         teacher : Teacher, optional
             True frames for an autoregressive one to follow instead of its own, see `teaching.previous_frame`.
         """
-        outlook = self.anchor(
-            images, images_valid, dates=dates, climatology=climatology, climatology_valid=climatology_valid
-        )
+        outlook = self.anchor(images, images_valid, **known)
         if self.taught:
             return self.anchor.undo(self._one_by_one(outlook, teacher))
         return self.anchor.undo(self._at_once(outlook.of_steps(self.steps_in)))
