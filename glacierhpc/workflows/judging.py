@@ -18,7 +18,7 @@ from glacierhpc.evaluation.predict import NetworkForecaster
 from glacierhpc.evaluation.score import Scores, score, summarise
 from glacierhpc.evaluation.table import Scored, to_table
 from glacierhpc.mapping.outlines import glacier_labels
-from glacierhpc.models.baselines import Blend, Record, build_baselines
+from glacierhpc.models.baselines import Record, build_baselines
 from glacierhpc.rundir import RunDirectory, write_json, write_table
 from glacierhpc.workflows.learning import device, trained_model
 from glacierhpc.workflows.material import Material
@@ -67,7 +67,7 @@ def evaluate(config: Config, run: RunDirectory) -> Summary:
     if config.evaluate.control:
         metrics["control"] = _control(config, forecasters, test, starts, draws, judged, plan)
     if "blend" in forecasters:
-        metrics["blend"] = _blend_weights(forecasters["blend"])
+        metrics["blend"] = forecasters["blend"].describe()
     metrics["left_out"] = left_out
     write_table(run.scores, to_table(_scored(config, material, scores, test, target_times)))
     write_json(run.metrics, metrics)
@@ -180,11 +180,6 @@ def _scored(
         material.plan.steps_in,
         config.evaluate.block_px,
     )
-
-
-def _blend_weights(blend: Blend) -> dict[str, Any]:
-    """Return the numbers of the blend: [lead][band][input, from the oldest] and [lead][band]."""
-    return {"weights": blend.weights.tolist(), "constant": blend.constant.tolist()}
 
 
 def skill_table(metrics: dict[str, Any]) -> list[list[Any]]:

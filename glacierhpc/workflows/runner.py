@@ -14,6 +14,7 @@ from pathlib import Path
 
 from glacierhpc.config import Config, config_hash, config_to_yaml
 from glacierhpc.errors import InputError
+from glacierhpc.hpc import chain
 from glacierhpc.hpc.slurm import job_surroundings
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.trackers import check_trackers
@@ -141,13 +142,7 @@ def recorded(name: str, config: Config, run: RunDirectory) -> Summary:
 
 def first_to_do(names: Sequence[str], run: RunDirectory) -> int:
     """Return the position of the first step that never ended well, or that one before it has run after."""
-    before = ""
-    for position, name in enumerate(names):
-        started = run.step_record(name).get("started", "")
-        if not run.done(name) or started < before:
-            return position
-        before = started
-    return len(names)
+    return chain.first_to_do(names, {name: run.step_record(name) for name in names})
 
 
 @contextmanager
