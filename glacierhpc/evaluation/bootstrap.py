@@ -13,6 +13,9 @@ from glacierhpc.errors import InputError
 FEW_WINDOWS = 5
 """Under so many windows of time an interval is a hint and not more: so few draws hold hardly any spread."""
 
+GROUND_SIZES = 2
+"""Sides of a patch in the side of a square of ground: most of the patches that overlap then share one."""
+
 Measure = Callable[..., np.ndarray]
 """Pooled sums (..., S), one array or several -> a metric, elementwise over leading axes."""
 
@@ -91,6 +94,10 @@ class Resampling:
     def windows(self) -> np.ndarray:
         """The first way in which blocks differ, (n,) int: the window of time."""
         return self.blocks if self.blocks.ndim == 1 else self.blocks[:, 0]
+
+    def with_grounds(self, grounds: np.ndarray) -> Resampling:
+        """Return the resampling of windows of time and squares of ground, (n,) int each."""
+        return replace(self, blocks=np.stack([self.windows, grounds], axis=1))
 
     def of(self, rows: np.ndarray) -> Resampling:
         """Return the resampling of some of the sequences; a row may be taken more than once."""

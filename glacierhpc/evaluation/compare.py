@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from glacierhpc.errors import InputError
-from glacierhpc.evaluation.bootstrap import FEW_WINDOWS, Resampling, sequence_blocks
+from glacierhpc.evaluation.bootstrap import (
+    FEW_WINDOWS,
+    GROUND_SIZES,
+    Measure,
+    Resampling,
+    ground_blocks,
+    sequence_blocks,
+)
 from glacierhpc.evaluation.entries import lead_entry, metric_entries
 from glacierhpc.evaluation.metrics import SUMS, skill_of
-from glacierhpc.evaluation.paired import compare_pair
+from glacierhpc.evaluation.paired import compare_pair, mse_difference
 from glacierhpc.evaluation.table import Scored
 
 
@@ -34,7 +41,8 @@ def compare(
     samples, confidence, seed
         Of the bootstrap, the same draws for all.
     block_px : int, optional
-        Edge length of a block of ground, by default what the first run was judged with.
+        Edge length of a block of ground, by default what the first run was judged with. Without one, differences and
+        skills have a ``ground_interval`` beside their ``interval``, wider by what other ground of the kind would give.
 
     Returns
     -------
@@ -57,6 +65,8 @@ def compare(
     squares = one.block_px if block_px is None else block_px
     blocks = sequence_blocks(one.starts, block_steps=one.steps, size=one.size, block_px=squares)
     resampling = Resampling(blocks, samples, confidence, seed)
+    grounds = ground_blocks(one.starts, size=one.size, block_px=squares or GROUND_SIZES * one.size)
+    wider = resampling.with_grounds(grounds)
     windows = int(len(np.unique(resampling.windows)))
     return {
         "first": first,
@@ -67,9 +77,12 @@ def compare(
             "confidence": confidence,
             "blocks": int(len(np.unique(blocks, axis=0))),
             "windows": windows,
+            "grounds": int(len(np.unique(grounds))),
             "few_blocks": windows < FEW_WINDOWS,
         },
-        "runs": {label: _run(run, None if run is one else one, resampling) for label, run in aligned.items()},
+        "runs": {
+            label: _run(run, None if run is one else one, resampling, wider) for label, run in aligned.items()
+        },
         "baselines": {
             name: metric_entries(sums, resampling, data_range=one.scores.data_range)
             for name, sums in _baselines(aligned).items()
@@ -124,19 +137,31 @@ def spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _run(run: Scored, first: Scored | None, resampling: Resampling) -> dict[str, Any]:
+def _run(run: Scored, first: Scored | None, resampling: Resampling, wider: Resampling) -> dict[str, Any]:
     sums = run.scores.sums
     own = sums[run.model]
     return {
         "model": run.model,
         "metrics": metric_entries(own, resampling, data_range=run.scores.data_range),
         "skill": {
-            name: lead_entry(skill_of, resampling, own, part)
+            name: _twice(skill_of, resampling, wider, own, part)
             for name, part in sums.items()
             if name != run.model
         },
-        "paired": None if first is None else compare_pair(own, first.scores.sums[first.model], resampling),
+        "paired": None if first is None else _paired(own, first.scores.sums[first.model], resampling, wider),
     }
+
+
+def _paired(own: np.ndarray, other: np.ndarray, resampling: Resampling, wider: Resampling) -> dict[str, Any]:
+    found = compare_pair(own, other, resampling)
+    found["mse_difference"] = _twice(mse_difference, resampling, wider, own, other)
+    return found
+
+
+def _twice(measure: Measure, resampling: Resampling, wider: Resampling, *sums: np.ndarray) -> dict[str, Any]:
+    """Return a figure by lead with its interval, and with the one of other ground, too."""
+    entry = lead_entry(measure, resampling, *sums)
+    return {**entry, "ground_interval": lead_entry(measure, wider, *sums)["interval"]}
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -242,7 +242,7 @@ def _add_other_ground(
     grounds: np.ndarray,
 ) -> None:
     """Give each skill a second interval, in which squares of ground are drawn beside windows of time."""
-    wider = replace(resampling, blocks=np.stack([resampling.windows, grounds], axis=1))
+    wider = resampling.with_grounds(grounds)
     for name, entry in found["skill"].items():
         entry["ground_interval"] = lead_entry(skill_of, wider, sums[model], sums[name])["interval"]
     found["bootstrap"]["grounds"] = int(len(np.unique(grounds)))

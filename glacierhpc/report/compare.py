@@ -73,7 +73,7 @@ def write_comparison(path: Path, comparison: Mapping[str, Any], *, title: str | 
 
 def comparison_blocks(comparison: Mapping[str, Any]) -> list[Block]:
     """Return what is said, drawn and listed of a comparison."""
-    return [*_sentences(comparison), _figure(comparison), _scores(comparison)]
+    return [*_sentences(comparison), _figure(comparison), _scores(comparison), *_skills(comparison)]
 
 
 def spread_table(caption: str, spreads: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
@@ -154,11 +154,22 @@ def _sentences(comparison: Mapping[str, Any]) -> list[Block]:
 def _against_first(label: str, run: Mapping[str, Any], first: str) -> Note:
     low, high = (_value(end) for end in run["paired"]["mse_difference"]["interval"])
     told = _difference(run, first)
-    if high < 0:
-        return Note(f"{capital(label)} forecasts better than {first}: {told}.", "good")
-    if low > 0:
-        return Note(f"{capital(first)} forecasts better than {label}: {told}.", "bad")
+    if high < 0 or low > 0:
+        winner, loser = (label, first) if high < 0 else (first, label)
+        holds = _on_other_ground(run["paired"]["mse_difference"])
+        return Note(
+            f"{capital(winner)} forecasts better than {loser}: {told}.{holds}", "good" if high < 0 else "bad"
+        )
     return Note(f"{capital(label)} and {first} cannot be told apart: {told}.")
+
+
+def _on_other_ground(entry: Mapping[str, Any]) -> str:
+    """Say whether a difference beyond doubt would be one on other ground, too, where that was asked."""
+    low, high = (_value(end) for end in entry.get("ground_interval") or (None, None))
+    if not math.isfinite(low) or list(entry["ground_interval"]) == list(entry["interval"]):
+        return ""
+    said = "It holds" if low > 0 or high < 0 else "It cannot be said"
+    return f" {said} for other ground of the kind, too: [{_plus(low)}, {_plus(high)}]."
 
 
 def _difference(run: Mapping[str, Any], first: str) -> str:
@@ -211,36 +222,32 @@ def _figure(comparison: Mapping[str, Any]) -> Picture:
 
 
 def _scores(comparison: Mapping[str, Any]) -> Table:
-    runs = comparison["runs"]
-    known = list(dict.fromkeys(name for run in runs.values() for name in run["skill"]))
-    rows = [
-        [
-            f"{label}\n{run['model']}",
-            _cell(run["metrics"], "mse"),
-            _change(run),
-            *(_cell(run["metrics"], name) for name in ("mae", "ssim")),
-            *(_skill(run["skill"].get(name)) for name in known),
-        ]
-        for label, run in runs.items()
-    ]
-    rows += [
-        [
-            spoken(name),
-            _cell(metrics, "mse"),
-            "–",
-            *(_cell(metrics, other) for other in ("mae", "ssim")),
-            *("–" for _ in known),
-        ]
-        for name, metrics in comparison["baselines"].items()
-    ]
+    """Return the table of errors, runs first, then baselines."""
     first = comparison["first"]
+    rows = [
+        [f"{label}\n{run['model']}", *_errors(run["metrics"], _change(run))]
+        for label, run in comparison["runs"].items()
+    ]
+    rows += [[spoken(name), *_errors(metrics, "–")] for name, metrics in comparison["baselines"].items()]
     caption = (
         f"Every run and baseline over all leads, below each figure its interval. Difference: mean squared error less "
         f"that of {first} on the same pixels, and the share of the windows of time that the run wins."
     )
-    heads = ["run", "mse ↓", f"difference to {first}", "mae ↓", "ssim ↑", *(spoken(name) for name in known)]
-    listed = table(caption, heads, rows, folded=False)
-    return replace(listed, groups=(("", 5), ("skill over", len(known)))) if known else listed
+    return table(caption, ["run", "mse ↓", f"difference to {first}", "mae ↓", "ssim ↑"], rows, folded=False)
+
+
+def _errors(metrics: Mapping[str, Any], change: str) -> list[str]:
+    return [_cell(metrics, "mse"), change, _cell(metrics, "mae"), _cell(metrics, "ssim")]
+
+
+def _skills(comparison: Mapping[str, Any]) -> list[Table]:
+    """Return the table of the runs' skill over each baseline, where there are any."""
+    runs = comparison["runs"]
+    known = list(dict.fromkeys(name for run in runs.values() for name in run["skill"]))
+    rows = [[label, *(_skill(run["skill"].get(name)) for name in known)] for label, run in runs.items()]
+    caption = "Skill of every run over each baseline: the share of its mean squared error that the run saves."
+    heads = ["run", *(spoken(name) for name in known)]
+    return [table(caption, heads, rows, folded=False)] if known else []
 
 
 def _cell(metrics: Mapping[str, Any], name: str) -> str:

@@ -160,7 +160,8 @@ def date_axis(axes: Axes, *, max_ticks: int = 9) -> None:
 
 def count_axis(axes: Axes) -> None:
     """Label x with whole numbers only: epochs, leads."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    # one tick will do: with one lead two whole numbers would be out of sight
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def plain_log_axis(axes: Axes) -> None:

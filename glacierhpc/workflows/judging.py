@@ -11,7 +11,7 @@ import numpy as np
 from glacierhpc.config import Config
 from glacierhpc.datasets.samples import SequenceBatch, SequenceDataset
 from glacierhpc.errors import InputError
-from glacierhpc.evaluation.bootstrap import Resampling, ground_blocks, sequence_blocks
+from glacierhpc.evaluation.bootstrap import GROUND_SIZES, Resampling, ground_blocks, sequence_blocks
 from glacierhpc.evaluation.control import permuted_control
 from glacierhpc.evaluation.groups import Glaciers
 from glacierhpc.evaluation.predict import NetworkForecaster
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 BATCH = 64
 """Sequences read at once."""
-GROUND_SIZES = 2
-"""Sides of a patch in the side of a square of ground: most of the patches that overlap then share one."""
 
 
 def evaluate(config: Config, run: RunDirectory) -> Summary:

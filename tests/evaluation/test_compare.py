@@ -116,3 +116,12 @@ def test_spread_over_seeds():
         "skill": {"mean": 0.5, "std": None, "min": 0.5, "max": 0.5, "n": 1},
     }
     assert spread([]) == {}
+
+
+def test_a_difference_has_the_interval_of_other_ground_too(runs):
+    told = compare({label: replace(run, size=2) for label, run in runs.items()}, samples=200)  # squares of 4 px
+    zero = told["runs"]["zero-shot"]
+    assert told["bootstrap"]["grounds"] > 1
+    for entry in (zero["paired"]["mse_difference"], zero["skill"]["climatology"]):
+        (low, high), (least, most) = entry["interval"], entry["ground_interval"]
+        assert most - least > high - low

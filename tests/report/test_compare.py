@@ -99,3 +99,13 @@ def test_repeated_runs_are_listed_with_their_spread() -> None:
         ("base", "2", "0.150 ± 0.071\n0.100 to 0.200", "–"),
         ("wider", "1", "0.300", "0.500"),
     )
+
+
+def test_a_difference_is_said_of_other_ground_too(comparison: dict[str, Any]) -> None:
+    entry = comparison["runs"]["zero-shot"]["paired"]["mse_difference"]
+    entry["ground_interval"] = [0.01, 0.2]
+    assert any(
+        "It holds for other ground of the kind, too: [+0.0100, +0.200]" in note.text for note in notes(comparison)
+    )
+    entry["ground_interval"] = [-0.01, 0.2]
+    assert any("It cannot be said for other ground" in note.text for note in notes(comparison))
