@@ -5,7 +5,7 @@ This is never ice velocity: that is measured from image pairs, in metres per yea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,49 +125,56 @@ def _draw_wheel(axes: Axes, top: float) -> None:
 
 
 def _error_picture(motion: Motion) -> Picture:
-    rows = (("of the prediction", motion.error), ("of no motion", np.hypot(*motion.observed)))
-
-    def paint(figure: Figure) -> None:
-        figure.set_layout_engine("compressed")
-        grid = figure.subplots(2, len(motion.leads), squeeze=False)
-        for row, (name, errors) in enumerate(rows):
-            for axes, error in zip(grid[row], errors, strict=True):
-                drawing.raster(axes, error, cmap="viridis", vmin=0, vmax=motion.top)
-                axes.set_xlabel(_error_words(error), fontsize=8, color=drawing.MUTED)
-            grid[row, 0].set_ylabel(name)
-        for axes, lead in zip(grid[0], motion.leads):
-            axes.set_title(f"to lead {lead}")
-        label = "end-point error, px per step"
-        drawing.colour_bar(figure, grid[0, 0].images[0], list(grid.flat), label, fraction=0.02)
-
     caption = (
         "End-point error, the length of predicted minus observed motion, above that of the control, which says that "
         f"nothing moves, on one scale: {SHOWS}. {PER_STEP} Where the upper row is darker, the prediction is better."
     )
+    rows = {"of the prediction": motion.error, "of no motion": np.hypot(*motion.observed)}
+
+    def add(axes: Axes, row: int, lead: int) -> None:
+        axes.set_xlabel(_error_words(list(rows.values())[row][lead]), fontsize=8, color=drawing.MUTED)
+
+    paint = _lengths(motion, rows, add, label="end-point error, px per step")
     return _picture(paint, motion, caption=caption, alt="End-point errors of prediction and of no motion")
 
 
 def _arrow_picture(motion: Motion) -> Picture:
-    names = ("observed", "predicted")
-
-    def paint(figure: Figure) -> None:
-        figure.set_layout_engine("compressed")
-        grid = figure.subplots(2, len(motion.leads), squeeze=False)
-        for row, (name, field) in enumerate(zip(names, (motion.observed, motion.predicted), strict=True)):
-            for axes, u, v in zip(grid[row], *field):
-                drawing.raster(axes, np.hypot(u, v), cmap="viridis", vmin=0, vmax=motion.top)
-                _arrows(axes, u, v, motion.top)
-            grid[row, 0].set_ylabel(name)
-        for axes, lead in zip(grid[0], motion.leads):
-            axes.set_title(f"to lead {lead}")
-        label = "apparent motion, px per step"
-        drawing.colour_bar(figure, grid[0, 0].images[0], list(grid.flat), label, fraction=0.02)
-
     caption = (
         f"The same as arrows, all on one scale: {SHOWS}. Colour: length. {PER_STEP} "
         "A retreating snow line shows as motion although nothing moved."
     )
+    fields = {"observed": motion.observed, "predicted": motion.predicted}
+
+    def add(axes: Axes, row: int, lead: int) -> None:
+        u, v = list(fields.values())[row]
+        _arrows(axes, u[lead], v[lead], motion.top)
+
+    rows = {name: np.hypot(*field) for name, field in fields.items()}
+    paint = _lengths(motion, rows, add, label="apparent motion, px per step")
     return _picture(paint, motion, caption=caption, alt="Motion fields of observed and predicted images")
+
+
+def _lengths(
+    motion: Motion, rows: Mapping[str, np.ndarray], add: Callable[[Axes, int, int], None], *, label: str
+) -> Callable[[Figure], None]:
+    """Return what draws lengths in px per step on one scale: a row for each name, a column for each lead.
+
+    `add` puts more onto one panel: axes, number of its row, number of its column.
+    """
+
+    def paint(figure: Figure) -> None:
+        figure.set_layout_engine("compressed")
+        grid = figure.subplots(len(rows), len(motion.leads), squeeze=False)
+        for row, (name, lengths) in enumerate(rows.items()):
+            for column, axes in enumerate(grid[row]):
+                drawing.raster(axes, lengths[column], cmap="viridis", vmin=0, vmax=motion.top)
+                add(axes, row, column)
+            grid[row, 0].set_ylabel(name)
+        for axes, lead in zip(grid[0], motion.leads):
+            axes.set_title(f"to lead {lead}")
+        drawing.colour_bar(figure, grid[0, 0].images[0], list(grid.flat), label, fraction=0.02)
+
+    return paint
 
 
 def _picture(

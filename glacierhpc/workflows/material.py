@@ -100,9 +100,9 @@ class Material:
         text.update(np.ascontiguousarray(np.where(self.valid[:, None], self.data, 0)).data)
         return text.hexdigest()
 
-    def seen(self, band: int) -> np.ndarray:
-        """Return the valid values of a band, (n,), that training sees."""
-        return self.data[:, band][self.valid & sample_pixels(self.plan, self.part("train"))]
+    def seen(self) -> np.ndarray:
+        """Return which pixels training sees, (time, y, x) bool: the valid ones of its samples."""
+        return self.valid & sample_pixels(self.plan, self.part("train"))
 
     def ground(self) -> dict[str, Any]:
         """Return where and when training samples lie, which weights carry along: box in degrees and two dates."""
@@ -117,9 +117,11 @@ class Material:
 
 def scaling_of(materials: list[Material]) -> dict[str, dict[str, float]]:
     """Return mean and deviation of each band over the pixels that training sees, in all runs together."""
-    scaling = {}
+    scaling, seen = {}, [material.seen() for material in materials]
     for layer, band in enumerate(materials[0].bands):
-        values = np.concatenate([material.seen(layer) for material in materials])
+        values = np.concatenate(
+            [material.data[:, layer][mask] for material, mask in zip(materials, seen, strict=True)]
+        )
         scaling[band] = {"mean": float(values.mean()), "deviation": float(values.std()) or 1.0}
     return scaling
 

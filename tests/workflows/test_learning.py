@@ -90,7 +90,7 @@ def test_other_runs_are_learnt_from_with_their_own_climatology(places: Path, her
         f"{len(own.part('train'))} + {len(far.part('train'))} of first to train"
     )
     scaling = read_json(config.run_path / "model" / "model.json")["scaling"]["ndvi"]
-    together = np.concatenate([own.seen(0), far.seen(0)])
+    together = np.concatenate([material.data[:, 0][material.seen()] for material in (own, far)])
     assert scaling["mean"] == pytest.approx(together.mean()) and scaling["deviation"] == pytest.approx(
         together.std()
     )
