@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from glacierhpc import cli
+from glacierhpc.config.trials import trials_of
 from glacierhpc.evaluation.score import Scores
 from glacierhpc.evaluation.table import Scored
 from glacierhpc.models import MODELS, build_model
-from glacierhpc.workflows.sweep import trials_of
 
 ROOT = Path(__file__).resolve().parents[1]
 README = "# Title\n\nbefore\n<!-- benchmarks:begin -->\nold\n<!-- benchmarks:end -->\nafter\n"

@@ -9,15 +9,32 @@ import typer
 
 from glacierhpc.cli.arguments import ConfigFile, Json, Overrides, load
 from glacierhpc.console import logging_shown, show
+from glacierhpc.errors import InputError
 
 
-def sweep(config: ConfigFile, overrides: Overrides = None, as_json: Json = False) -> None:
+def sweep(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", help="only this one, counted from 0: a task of a job array"),
+    ] = None,
+    gather: Annotated[
+        bool, typer.Option("--gather", help="train nothing, write down what the trials gave")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Train and score every variation and seed listed under sweep:, each in a run of its own."""
+    if gather and trial is not None:
+        raise InputError("--gather is for all trials and --trial for one; give one of the two")
     loaded = load(config, overrides)
-    from glacierhpc.workflows.sweep import sweep as run_sweep
+    from glacierhpc.workflows import sweep as sweeping
 
     with logging_shown():
-        summary = run_sweep(loaded)
+        if trial is not None:
+            summary = sweeping.run_trial(loaded, trial)
+        else:
+            summary = sweeping.gather(loaded) if gather else sweeping.sweep(loaded)
     show(summary, as_json=as_json)
 
 

@@ -1,26 +1,25 @@
 """Variations and repeats of a training on the sequences of one run: what each gave, and how much it scatters.
 
-Every variation and seed is a run of its own in ``sweep/`` of the base run, linked to its composites and sequences.
+Every variation and seed is a run of its own in ``sweep/`` of the base run, linked to its composites and sequences. They
+are run one after another by `sweep`, or as the tasks of a job array: `run_trial` for each, then `gather`.
 Runs with other composites or sequences are not varied here but compared, see `comparison`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from glacierhpc.config import Config
-from glacierhpc.errors import InputError
+from glacierhpc.config.trials import Trial, trials_of
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.evaluation.compare import spread
+from glacierhpc.hpc import chain
 from glacierhpc.rundir import RunDirectory, read_json, write_table
 from glacierhpc.workflows.runner import check_ahead, claimed, first_to_do, recorded
 from glacierhpc.workflows.tasks import Summary, step_function, steps_of
@@ -29,19 +28,7 @@ log = logging.getLogger(__name__)
 
 SHARED = ("composite", "sequences", "sequence_shards", "split")
 """Files of the base run that its trials are linked to."""
-UNCHANGED = "unchanged"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One variation with one seed."""
-
-    name: str
-    """Of its folder; the same for the same variation and seed, whatever else is in the list."""
-    variation: str
-    """What is changed, in words."""
-    changes: Mapping[str, Any]
-    config: Config
+TRIAL_STEPS = ("train", "evaluate")
 
 
 def sweep(config: Config) -> Summary:
@@ -55,22 +42,12 @@ def sweep(config: Config) -> Summary:
     InputError
         If the configuration lists neither variations nor seeds, or several processes were started.
     """
-    if not config.sweep.variations and not config.sweep.seeds:
-        raise InputError(
-            "there is nothing to vary: write sweep.seeds, such as [0, 1, 2], or sweep.variations, such as "
-            "[{train.learning_rate: 0.01}]"
-        )
-    if step_function(config, "train", "surroundings")(config.train.backend)[1] > 1:
-        raise InputError(
-            "several processes were started, and a sweep starts its trials one after another: start it in one process, "
-            "or train its variations as runs of their own"
-        )
     trials = trials_of(config)
+    _refuse_ranks(config)
     for trial in trials:
         check_ahead(["train"], trial.config)
     with claimed(config) as run:
-        names = steps_of(config)
-        names = names[: names.index("sequences") + 1]
+        names = _shared_steps(config)
         for name in names[first_to_do(names, run) :]:
             recorded(name, config, run)
         rows = []
@@ -81,25 +58,90 @@ def sweep(config: Config) -> Summary:
             write_table(
                 run.sweep_table, pd.DataFrame(rows)
             )  # after each: what is done is told even if the rest fails
+    return _summary(rows, run)
+
+
+def run_trial(config: Config, number: int) -> Summary:
+    """Train and score one trial of the list, beside others that other processes are at; started again, it goes on.
+
+    Parameters
+    ----------
+    number : int
+        Its place in `trials_of`, counted from 0.
+
+    Raises
+    ------
+    InputError
+        If there is no such trial, or the sequences that trials share are still to be made.
+    """
+    trials = trials_of(config)
+    if not 0 <= number < len(trials):
+        raise InputError(f"trial {number} does not exist; there are {len(trials)}, counted from 0")
+    _refuse_ranks(config)
+    trial, run = trials[number], RunDirectory(config.run_path)
+    names = _shared_steps(config)
+    if first_to_do(names, run) < len(names):
+        raise InputError(
+            f"the sequences of {str(run.path)!r} are not made, or not of its latest images; write first: "
+            "glacierhpc run CONFIG --to sequences"
+        )
+    check_ahead(["train"], trial.config)
+    row = _run_trial(trial, run)
+    table = [
+        ["trial", trial.name],
+        ["variation", trial.variation],
+        ["smallest validation loss", row["best_loss"]],
+    ]
+    return {"table": table, "trial": row, "run": str(trial.config.run_path)}
+
+
+def gather(config: Config) -> Summary:
+    """Write ``sweep.parquet`` of the trials that are done; trains nothing.
+
+    Raises
+    ------
+    GlacierError
+        If some are not, once the others are written down.
+    """
+    trials = trials_of(config)
+    with claimed(config) as run:
+        done = [trial for trial in trials if _done(trial, run)]
+        rows = [_row(trial, RunDirectory(trial.config.run_path)) for trial in done]
+        if rows:
+            write_table(run.sweep_table, pd.DataFrame(rows))
+    missing = [trial.name for trial in trials if trial not in done]
+    if missing:
+        raise GlacierError(
+            f"{len(missing)} of {len(trials)} trials are not done: {', '.join(missing)}; the others are in "
+            f"{run.sweep_table.name}. Write: glacierhpc resume {run.path}"
+        )
+    return _summary(rows, run)
+
+
+def _refuse_ranks(config: Config) -> None:
+    if step_function(config, "train", "surroundings")(config.train.backend)[1] > 1:
+        raise InputError(
+            "several processes were started, and a trial is one process: start it in one process, or train the "
+            "variations as runs of their own"
+        )
+
+
+def _shared_steps(config: Config) -> Sequence[str]:
+    names = steps_of(config)
+    return names[: names.index("sequences") + 1]
+
+
+def _done(trial: Trial, base: RunDirectory) -> bool:
+    """Return whether a trial was trained and scored on the sequences as they are now."""
+    own = RunDirectory(trial.config.run_path)
+    records = {"sequences": base.step_record("sequences")}
+    records |= {name: own.step_record(name) for name in TRIAL_STEPS}
+    return chain.first_to_do(list(records), records) == len(records)
+
+
+def _summary(rows: list[dict[str, Any]], run: RunDirectory) -> Summary:
     summary = summarise_trials(rows)
     return {"table": _table(rows, summary), "trials": rows, "summary": summary, "run": str(run.path)}
-
-
-def trials_of(config: Config) -> list[Trial]:
-    """Return every variation with every seed."""
-    values = config.model_dump() | {"sweep": {}}
-    trials = []
-    for changes in config.sweep.variations or ({},):
-        for seed in config.sweep.seeds or (config.train.seed,):
-            varied = {**values, **{name: dict(values[name]) for name in ("model", "train")}}
-            for key, value in {**changes, "train.seed": seed}.items():
-                section, _, name = key.partition(".")
-                varied[section][name] = value
-            variation = ", ".join(f"{key}={_short(value)}" for key, value in changes.items()) or UNCHANGED
-            folder = f"{_slug(variation, changes)}-seed{seed}"
-            varied |= {"name": folder, "run_dir": config.run_path / "sweep" / folder}
-            trials.append(Trial(folder, variation, changes, Config.model_validate(varied)))
-    return trials
 
 
 def summarise_trials(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -131,9 +173,8 @@ def _run_trial(trial: Trial, base: RunDirectory) -> dict[str, Any]:
     with claimed(trial.config) as run:
         _link(run, base)
         begun = base.step_record("sequences").get("started", "")
-        steps = ("train", "evaluate")
         fresh = run.step_record("train").get("started", "") > begun
-        for name in steps[first_to_do(steps, run) if fresh else 0 :]:
+        for name in TRIAL_STEPS[first_to_do(TRIAL_STEPS, run) if fresh else 0 :]:
             recorded(name, trial.config, run)
         return _row(trial, run)
 
@@ -151,7 +192,7 @@ def _link(run: RunDirectory, base: RunDirectory) -> None:
 def _row(trial: Trial, run: RunDirectory) -> dict[str, Any]:
     metrics, history = read_json(run.metrics), pd.read_csv(run.history)
     own = metrics["models"][metrics["model"]]
-    steps = [run.step_record(name) for name in ("train", "evaluate")]
+    steps = [run.step_record(name) for name in TRIAL_STEPS]
     return {
         "trial": trial.name,
         "variation": trial.variation,
@@ -187,17 +228,3 @@ def _spread(figure: dict[str, Any]) -> str:
     if figure["std"] is None:
         return f"{figure['mean']:.5g}"
     return f"{figure['mean']:.5g} +- {figure['std']:.2g} ({figure['n']} seeds)"
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return Path(text).name if "/" in text else text
-
-
-def _slug(variation: str, changes: Mapping[str, Any]) -> str:
-    """Return a folder's name: readable, and different for different changes."""
-    digest = hashlib.sha256(json.dumps(dict(changes), sort_keys=True, default=str).encode()).hexdigest()[:6]
-    readable = re.sub(r"[^A-Za-z0-9._]+", "-", variation.replace("train.", "").replace("model.", "")).strip(
-        "-._"
-    )
-    return f"{readable[:40]}-{digest}" if changes else UNCHANGED

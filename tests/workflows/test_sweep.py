@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from glacierhpc.config import Config
-from glacierhpc.errors import InputError
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.report.run_files import RunFiles
 from glacierhpc.report.sweep import trials as sweep_blocks
 from glacierhpc.rundir import RunDirectory, read_json, read_table
@@ -74,6 +74,34 @@ def test_started_again_it_only_does_what_is_missing(swept: tuple[Config, dict[st
     run_step("sequences", config)  # what trials share is new: they are trained again
     sweep.sweep(longer)
     assert all(read_json(run.sweep / n / "steps" / "train.json")["started"] > begun[n] for n in names[:2])
+
+
+def test_trials_apart_and_gathered_are_those_of_one_sweep(
+    swept: tuple[Config, dict[str, Any]], tmp_path: Path
+) -> None:
+    """As the tasks of a job array do it; the last one is missing at first."""
+    _, together = swept
+    store(given_cube(), tmp_path / "mine.zarr")
+    config = swept_config(tmp_path)
+    with pytest.raises(InputError, match="run CONFIG --to sequences"):
+        sweep.run_trial(config, 0)
+    run_steps(config, to_step="sequences")
+    for number in (2, 0, 1):
+        sweep.run_trial(config, number)
+    with pytest.raises(GlacierError, match=r"1 of 4 trials are not done: .*seed3; .*glacierhpc resume"):
+        sweep.gather(config)
+    run = RunDirectory(config.run_path)
+    assert len(read_table(run.sweep_table)) == 3
+    assert sweep.run_trial(config, 3)["trial"]["seed"] == 3
+    told = sweep.gather(config)
+    for apart, one in zip(told["trials"], together["trials"], strict=True):
+        assert {**apart, "seconds": 0} == {**one, "seconds": 0}
+    assert told["summary"]["best"] == together["summary"]["best"]
+    with pytest.raises(InputError, match="trial 4 does not exist; there are 4"):
+        sweep.run_trial(config, 4)
+    run_step("sequences", config)  # what trials share is new: none of them counts
+    with pytest.raises(GlacierError, match="4 of 4"):
+        sweep.gather(config)
 
 
 def test_the_report_shows_the_trials(swept: tuple[Config, dict[str, Any]]) -> None:
