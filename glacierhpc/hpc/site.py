@@ -121,6 +121,7 @@ class Site(_Part):
         (), description="folders that are seen inside the image, such as /scratch/$SLURM_JOB_ACCOUNT"
     )
     scratch: Text | None = Field(None, description="folder of a job's own for what is not kept, on the node")
+    diskless: bool = Field(False, description="whether nodes have no disk: workers spill nothing then")
     interface: Text | None = Field(None, description="network interface between nodes, such as hsn0 or ib0")
     horovod: Literal["gloo", "mpi"] = Field("gloo", description="how Horovod's processes find each other")
     mpi: Annotated[str, AfterValidator(_named)] = Field("pmix", description="MPI of srun: srun --mpi=list")

@@ -1,4 +1,4 @@
-"""Where tasks run: here, or on the workers of a Dask cluster; the tasks themselves live elsewhere."""
+"""Worker processes on this machine, for one step; who may give them tasks is said by TLS even here."""
 
 from __future__ import annotations
 
@@ -7,78 +7,21 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from distributed import Client, LocalCluster, Security
 
-from glacierhpc.errors import unknown_name
+from glacierhpc.hpc.cluster.wish import WORKER_ENVIRONMENT
 
 log = logging.getLogger(__name__)
 
-WORKER_ENVIRONMENT = {
-    # one level of parallelism: Dask runs many serial kernels
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    # glibc returns freed scene buffers to the system instead of keeping them per thread
-    "MALLOC_TRIM_THRESHOLD_": "0",
-}
-
-
-def make_cluster(
-    kind: str,
-    *,
-    workers: int,
-    cores: int = 1,
-    memory_gb: float | None = None,
-    scratch: Path | None = None,
-) -> AbstractContextManager[Executor | None]:
-    """Start the workers of one step and stop them at its end.
-
-    Workers are new processes that import the caller's main module: a script of one's own keeps its work
-    under ``if __name__ == "__main__":``.
-
-    Parameters
-    ----------
-    kind : {"local", "serial"}
-        ``local`` starts worker processes on this machine, which take tasks from nobody else on it (TLS, with
-        credentials made for this step); ``serial`` runs every task in this process.
-    workers : int
-        Worker processes.
-    cores : int
-        Threads of each worker. Reading waits for the network, so a step that reads asks for more threads
-        than there are cores.
-    memory_gb : float, optional
-        Limit of each worker; by default the machine's memory is shared out.
-    scratch : path, optional
-        Folder for spilled data, node-local; by default the system's temporary folder.
-
-    Returns
-    -------
-    context manager
-        Gives a `concurrent.futures.Executor`, or None where tasks run in the caller.
-
-    Raises
-    ------
-    InputError
-        If `kind` is not known.
-    """
-    if kind not in CLUSTERS:
-        raise unknown_name("cluster.kind", kind, CLUSTERS)
-    return CLUSTERS[kind](workers, cores, memory_gb, scratch)
-
 
 @contextmanager
-def _serial(*_: object) -> Iterator[None]:
-    yield None
-
-
-@contextmanager
-def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | None) -> Iterator[Executor]:
+def local(workers: int, cores: int, memory_gb: float | None, scratch: Path | None) -> Iterator[Executor]:
+    """Start worker processes on this machine and stop them at the end."""
     with ExitStack() as stack:
         folder = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="glacierhpc-", dir=scratch, ignore_cleanup_errors=True)
@@ -90,7 +33,7 @@ def _local(workers: int, cores: int, memory_gb: float | None, scratch: Path | No
                 LocalCluster(
                     n_workers=workers,
                     threads_per_worker=cores,
-                    memory_limit=f"{memory_gb}GB" if memory_gb else "auto",
+                    memory_limit=f"{memory_gb}GiB" if memory_gb else "auto",
                     # whoever reaches a scheduler can run code as its owner, and every user of a node
                     # reaches its loopback
                     security=Security.temporary(),
@@ -155,9 +98,3 @@ def _nannies_heard() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-CLUSTERS: dict[str, Callable[..., AbstractContextManager[Executor | None]]] = {
-    "local": _local,
-    "serial": _serial,
-}
