@@ -1,19 +1,17 @@
-"""The run directory: names of its files, the state of each step, the lock, the provenance.
+"""The run directory: names of its files, the state of each step, the provenance.
 
-What the files hold is the business of the packages that write them; how a file is written is in `files`.
+What the files hold is the business of the packages that write them; how a file is written is in `files`, and how one
+command at a time has the folder in `lease`.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
-import os
 import platform
 import subprocess
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,16 +20,10 @@ from typing import Any
 
 import yaml
 
+from glacierhpc import lease
+from glacierhpc.atomic import remove_leftovers, write_text
 from glacierhpc.errors import REQUEUE, GlacierError, InputError, redact
-from glacierhpc.files import (
-    atomic_path,
-    plain,
-    read_json,
-    read_table,
-    remove_leftovers,
-    write_json,
-    write_table,
-)
+from glacierhpc.files import atomic_path, plain, read_json, read_table, write_json, write_table
 
 __all__ = [
     "RunDirectory", "RunFile", "atomic_path", "plain", "read_json", "read_table", "source_commit", "write_json",
@@ -91,14 +83,22 @@ class RunDirectory:
     sweep_table = RunFile("sweep.parquet")
     logs = RunFile("logs")
     steps = RunFile("steps")
-    lock_file = RunFile(".lock")
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._unlock: weakref.finalize | None = None
+        self._release: weakref.finalize | None = None
 
     @classmethod
-    def open(cls, path: str | Path, config_text: str, config_hash: str) -> RunDirectory:
+    def open(
+        cls,
+        path: str | Path,
+        config_text: str,
+        config_hash: str,
+        *,
+        job: str | None = None,
+        restart: int = 0,
+        on_lost: lease.OnLost | None = None,
+    ) -> RunDirectory:
         """Claim a folder for a configuration: create it, or go on in it if it is of the same one.
 
         Use as a context manager or call `close`; until then no other run can have the folder.
@@ -111,6 +111,8 @@ class RunDirectory:
             The complete configuration as YAML, kept as ``config.yaml``.
         config_hash : str
             Hash of what decides the results; a folder with another one is refused.
+        job, restart, on_lost :
+            See `lease.take`.
 
         Raises
         ------
@@ -119,10 +121,11 @@ class RunDirectory:
         """
         run = cls(path)
         _make_folder(run.path)
-        run._lock()
+        held = lease.take(run.path, job=job, restart=restart, on_lost=on_lost)
+        run._release = weakref.finalize(run, held.release)
         try:
             run._claim(config_text, config_hash)
-            run._remove_leftovers()
+            run._remove_leftovers(held.alive)
         except BaseException:
             run.close()
             raise
@@ -144,41 +147,19 @@ class RunDirectory:
                 "give an empty or new folder with run_dir=..."
             )
         known_provenance = read_json(self.provenance_file) if self.provenance_file.exists() else {}
-        with atomic_path(self.config_file) as temporary:
-            temporary.write_text(config_text, encoding="utf-8")
+        write_text(self.config_file, config_text)
         write_json(self.provenance_file, {**known_provenance, "config_hash": config_hash})
         for folder in (self.logs, self.steps):
             folder.mkdir(exist_ok=True)
 
-    def _remove_leftovers(self) -> None:
-        if self._unlock is None:  # without a lock another command may be writing these
-            return
+    def _remove_leftovers(self, alive: Collection[int]) -> None:
         for folder in (self.path, self.steps, self.logs, self.checkpoints, self.model, self.prediction_maps):
-            remove_leftovers(folder)
-
-    def _lock(self) -> None:
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip() or "another process"
-            os.close(descriptor)
-            if err.errno in (errno.EAGAIN, errno.EACCES):
-                raise InputError(
-                    f"run directory {str(self.path)!r} is in use by {holder}; wait for it, or give another name=..."
-                ) from err
-            logger.warning(
-                "%s: this file system has no locks (%s); run one command at a time", self.path, err
-            )
-            return
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
-        self._unlock = weakref.finalize(self, os.close, descriptor)
+            remove_leftovers(folder, alive=alive)
 
     def close(self) -> None:
         """Let go of the folder."""
-        if self._unlock is not None:
-            self._unlock()
+        if self._release is not None:
+            self._release()
 
     def __enter__(self) -> RunDirectory:
         return self

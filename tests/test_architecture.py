@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = (
     {"errors", "kernels", ""},
-    {"config", "cube", "fanout", "grid", "tiling", "files", "rundir", "seasons"},
+    {"atomic", "config", "cube", "fanout", "fence", "files", "grid"}
+    | {"holder", "lease", "rundir", "seasons", "tiling"},
     {"scenes", "coreg", "velocity", "datasets", "models", "training", "evaluation", "hpc"},
     {"mapping", "report"},
     {"workflows"},

@@ -19,6 +19,12 @@ from glacierhpc.rundir import RunDirectory, atomic_path, plain, read_json, read_
 CONFIG = "name: a\nalign: {motion: translation}\n"
 
 
+def contents(run: Path) -> dict[str, bytes]:
+    """All files of a run but those that say who has it."""
+    files = [path for path in run.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path): path.read_bytes() for path in files if path.parent.name != ".lease"}
+
+
 def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.tif"
     with atomic_path(target) as temporary:
@@ -93,13 +99,10 @@ def test_same_configuration_goes_on_another_is_refused(tmp_path: Path) -> None:
         assert run.config_file.read_text() == CONFIG
     with RunDirectory.open(tmp_path / "run", CONFIG + "cluster: {workers: 8}\n", "hash-1"):
         pass
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    before = contents(tmp_path / "run")
     with pytest.raises(InputError, match=r"align.motion was 'translation', is 'affine'.*run_dir="):
         RunDirectory.open(tmp_path / "run", "name: a\nalign: {motion: affine}\n", "hash-2")
-    after = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert {p: b for p, b in before.items() if p.name != ".lock"} == {
-        p: b for p, b in after.items() if p.name != ".lock"
-    }
+    assert contents(tmp_path / "run") == before
     RunDirectory.open(tmp_path / "run", CONFIG, "hash-1").close()
 
 

@@ -149,13 +149,13 @@ def _keep_configuration(config: Config) -> None:
 
     With its hash, as the first job would write it: by that, jobs with more workers are of the same run.
     """
+    from glacierhpc.atomic import write_text
     from glacierhpc.config import config_hash, config_to_yaml
-    from glacierhpc.hpc.journal import write_whole
 
     provenance = config.run_path / "provenance.json"
     known = _read(provenance) if provenance.is_file() else {}
-    write_whole(config.run_path / "config.yaml", config_to_yaml(config))
-    write_whole(provenance, json.dumps({**known, "config_hash": config_hash(config)}, indent=1) + "\n")
+    write_text(config.run_path / "config.yaml", config_to_yaml(config))
+    write_text(provenance, json.dumps({**known, "config_hash": config_hash(config)}, indent=1) + "\n")
 
 
 def _print_scripts(links: list[Link], run: Path, *, diff: bool, as_json: bool) -> None:

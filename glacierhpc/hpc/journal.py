@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from glacierhpc.atomic import write_text
 from glacierhpc.errors import GlacierError, InputError
 
 FOLDER = "jobs"
@@ -26,6 +26,8 @@ class Entry:
     script: str
     id: str | None = None
     """None while `sbatch` is under way: whether the scheduler has it must be asked by its name."""
+    array: str = ""
+    """Numbers of its tasks, where it is a job array: ``0-3,7``."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Journal:
         """Write it so that it is whole after a crash at any moment."""
         self.folder.mkdir(parents=True, exist_ok=True)
         values = asdict(self) | {"run": str(self.run)}
-        write_whole(self.folder / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        write_text(self.folder / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_journal(run: Path) -> Journal:
@@ -91,22 +93,3 @@ def read_journal(run: Path) -> Journal:
         return Journal(run, values["site"], values["values"], entries)
     except (ValueError, KeyError, TypeError) as err:
         raise GlacierError(f"{path} is damaged ({err}); look at the queue with: squeue --me") from err
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that is whole or absent.
-
-    `files` does the same and more, but brings numpy and pandas, for which nobody waits on a login node.
-    """
-    part = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as err:
-        part.unlink(missing_ok=True)
-        raise GlacierError(
-            f"{path} cannot be written: {err.strerror}; free space, or use another run_dir=..."
-        ) from err

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from glacierhpc.atomic import write_text
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.hpc.chain import Link
-from glacierhpc.hpc.journal import Entry, Journal, write_whole
+from glacierhpc.hpc.journal import Entry, Journal
 from glacierhpc.hpc.slurm.client import call
 from glacierhpc.hpc.slurm.states import NEVER_STARTS, UNKNOWN, JobState, job_states
 from glacierhpc.hpc.slurm.submit import find, submit
@@ -60,7 +61,7 @@ def submit_chain(journal: Journal, links: Sequence[Link]) -> Journal:
         label = f"{link.spec.label}-{token}"
         path = journal.folder / f"{link.spec.name}.sbatch"
         journal = journal.noted(Entry(link.spec.name, label, str(path)))
-        write_whole(path, link.script)
+        write_text(path, link.script)
         try:
             job = submit(str(path), label, after=after)
         except GlacierError:
