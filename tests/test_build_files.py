@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -89,7 +91,7 @@ def test_the_container_definition_is_whole() -> None:
 
 def run_build(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run containers/build.sh of a copy, with only the programs of `folder`/bin and the system's basic ones."""
-    environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
+    environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "GIT_CONFIG_GLOBAL": os.devnull}
     script = folder / "containers" / "build.sh"
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text((ROOT / "containers" / "build.sh").read_text())
@@ -106,22 +108,59 @@ def test_building_the_container_says_what_is_missing(tmp_path: Path) -> None:
     assert answer.returncode == 1 and "neither is installed" in answer.stderr
 
 
+def builder_of(folder: Path, name: str = "apptainer") -> None:
+    """Put a program in the place of a container builder, which only says what it was called with."""
+    program = folder / "bin" / name
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "{name} version 4.1.0" && exit\nprintf "%s\\n" "$@"\n'
+    )
+    program.chmod(0o755)
+
+
 @pytest.mark.parametrize("builder", ["apptainer", "singularity"])
 def test_the_command_that_builds_the_container(tmp_path: Path, builder: str) -> None:
-    program = tmp_path / "bin" / builder
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    program.chmod(0o755)
     if builder == "singularity" and Path("/usr/bin/apptainer").exists():
         pytest.skip("Apptainer is installed system-wide and goes first")
+    builder_of(tmp_path, builder)
     answer = run_build(tmp_path, "--build-arg", "FROM=/images/my base.sif")
     expected = [
-        "build",
-        "--fakeroot",
-        "--build-arg",
-        "FROM=/images/my base.sif",
-        "glacierhpc.sif",
-        "deeplearning.def",
-    ]
+        "build", "--fakeroot", "--build-arg", "COMMIT=unknown", "--build-arg", "BASE_DIGEST=unknown", "--build-arg",
+        "FROM=/images/my base.sif", "deeplearning.sif", "deeplearning.def",
+    ]  # fmt: skip
     assert answer.stdout.splitlines() == expected
     assert (tmp_path / "build" / "wheelhouse").is_dir()
+
+
+def test_the_image_is_told_its_source_and_its_base(tmp_path: Path) -> None:
+    builder_of(tmp_path)
+    base = tmp_path / "base.sif"
+    base.write_bytes(b"a base")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / ".gitignore").write_text("build\nbin\n*.sif\ncontainers\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run(
+        [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    told = run_build(tmp_path, "--build-arg", f"FROM={base}").stdout.splitlines()
+    assert f"COMMIT={commit}" in told
+    assert f"BASE_DIGEST=sha256:{hashlib.sha256(b'a base').hexdigest()}" in told
+    (tmp_path / ".gitignore").write_text("*\n")
+    told = run_build(tmp_path, "--build-arg", "FROM=debian@sha256:12ab").stdout.splitlines()
+    assert f"COMMIT={commit}-dirty" in told and "BASE_DIGEST=sha256:12ab" in told
+
+
+@pytest.mark.parametrize("base", ["/images/none.sif", "debian@sha256:12ab", "base.sif", None])
+def test_the_script_and_the_command_build_alike(tmp_path: Path, base: str | None) -> None:
+    builder_of(tmp_path)
+    (tmp_path / "base.sif").write_bytes(b"a base")
+    (tmp_path / "deeplearning.def").write_text((ROOT / "deeplearning.def").read_text())
+    words = ["--build-arg", f"FROM={base}"] if base else []
+    by_script = run_build(tmp_path, *words)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "glacierhpc", "container", "build", *words]
+    by_command = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert by_command.stdout == by_script.stdout

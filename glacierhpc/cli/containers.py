@@ -1,4 +1,4 @@
-"""The commands about images: build one, run in it, look at what it was made of, check who signed it."""
+"""The commands about images: build one, run in it, look at what it was made of, sign it, check who signed it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,35 @@ from glacierhpc.cli.arguments import Json
 from glacierhpc.console import show
 from glacierhpc.errors import InputError
 
-app = typer.Typer(help="The container image: build, run inside, look into, verify.", no_args_is_help=True)
+app = typer.Typer(
+    help="The container image: build, run inside, look into, sign, verify.", no_args_is_help=True
+)
 
-Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="image file, such as glacierhpc.sif")]
+DEFAULT_IMAGE = Path("deeplearning.sif")
+Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="image file, such as deeplearning.sif")]
 FURTHER = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 @app.command("build")
 def build(
-    image: Image = Path("glacierhpc.sif"),
+    image: Image = DEFAULT_IMAGE,
     definition: Annotated[Path, typer.Option(help="definition file")] = Path("deeplearning.def"),
     arguments: Annotated[
         list[str] | None, typer.Option("--build-arg", metavar="NAME=VALUE", help="value of the definition")
     ] = None,
 ) -> None:
     """Build the image, without root."""
-    from glacierhpc.hpc.apptainer import build_command, find_runtime
+    from glacierhpc.hpc.apptainer import build_command, find_runtime, origin_arguments
+    from glacierhpc.rundir import source_commit
 
     if not definition.is_file():
         raise InputError(f"definition {str(definition)!r} does not exist; run this in a clone of the project")
     if image.exists():
         raise InputError(f"image {str(image)!r} exists; remove it, or build another name")
     pairs = dict(_pair(text) for text in arguments or [])
+    if "{{ COMMIT }}" in definition.read_text(encoding="utf-8"):  # ours; others refuse what they do not name
+        pairs = origin_arguments(pairs, commit=source_commit(definition.absolute().parent))
+        (definition.absolute().parent / "build" / "wheelhouse").mkdir(parents=True, exist_ok=True)
     _pass(build_command(find_runtime(), image, definition, arguments=pairs))
 
 
@@ -71,13 +78,46 @@ def execute(
 
 
 @app.command("inspect")
-def inspect(image: Image, as_json: Json = False) -> None:
-    """Say what an image was made of."""
-    from glacierhpc.hpc.apptainer import find_runtime
-    from glacierhpc.hpc.apptainer import inspect as labels_of
+def inspect(
+    image: Image,
+    with_packages: Annotated[
+        bool, typer.Option("--packages", help="also list the Python packages inside; starts the image")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what an image was made of, from its labels: source, lock, base, versions, and the id runs record."""
+    from glacierhpc.hpc import apptainer
 
-    labels = labels_of(find_runtime(), _there(image))
-    show({"table": [[key, value] for key, value in labels.items()], "labels": labels}, as_json=as_json)
+    runtime = apptainer.find_runtime()
+    machine = apptainer.architecture(_there(image))
+    labels = apptainer.inspect(runtime, image)
+    packages = apptainer.packages(runtime, image) if with_packages else None
+    rows = [["image id", labels.get("glacierhpc.image-id", "none: not built from deeplearning.def")]]
+    rows += [["architecture", machine], *([key, value] for key, value in sorted(labels.items()))]
+    rows += [[f"package {name}", version] for name, version in (packages or {}).items()]
+    facts = {"image_id": labels.get("glacierhpc.image-id"), "architecture": machine, "labels": labels}
+    show({"table": rows, **facts, **({} if packages is None else {"packages": packages})}, as_json=as_json)
+
+
+@app.command("sign")
+def sign(
+    image: Image,
+    key: Annotated[
+        Path | None, typer.Option(help="private key, PEM; by default that of your keyring (apptainer key)")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Sign an image, so that others can check that it is yours and unchanged.
+
+    A pair of keys: openssl genpkey -algorithm ed25519 -out mine.pem && chmod 600 mine.pem && openssl pkey -in mine.pem
+    -pubout -out public.pem
+    """
+    from glacierhpc.hpc.apptainer import find_runtime
+    from glacierhpc.hpc.apptainer import sign as sign_with
+
+    said = sign_with(find_runtime(), _there(image), key=key)
+    rows = [["image", image], ["signed with", key or "the key of the keyring"]]
+    show({"table": rows, "image": str(image), "told": said}, as_json=as_json)
 
 
 @app.command("verify")
