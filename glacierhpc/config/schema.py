@@ -254,6 +254,10 @@ class Config(Section):
         None, description="folder of the run; null = runs/<name> where the command is given",
         json_schema_extra=OPERATIONAL,
     )  # fmt: skip
+    allow_another_image: bool = Field(
+        False, description="go on with a run in another container image than its earlier steps were done in",
+        json_schema_extra=OPERATIONAL,
+    )  # fmt: skip
     area: Area | None = None
     period: Period | None = None
     archive: Archive | None = None
