@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def writing_errors(path: Path) -> Iterator[None]:
     except OSError as err:
         if err.errno in FULL:
             raise GlacierError(
-                f"the disk or quota is full while writing {path}; free space and run again"
+                f"the disk or quota is full while writing {path}; free some space and run again"
             ) from err
         if err.errno in FORBIDDEN:
             raise InputError(
@@ -129,19 +129,23 @@ def publish(new: Path, path: Path) -> None:
     shutil.rmtree(aside)
 
 
-def remove_leftovers(folder: Path, *, alive: Collection[int] = ()) -> None:
+def remove_leftovers(folder: Path, *, of: str | None = None) -> None:
     """Remove what killed writers left in a folder, and bring back what one had just moved aside.
 
-    Only for a folder that nobody writes to but the holders named: what a running `atomic_path` writes looks the same.
+    Only for a folder that nobody else of this process writes to: what a running `atomic_path` writes looks the same.
+    What an earlier holder may still be writing (see `lease`) is left to it.
 
     Parameters
     ----------
-    alive : collection of int
-        Numbers of earlier holders that may still be at work: what they are writing is left to them.
+    of : str, optional
+        Only what was to become the file of this name.
     """
     if not folder.is_dir():
         return
+    holder = fence.fence_of(folder)
+    alive = set(fence.epochs(holder.folder)) - {holder.epoch} if holder else set()
     found = [(match, path) for path in folder.iterdir() if (match := _LEFTOVER.fullmatch(path.name))]
+    found = [(match, path) for match, path in found if of in (None, match["name"])]
     # of several copies the last one made is the one that stood there
     for match, path in sorted(found, key=lambda each: _changed_ns(each[1]), reverse=True):
         target = folder / match["name"]

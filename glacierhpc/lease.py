@@ -48,9 +48,8 @@ OnLost = Callable[[LeaseLost], None]
 class Lease:
     """A folder that is this process's until `release`, or until another takes it over."""
 
-    def __init__(self, own: Fence, lock: FileLock, *, alive: frozenset[int], beat_s: float) -> None:
-        self.fence, self.alive = own, alive
-        self._lock, self._beat_s = lock, beat_s
+    def __init__(self, own: Fence, lock: FileLock, *, beat_s: float) -> None:
+        self.fence, self._lock, self._beat_s = own, lock, beat_s
         self._missed = 0
         self._ended = threading.Event()
 
@@ -153,7 +152,8 @@ def _take(folder: Path, lock: FileLock, me: dict[str, Any], beat_s: float) -> Le
         if reason:
             logger.warning("%s: taken over from %s: %s", folder, describe(before), reason)
         own = Fence(folder, last + 1, me["token"])
-        return Lease(own, lock, alive=_tidy(own, me), beat_s=beat_s)
+        _tidy(own, me)
+        return Lease(own, lock, beat_s=beat_s)
 
 
 def _reason(
@@ -219,9 +219,8 @@ def _sign(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_ino
 
 
-def _tidy(own: Fence, me: dict[str, Any]) -> frozenset[int]:
-    """Tell those before that they are overtaken, forget those that are gone, and return who may be alive still."""
-    alive = set()
+def _tidy(own: Fence, me: dict[str, Any]) -> None:
+    """Tell those before that they are overtaken, and forget those that are gone: who is on record may be alive."""
     now_ns = own.file.stat().st_mtime_ns
     for epoch in sorted(epochs(own.folder)):
         path = epoch_file(own.folder, epoch)
@@ -237,10 +236,7 @@ def _tidy(own: Fence, me: dict[str, Any]) -> frozenset[int]:
         gone = gone or bool(me["locked"] and record.get("locked"))  # the lock is here now, so it has let go
         if gone or silent_s > FORGOTTEN_S:
             path.unlink(missing_ok=True)
-        else:
-            alive.add(epoch)
     remove_leftovers(own.folder / fence.FOLDER)
-    return frozenset(alive)
 
 
 def _place(folder: Path) -> int:

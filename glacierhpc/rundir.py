@@ -11,7 +11,7 @@ import platform
 import subprocess
 import time
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -125,7 +125,7 @@ class RunDirectory:
         run._release = weakref.finalize(run, held.release)
         try:
             run._claim(config_text, config_hash)
-            run._remove_leftovers(held.alive)
+            run._remove_leftovers()
         except BaseException:
             run.close()
             raise
@@ -152,9 +152,9 @@ class RunDirectory:
         for folder in (self.logs, self.steps):
             folder.mkdir(exist_ok=True)
 
-    def _remove_leftovers(self, alive: Collection[int]) -> None:
+    def _remove_leftovers(self) -> None:
         for folder in (self.path, self.steps, self.logs, self.checkpoints, self.model, self.prediction_maps):
-            remove_leftovers(folder, alive=alive)
+            remove_leftovers(folder)
 
     def close(self) -> None:
         """Let go of the folder."""

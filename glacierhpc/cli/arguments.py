@@ -21,6 +21,10 @@ Overrides = Annotated[
     typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="values that replace those of the file"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line")]
+SiteName = Annotated[str, typer.Option("--site", help="profile of the computing centre, or a YAML file")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="value of the site, such as jobs.train.nodes=2")
+]  # fmt: skip
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="say what would be read and written, and write nothing")
 ]
@@ -42,7 +46,10 @@ running = Running()
 
 
 def load(path: Path, overrides: list[str] | None) -> Config:
-    """Load a configuration, or that of a run directory."""
+    """Load a configuration, or that of a run directory, given as the folder or as the ``config.yaml`` in it.
+
+    A run that was copied or moved works where it is now, not where it was made.
+    """
     from glacierhpc.config import load_config
 
     given = list(overrides or [])
@@ -53,9 +60,16 @@ def load(path: Path, overrides: list[str] | None) -> Config:
             )
         given.append(f"run_dir={_quoted(path.resolve())}")
         path = path / "config.yaml"
+    elif _is_of_a_run(path) and not any(value.startswith("run_dir=") for value in given):
+        given.append(f"run_dir={_quoted(path.resolve().parent)}")
     config = load_config(path, given)
     running.log = config.run_path / "logs" / "unexpected.log"
     return config
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Return whether this is the configuration that a run keeps: a copy of a run names the first one's folder in it."""
+    return path.name == "config.yaml" and (path.parent / "provenance.json").is_file()
 
 
 def _quoted(path: Path) -> str:

@@ -18,3 +18,13 @@ def job_surroundings(environ: Mapping[str, str] = os.environ) -> dict[str, str |
     inside = environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER")
     digest = IMAGE_ID.read_text(encoding="utf-8").strip() if inside and IMAGE_ID.is_file() else None
     return {"job_id": environ.get("SLURM_JOB_ID"), "container_digest": digest}
+
+
+def job_attempt(environ: Mapping[str, str] = os.environ) -> tuple[str | None, int]:
+    """Return the job this process runs in, by a name no other job has, and how often it was started again.
+
+    Numbers of jobs are counted by each cluster, and two clusters may share a file system. As for `lease.take`.
+    """
+    number, cluster = environ.get("SLURM_JOB_ID"), environ.get("SLURM_CLUSTER_NAME")
+    job = f"{number}@{cluster}" if number and cluster else number
+    return job, int(environ.get("SLURM_RESTART_COUNT") or 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from glacierhpc import atomic
+from glacierhpc.atomic import atomic_path, publish, temporary_name
 from glacierhpc.cube import Variable, create_cube, finish_cube
 from glacierhpc.errors import GlacierError
-from glacierhpc.files import atomic_path
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.quality import FLAG_ATTRIBUTES
 from glacierhpc.scenes.radiometry import Storage
@@ -59,13 +59,11 @@ def create_template(folder: Path, grid: Grid, bands: tuple[str, ...], storage: S
 @contextmanager
 def new_piece(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that takes the place of `path` in one step when the block ends well."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary = temporary_name(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.rename(temporary, path)
+        publish(temporary, path)
     except OSError as err:
         raise disk_error(err, path) from err
     finally:
@@ -108,10 +106,10 @@ def write_sealed(folder: Path, scene: str, valid: np.ndarray, quality: np.ndarra
 
 
 def remove_leftovers(folder: Path, cube: Path) -> None:
-    """Remove what a killed run left half-written."""
-    stale = [*cube.parent.glob(f".tmp-*-{cube.name}"), *folder.glob(".tmp-*"), *folder.glob("*/.*")]
-    for path in stale:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what a killed run left half-written; what one may still write that was overtaken stays."""
+    atomic.remove_leftovers(cube.parent, of=cube.name)
+    for place in (folder, *folder.glob("*")):
+        atomic.remove_leftovers(place)
 
 
 def checksum(path: Path) -> tuple[str, int]:

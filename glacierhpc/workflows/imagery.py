@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from glacierhpc.config import Config, config_hash
 from glacierhpc.coreg import align_cube
 from glacierhpc.cube import open_cube
 from glacierhpc.errors import GlacierError
+from glacierhpc.fence import fenced
 from glacierhpc.grid import Grid
 from glacierhpc.hpc.cluster import make_cluster
 from glacierhpc.mapping.outlines import glacier_mask
@@ -269,7 +271,15 @@ def _workers(config: Config, *, reading: bool = False) -> AbstractContextManager
     cores = (
         math.ceil(config.acquire.read_threads / cluster.workers) if reading else cluster.threads_per_worker
     )
-    return make_cluster(cluster.kind, workers=cluster.workers, cores=cores, memory_gb=cluster.memory_gb)
+    made = make_cluster(cluster.kind, workers=cluster.workers, cores=cores, memory_gb=cluster.memory_gb)
+    return _fenced(made, config.run_path)
+
+
+@contextmanager
+def _fenced(made: AbstractContextManager[Executor | None], folder: Path) -> Iterator[Executor | None]:
+    """Let workers write only for as long as this command has the folder."""
+    with made as executor:
+        yield fenced(executor, folder)
 
 
 def _stable_ground(config: Config, grid: Grid) -> np.ndarray | None:

@@ -7,6 +7,7 @@ others open it without a claim, write nothing and warn only.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from glacierhpc.config import Config, config_hash, config_to_yaml
 from glacierhpc.errors import InputError
+from glacierhpc.fence import LeaseLost
 from glacierhpc.hpc import chain
-from glacierhpc.hpc.slurm import job_surroundings
+from glacierhpc.hpc.surroundings import job_attempt, job_surroundings
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.trackers import check_trackers
 from glacierhpc.workflows.tasks import OF_SCENES, Summary, check_step, step_function, steps_of
@@ -125,9 +127,28 @@ def _dry_run(name: str, config: Config) -> Summary:
 @contextmanager
 def claimed(config: Config) -> Iterator[RunDirectory]:
     """Open the run directory for writing, with where the results come from on record."""
-    with RunDirectory.open(config.run_path, config_to_yaml(config), config_hash(config)) as run:
+    job, restart = job_attempt()
+    opened = RunDirectory.open(
+        config.run_path,
+        config_to_yaml(config),
+        config_hash(config),
+        job=job,
+        restart=restart,
+        on_lost=_end_now,
+    )
+    with opened as run:
         run.provenance(seeds={"train": config.train.seed}, **job_surroundings())
         yield run
+
+
+def _end_now(lost: LeaseLost) -> None:
+    """End this process, which another has taken the run over from; exit code 1, by which no job is queued again.
+
+    It may be in a collective call that never returns, or hours away from its next write. Nothing is lost by ending
+    here: nothing that it could still write would be taken.
+    """
+    log.error("%s", lost)
+    os._exit(lost.exit_code)
 
 
 def recorded(name: str, config: Config, run: RunDirectory) -> Summary:
