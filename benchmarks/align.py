@@ -25,7 +25,7 @@ from align_accuracy import FAILED_PX, Summary, accuracy, captures, cores
 from align_methods import METHODS, OPENCV, OURS, absent
 from align_speed import Timing, cost_of_masks, timings
 from align_stacks import LINKS, PAIRS, PEER_PAIRS, stack_speed, two_workers
-from harness import Result, Row, arguments, report
+from harness import Result, Row, arguments, report, run_single_threaded
 from world import World
 
 SIZES = [512, 800, 1024, 2048, 4096]
@@ -177,6 +177,7 @@ def main() -> None:
     if asked.quick:
         asked.sizes, asked.size_px, asked.trials, asked.captures = [96, 128], 128, 1, 1
         asked.scenes, asked.processes, asked.repeats = 4, 1, 1
+    run_single_threaded()
     cv2.setNumThreads(1)
     result = measure(asked)
     if asked.plots:

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,19 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def run_single_threaded() -> None:
+    """Start this script again with one thread in every library, unless it was started so.
+
+    Threads of a library that wait for more work would be counted to whoever is timed next.
+    """
+    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ONE_THREAD})
 
 
 @dataclass(frozen=True)

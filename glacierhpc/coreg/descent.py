@@ -25,6 +25,8 @@ JUMP, LAST_JUMP = 3, 2
 CLEAR_RHO = 0.99
 # A shorter step leaves a twentieth of itself, which the next level sees to
 COARSE_ITERATIONS, STEP_PX = 6, 0.2
+# What it leaves may look like something else to blocks far out: while few do, a closer look tells
+CLOSE_STEP_PX, FEW_MISTRUSTED = 0.05, 0.1
 MAX_LEVEL_SHIFT_PX = 4.0  # a start is right within a pixel of its level: what leaves further has lost its way
 # Pairs that correlate above this, with next to no block that shows something else, show the same all over
 SAME_RHO, MAX_MISTRUSTED = 0.95, 0.01
@@ -63,7 +65,15 @@ class Descent:
     @property
     def same(self) -> bool:
         """Whether both images show the same all over: robust weights would take next to nothing out."""
-        return self.last is not None and self.last.rho >= SAME_RHO and self.last.mistrusted <= MAX_MISTRUSTED
+        return self._alike(MAX_MISTRUSTED)
+
+    @property
+    def nearly_same(self) -> bool:
+        """Whether they do but for few blocks, which may be owed to the last step alone."""
+        return not self.same and self._alike(FEW_MISTRUSTED)
+
+    def _alike(self, mistrusted: float) -> bool:
+        return self.last is not None and self.last.rho >= SAME_RHO and self.last.mistrusted <= mistrusted
 
     @property
     def error_px(self) -> float:
@@ -139,11 +149,22 @@ def _step_down(
             best, last, chosen = found.matrix, found, motion
         if shape[0] * shape[1] < FULL_PIXELS and Descent(best, chosen, 0, last).same:
             break  # what a shift leaves there is within reach of the next level
+    if Descent(best, chosen, 0, last).nearly_same:
+        found = _at_level(reference, moving, best, chosen, level, options, step_px=CLOSE_STEP_PX)
+        iterations += found.iterations
+        if found.status not in FAILURES and not lost(found.matrix, best, chosen, shape):
+            best, last = found.matrix, found
     return Descent(finer(best), chosen, iterations, last)
 
 
 def _at_level(
-    reference: Prepared, moving: Prepared, start: np.ndarray, motion: str, level: int, options: SearchOptions
+    reference: Prepared,
+    moving: Prepared,
+    start: np.ndarray,
+    motion: str,
+    level: int,
+    options: SearchOptions,
+    step_px: float = STEP_PX,
 ) -> EccResult:
     return ecc(
         reference.levels[level],
@@ -152,7 +173,7 @@ def _at_level(
         motion=motion,
         max_iterations=min(COARSE_ITERATIONS, options.max_iterations),
         epsilon=1e-4,
-        min_step_px=STEP_PX,
+        min_step_px=step_px,
         min_pixels=32,
         interpolation="cubic" if level == 1 else "linear",
         local=True,

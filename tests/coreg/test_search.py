@@ -119,6 +119,21 @@ def test_levels_are_left_out_where_both_show_the_same(monkeypatch):
         assert corner_rms(result.matrix, shift(7.3, -4.1), (520, 520)) < 0.02
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_coarse_step_leaves_is_not_taken_for_something_else(seed):
+    """A homography is steep at the corners: blocks there are off until the step before full size is short."""
+    centre = shift(255.5, 255.5) @ np.diag([256.0, 256.0, 1.0])
+    local = np.eye(3) + np.random.default_rng(seed).uniform(-1, 1, (3, 3)) * [
+        [0.01] * 3,
+        [0.01] * 3,
+        [0.01, 0.01, 0],
+    ]
+    bent = centre @ local @ np.linalg.inv(centre)
+    reference, moving = make_pair((512, 512), bent, noise=0.03, seed=seed)
+    result = found(reference, moving, "homography")
+    assert result.plain and corner_rms(result.matrix, bent, (512, 512)) < 0.04
+
+
 def test_a_start_leaves_the_search_out(monkeypatch):
     reference, moving = make_pair(SHAPE, shift(90.3, -70.2), seed=3, margin=120)
     monkeypatch.setattr(descent, "coarse_shifts", lambda *_, **__: pytest.fail("searched"))
