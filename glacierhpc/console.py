@@ -91,13 +91,20 @@ def show(summary: dict[str, Any], *, as_json: bool) -> None:
         Print one JSON object instead.
     """
     if as_json:
-        from glacierhpc.files import plain
-
         data = {key: value for key, value in summary.items() if key not in ("table", "title")}
-        print(json.dumps(plain({"ok": True, **data}), ensure_ascii=False, allow_nan=False))  # noqa: T201
+        print(_json({"ok": True, **data}))  # noqa: T201
         return
     rows: Sequence[Sequence[Any]] = summary.get("table") or []
     _print_table(str(summary.get("title") or ""), rows)
+
+
+def _json(data: dict[str, Any]) -> str:
+    try:
+        return json.dumps(data, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):  # numbers of numpy, paths: only who has them waits for the import
+        from glacierhpc.files import plain
+
+        return json.dumps(plain(data), ensure_ascii=False, allow_nan=False)
 
 
 def _print_table(title: str, rows: Sequence[Sequence[Any]]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glacierhpc.cli.arguments import ConfigFile, Json, Overrides, load
+from glacierhpc.cli.arguments import ConfigFile, Json, Overrides, Settings, SiteName, load
 from glacierhpc.console import show
+from glacierhpc.errors import InputError
 
 if TYPE_CHECKING:
     from glacierhpc.config.schema import Area
@@ -54,3 +56,45 @@ def _check_grid(area: Area) -> None:
     except ModuleNotFoundError:  # a login node with the core only
         return
     Grid.from_bbox(area.bbox_lonlat, area.resolution_m, crs=area.crs, allow_distortion=area.allow_distortion)
+
+
+@app.command("explain")
+def explain(
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="such as account, jobs.train.nodes or train.epochs")
+    ],
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file, for keys of a configuration")
+    ] = None,
+    overrides: Overrides = None,
+    site: SiteName = "generic",
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a value of a site, of its jobs or of a configuration is, and where it comes from."""
+    from glacierhpc.config import origins
+
+    if origins.knows(key):
+        if config is None:
+            raise InputError(
+                f"{key!r} is a key of a configuration; write: glacierhpc config explain {key} CONFIG"
+            )
+        given = config / "config.yaml" if config.is_dir() else config
+        value, source = origins.origin(key, given, overrides or [])
+        order = f"default < {given} < command line"
+    else:
+        value, source, order = _of_site(key, site, settings or [])
+    rows = [[key, value], ["from", source], ["order", order]]
+    show({"table": rows, "key": key, "value": value, "source": source}, as_json=as_json)
+
+
+def _of_site(key: str, name: str, settings: list[str]) -> tuple[Any, str, str]:
+    from glacierhpc.hpc.sites import IMAGE, load_site, user_file, value_of
+    from glacierhpc.hpc.trials import asked_by_itself
+
+    profile = load_site(name, settings)
+    value, source = value_of(profile, key), profile.source(key)
+    if value is None and (own := asked_by_itself(key, profile.site)) is not None:
+        value, source = own, "the job itself"
+    variable = f" < {IMAGE} of the environment" if key == "image" else ""
+    return value, source, f"default < site {profile.name} < {user_file()}{variable} < --set"

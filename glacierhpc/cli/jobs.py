@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import time
 from pathlib import Path
@@ -11,26 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glacierhpc.cli import configs
-from glacierhpc.cli.arguments import ConfigFile, Json, Overrides, load
+from glacierhpc.cli.arguments import ConfigFile, Json, Overrides, Settings, SiteName, load
+from glacierhpc.cli.chains import keep_configuration, links_of, records, refuse_another
 from glacierhpc.cli.steps import STEPS
 from glacierhpc.console import show
-from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.errors import InputError
 
 if TYPE_CHECKING:
     from glacierhpc.config import Config
     from glacierhpc.hpc.chain import Link
     from glacierhpc.hpc.journal import Journal
     from glacierhpc.hpc.site import Site
+    from glacierhpc.hpc.sites import Profile
+    from glacierhpc.hpc.slurm.states import JobState
 
 log = logging.getLogger(__name__)
 
-SiteName = Annotated[str, typer.Option("--site", help="profile of the computing centre, or a YAML file")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="value of the site, such as jobs.train.nodes=2")
-]  # fmt: skip
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of the run")]
-OF_SCENES = ("search", "acquire", "clean", "align")
+LAST_LINES = 5
+"""Of the log of a job that failed."""
 
 
 def submit(
@@ -46,44 +44,68 @@ def submit(
         bool,
         typer.Option("--diff", help="print what differs from the scripts submitted last, and submit nothing"),
     ] = False,
+    sweep: Annotated[
+        bool | None,
+        typer.Option(
+            help="train what is listed under sweep: as a job array; by default if anything is listed"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Submit what is still to do as a chain of jobs, each waiting for the one before to end well."""
+    """Submit what is still to do as a chain of jobs, each waiting for the one before to end well.
+
+    With variations or seeds under sweep: the trials are the tasks of a job array (--set jobs.trials.at_once=N: so many
+    at a time), and a last job writes down what they gave.
+    """
     loaded = load(config, overrides)
+    from glacierhpc.config.trials import has_sweep
     from glacierhpc.hpc.sites import load_site
 
     given = [*(settings or []), *([f"account={account}"] if account else [])]
     profile = load_site(site, given)
-    _submit(
-        loaded, profile.site, profile.name, dict(profile.values), dry_run=dry_run, diff=diff, as_json=as_json
-    )
+    links = links_of(loaded, profile.site, sweep=has_sweep(loaded) if sweep is None else sweep)
+    if dry_run or diff:
+        _shown(links, profile.site, loaded.run_path, diff=diff, as_json=as_json)
+    else:
+        _submit(loaded, links, profile, as_json=as_json)
 
 
-def _submit(
-    config: Config, site: Site, name: str, values: dict[str, Any], *, dry_run: bool, diff: bool, as_json: bool
-) -> None:
+def _shown(links: list[Link], site: Site, run: Path, *, diff: bool, as_json: bool) -> None:
+    from glacierhpc.hpc import chain
+
+    chain.check(links, site)
+    scripts = {f"{link.spec.name}.sbatch": link.script for link in links}
+    if as_json:
+        texts = _differences(scripts, run) if diff else scripts
+        show({"run": str(run), "differences" if diff else "scripts": texts}, as_json=True)
+    elif not links:
+        show({"table": [["jobs", "nothing to do"]]}, as_json=False)
+    elif diff:
+        for name, text in _differences(scripts, run).items():
+            typer.echo(text or f"{_journal_folder(run) / name}: no difference")
+    else:
+        for name, text in scripts.items():
+            typer.echo(f"==> {_journal_folder(run) / name}\n{text}")
+
+
+def _submit(config: Config, links: list[Link], profile: Profile, *, as_json: bool) -> None:
     from glacierhpc.hpc import chain, submission
     from glacierhpc.hpc.journal import Journal, read_journal
 
-    links = _links(config, site)
-    run = config.run_path
+    run, site = config.run_path, profile.site
     if not links:
         show({"table": [["jobs", "nothing to do"]], "run": str(run), "jobs": {}}, as_json=as_json)
         return
-    if diff or dry_run:
-        chain.check(links, site)
-        _print_scripts(links, run, diff=diff, as_json=as_json)
-        return
-    _refuse_another(config)
+    refuse_another(config)
     chain.check(links, site)
     with submission.alone(run):
         try:
             journal = read_journal(run)
         except InputError:
             journal = Journal(run)
-        journal = Journal(run, name, values, journal.entries)
+        journal = Journal(run, profile.name, dict(profile.values), journal.entries)
         submission.tested(links)
-        _keep_configuration(config)
+        keep_configuration(config)
         journal = submission.submit_chain(journal, links)
     jobs = {entry.job: entry.id for entry in journal.entries[-len(links) :]}
     rows = [[job, f"job {number}"] for job, number in jobs.items()]
@@ -93,92 +115,25 @@ def _submit(
     )
 
 
-def _links(config: Config, site: Site) -> list[Link]:
-    from glacierhpc.hpc.chain import first_to_do, plan
-    from glacierhpc.hpc.journal import FOLDER
-
-    steps = [step for step in STEPS if not (config.input.cube is not None and step in OF_SCENES)]
-    run = config.run_path
-    return plan(
-        site,
-        name=_queue_name(config.name),
-        run=str(run),
-        steps=steps,
-        to_do=first_to_do(steps, _records(run, steps)),
-        backend=config.train.backend,
-        folder=str(run / FOLDER),
-    )
-
-
-def _queue_name(name: str) -> str:
-    """Return a run's name as it can stand in a queue and between commas."""
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:40]
-
-
-def _records(run: Path, steps: list[str]) -> dict[str, dict[str, Any]]:
+def _differences(scripts: dict[str, str], run: Path) -> dict[str, str]:
+    """Return for each script what differs from the one submitted last, empty where nothing does."""
     found = {}
-    for step in steps:
-        path = run / "steps" / f"{step}.json"
-        if path.is_file():
-            found[step] = dict(_read(path))
+    for name, text in scripts.items():
+        path = _journal_folder(run) / name
+        old = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        names = (f"{path} (submitted)", f"{path} (now)")
+        found[name] = "\n".join(difflib.unified_diff(old, text.splitlines(), *names, lineterm=""))
     return found
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise GlacierError(f"{path} is damaged: {err}; remove it, and the step is done again") from err
-
-
-def _refuse_another(config: Config) -> None:
-    """Refuse a folder of another configuration now, not when the first job starts."""
-    from glacierhpc.config import config_hash
-
-    path = config.run_path / "provenance.json"
-    known = _read(path).get("config_hash") if path.is_file() else None
-    if known is not None and known != config_hash(config):
-        raise InputError(
-            f"run directory {str(config.run_path)!r} is of another configuration; give this run its own with name=..., "
-            f"or go on with that one: glacierhpc resume {config.run_path}"
-        )
-
-
-def _keep_configuration(config: Config) -> None:
-    """Write the configuration as it is now: jobs that start tomorrow take this one, whatever the file says by then.
-
-    With its hash, as the first job would write it: by that, jobs with more workers are of the same run.
-    """
-    from glacierhpc.atomic import write_text
-    from glacierhpc.config import config_hash, config_to_yaml
-
-    provenance = config.run_path / "provenance.json"
-    known = _read(provenance) if provenance.is_file() else {}
-    write_text(config.run_path / "config.yaml", config_to_yaml(config))
-    write_text(provenance, json.dumps({**known, "config_hash": config_hash(config)}, indent=1) + "\n")
-
-
-def _print_scripts(links: list[Link], run: Path, *, diff: bool, as_json: bool) -> None:
+def _journal_folder(run: Path) -> Path:
     from glacierhpc.hpc.journal import FOLDER
 
-    scripts = {f"{link.spec.name}.sbatch": link.script for link in links}
-    if as_json:
-        show({"run": str(run), "scripts": scripts}, as_json=True)
-        return
-    for name, text in scripts.items():
-        path = run / FOLDER / name
-        if not diff:
-            typer.echo(f"==> {path}\n{text}")
-            continue
-        old = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        lines = difflib.unified_diff(
-            old, text.splitlines(), f"{path} (submitted)", f"{path} (now)", lineterm=""
-        )
-        typer.echo("\n".join(lines) or f"{path}: no difference")
+    return run / FOLDER
 
 
 def status(run: Run, as_json: Json = False) -> None:
-    """Say what became of the jobs of a run, and which steps are done."""
+    """Say what became of the jobs of a run, why those that failed did, and which steps are done."""
     from glacierhpc.hpc import submission
     from glacierhpc.hpc.journal import read_journal
 
@@ -190,25 +145,25 @@ def status(run: Run, as_json: Json = False) -> None:
         words = [state.told.lower() or "unknown", f"({state.reason})" if state.reason else ""]
         code = f"exit code {state.exit_code}" if state.exit_code else ""
         rows.append([name, f"job {entry.id or '-'}", *filter(None, (state.verdict, *words, code))])
-        jobs[name] = {
-            "id": entry.id, "state": state.verdict, "told": state.told, "exit_code": state.exit_code,
-            "reason": state.reason, "source": state.source,
-        }  # fmt: skip
-    steps = {step: record.get("state") for step, record in _records(journal.run, list(STEPS)).items()}
+        jobs[name] = _told(state) | {"id": entry.id}
+        if state.tasks:
+            jobs[name]["tasks"] = {job: _told(task) for job, task in state.tasks.items()}
+    logs = submission.last_words(journal, found, lines=LAST_LINES)
+    for path, lines in logs.items():
+        rows += [[f"log {path.stem}", line] for line in lines]
+    steps = {step: record.get("state") for step, record in records(journal.run, list(STEPS)).items()}
     rows += [[f"step {step}", state] for step, state in steps.items()]
-    if last := _last_line(journal):
-        rows.append(["last words", last])
-    show({"table": rows, "run": str(journal.run), "jobs": jobs, "steps": steps}, as_json=as_json)
+    told = {str(path): lines for path, lines in logs.items()}
+    show(
+        {"table": rows, "run": str(journal.run), "jobs": jobs, "logs": told, "steps": steps}, as_json=as_json
+    )
 
 
-def _last_line(journal: Journal) -> str:
-    logs = sorted(journal.folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
-    if not logs:
-        return ""
-    with logs[-1].open("rb") as file:
-        file.seek(max(0, logs[-1].stat().st_size - 4000))
-        lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return f"{logs[-1].name}: {lines[-1]}" if lines else ""
+def _told(state: JobState) -> dict[str, Any]:
+    return {
+        "state": state.verdict, "told": state.told, "exit_code": state.exit_code, "reason": state.reason,
+        "source": state.source,
+    }  # fmt: skip
 
 
 def cancel(run: Run, as_json: Json = False) -> None:
@@ -228,15 +183,15 @@ def resume(run: Run, settings: Settings = None, as_json: Json = False) -> None:
     from glacierhpc.hpc import submission
     from glacierhpc.hpc.journal import read_journal
     from glacierhpc.hpc.sites import site_again
+    from glacierhpc.hpc.trials import GATHER
 
     journal = read_journal(run.absolute())
     profile = site_again(journal.site, journal.values, settings or [])
     with submission.alone(journal.run):
         _end_waiting_for_nothing(journal)
     config = load(journal.run, None)
-    _submit(
-        config, profile.site, profile.name, dict(profile.values), dry_run=False, diff=False, as_json=as_json
-    )
+    of_sweep = GATHER.name in list(journal.latest())[-1:]
+    _submit(config, links_of(config, profile.site, sweep=of_sweep), profile, as_json=as_json)
 
 
 def _end_waiting_for_nothing(journal: Journal) -> None:
@@ -250,25 +205,6 @@ def _end_waiting_for_nothing(journal: Journal) -> None:
     if stuck:
         call(["scancel", *stuck])
         time.sleep(1)
-
-
-def explain(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="such as account or jobs.train.nodes")],
-    site: SiteName = "generic",
-    settings: Settings = None,
-    as_json: Json = False,
-) -> None:
-    """Say what a value of a site is and where it comes from."""
-    from glacierhpc.hpc.sites import load_site, user_file, value_of
-
-    profile = load_site(site, settings or [])
-    value, source = value_of(profile, key), profile.source(key)
-    rows = [
-        [key, value],
-        ["from", source],
-        ["order", f"defaults < site {profile.name} < {user_file()} < --set"],
-    ]
-    show({"table": rows, "key": key, "value": value, "source": source}, as_json=as_json)
 
 
 def rendezvous(
@@ -288,4 +224,3 @@ def add_to(app: typer.Typer) -> None:
     app.command()(cancel)
     app.command()(resume)
     app.command(hidden=True)(rendezvous)
-    configs.app.command("explain")(explain)

@@ -1,4 +1,7 @@
-"""A run as a chain of jobs: which, in what order, asking for what; submitting them is in `submission`."""
+"""A run as a chain of jobs: which, in what order, asking for what; submitting them is in `submission`.
+
+The chain of a sweep, with an array of jobs in it, is in `trials`.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ from typing import Any
 from glacierhpc.errors import InputError
 from glacierhpc.hpc.site import JobWish, Site
 from glacierhpc.hpc.slurm.job import JobSpec, Launch
-from glacierhpc.hpc.slurm.limits import faults, partition_limits, partition_of
+from glacierhpc.hpc.slurm.limits import faults, partition_limits, partition_of, qos_faults
 from glacierhpc.hpc.slurm.script import render
 
-LAST_OF = {"imagery": "sequences", "train": "train"}
-"""The last step of a job; the last job does the rest."""
+IMAGERY = JobSpec(
+    "imagery", "From the catalogue to training sequences; reads over the network.",
+    ("run", "--to", "sequences"), pools=True, kind="network",
+)  # fmt: skip
+"""What every chain begins with."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,10 @@ class Link:
 
     spec: JobSpec
     script: str
+    after: tuple[str, ...] = ()
+    """Names of the jobs that must end well before it starts."""
+    ended: tuple[str, ...] = ()
+    """Names of the jobs that must have ended before it starts, well or not."""
 
 
 def first_to_do(steps: Sequence[str], records: Mapping[str, Mapping[str, Any]]) -> int:
@@ -70,14 +80,15 @@ def plan(
         Where scripts, logs and exit files of the jobs are.
     """
     left = list(steps[to_do:])
-    specs = []
-    for job, spec in _specs(backend, site).items():
+    found = []
+    for job, spec in specs(backend, site).items():
         own = _own_steps(job, steps)
         if not any(step in left for step in own):
             continue
-        wished = _wished(spec, getattr(site.jobs, job), backend)
-        specs.append(replace(wished, label=f"{name}-{job}", config=run, folder=folder))
-    return [Link(spec, render(spec, site)) for spec in specs]
+        sized = wished(spec, getattr(site.jobs, job), backend)
+        found.append(replace(sized, label=f"{name}-{job}", config=run, folder=folder))
+    before = [(), *((spec.name,) for spec in found)]
+    return [Link(spec, render(spec, site), after) for spec, after in zip(found, before, strict=False)]
 
 
 def _own_steps(job: str, steps: Sequence[str]) -> Sequence[str]:
@@ -85,17 +96,15 @@ def _own_steps(job: str, steps: Sequence[str]) -> Sequence[str]:
     return {"imagery": steps[:first], "train": steps[first:last]}.get(job, steps[last:])
 
 
-def _specs(backend: str, site: Site) -> dict[str, JobSpec]:
+def specs(backend: str, site: Site) -> dict[str, JobSpec]:
+    """Return the jobs of a training before a site says what it asks for them, by name."""
     launch: dict[str, Launch] = {
         "single": "alone",
         "ddp": "srun",
         "horovod": "gloo" if site.horovod == "gloo" else "mpi",
     }
     return {
-        "imagery": JobSpec(
-            "imagery", "From the catalogue to training sequences; reads over the network.",
-            ("run", "--to", "sequences"), pools=True, kind="network",
-        ),
+        "imagery": IMAGERY,
         "train": JobSpec(
             "train", "Training.", ("train",), memory_gb=32, hours=24, kind="gpu", launch=launch[backend],
         ),
@@ -105,7 +114,14 @@ def _specs(backend: str, site: Site) -> dict[str, JobSpec]:
     }  # fmt: skip
 
 
-def _wished(spec: JobSpec, wish: JobWish, backend: str) -> JobSpec:
+def wished(spec: JobSpec, wish: JobWish, backend: str = "single") -> JobSpec:
+    """Return a job with what a site asks for it.
+
+    Raises
+    ------
+    InputError
+        If several processes are asked for where one works.
+    """
     asked = wish.model_dump(exclude_none=True)
     partition = asked.pop("partition", None)
     several = asked.get("nodes", 1) * asked.get("tasks_per_node", 1) > 1
@@ -117,10 +133,10 @@ def _wished(spec: JobSpec, wish: JobWish, backend: str) -> JobSpec:
         raise InputError(
             "jobs.train asks for several processes, train.backend='single' is one; write train.backend=ddp or horovod"
         )
-    wished = replace(spec, **asked)
-    if wished.kind == "gpu" and not wished.gpus:
-        wished = replace(wished, kind="cpu")
-    return replace(wished, directives={"partition": partition}) if partition else wished
+    sized = replace(spec, **asked)
+    if sized.kind == "gpu" and not sized.gpus:
+        sized = replace(sized, kind="cpu")
+    return replace(sized, directives={"partition": partition}) if partition else sized
 
 
 def check(links: Sequence[Link], site: Site) -> None:
@@ -134,5 +150,6 @@ def check(links: Sequence[Link], site: Site) -> None:
     found: list[str] = []
     for link in links:
         found += faults(link.spec, site, partition_limits(partition_of(link.spec, site), site))
+    found += qos_faults([link.spec for link in links], site)
     if found:
         raise InputError("\n".join(dict.fromkeys(found)))

@@ -73,12 +73,20 @@ class JobWish(_Part):
     partition: Text | None = Field(None, description="partition; null = that of the job's kind")
 
 
+class ArrayWish(JobWish):
+    """What each task of a job array asks for."""
+
+    at_once: int | None = Field(None, gt=0, description="how many of them run at the same time at most")
+
+
 class Jobs(_Part):
-    """The jobs of a chain."""
+    """The jobs of a chain, and of that of a sweep; a trial asks for what training does where nothing else is said."""
 
     imagery: JobWish = JobWish()
     train: JobWish = JobWish()
     results: JobWish = JobWish()
+    trials: ArrayWish = ArrayWish()
+    gather: JobWish = JobWish()
 
 
 class Site(_Part):
@@ -101,6 +109,9 @@ class Site(_Part):
     gpu_type: Text | None = Field(None, description="type in that option, as in gpu:v100:4")
     ntasks: bool = Field(False, description="ask for the number of processes in all, too")
     max_hours: float | None = Field(None, gt=0, description="longest walltime of any job, hours")
+    max_array: int | None = Field(
+        None, gt=1, description="MaxArraySize of the scheduler, if it does not say so itself"
+    )
     warning_s: int = Field(
         300, ge=60, le=65535, description="time before the end at which a job is told to save its work, s"
     )

@@ -17,6 +17,8 @@ from glacierhpc.hpc.site import Site
 HERE = Path(__file__).resolve().parents[1]
 FOLDERS = (HERE.parent / "configs" / "sites", HERE / "config" / "presets" / "sites")
 """In a clone, and once installed."""
+IMAGE = "GLACIERHPC_IMAGE"
+"""The variable by which a job is told its image."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,14 @@ def user_file(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(home).expanduser() / "glacierhpc" / "site.yaml"
 
 
-def load_site(name: str = "generic", settings: Sequence[str] = (), *, user: Path | None = None) -> Profile:
-    """Return a site: the defaults, under its profile, under the user's file, under single settings.
+def load_site(
+    name: str = "generic",
+    settings: Sequence[str] = (),
+    *,
+    user: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Profile:
+    """Return a site: the defaults, under its profile, the user's file, the environment's image, and single settings.
 
     Parameters
     ----------
@@ -64,11 +72,13 @@ def load_site(name: str = "generic", settings: Sequence[str] = (), *, user: Path
     InputError
         If the profile does not exist, or a value cannot be; names the file, the key, and what is valid.
     """
-    user = user_file() if user is None else user
+    user = user_file(environ) if user is None else user
     path = _profile_path(name)
     layers = [(str(path), _read(path))]
     if user.is_file():
         layers.append((str(user), _read(user)))
+    if image := environ.get(IMAGE):
+        layers.append((f"{IMAGE} of the environment", {"image": image}))
     layers += [(f"--set {text}", _setting(text)) for text in settings]
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}

@@ -18,6 +18,7 @@ from glacierhpc.errors import InputError
 from glacierhpc.hpc import surroundings
 from glacierhpc.hpc.site import PLAIN, Site
 from glacierhpc.hpc.slurm import JOBS, JobSpec, job_surroundings, render, write_jobs
+from glacierhpc.hpc.slurm.arrays import numbers_of, numbers_text, parted
 from glacierhpc.workflows.tasks import TASKS
 from tests.hpc.scripts import SPEC, environment, program, run_script
 
@@ -241,6 +242,58 @@ def test_a_job_leaves_word_of_its_end(job: dict[str, str], tmp_path: Path) -> No
     program(tmp_path, "glacierhpc", "exit 3")
     assert run_script(render(spec), [], {**job, "SLURM_RESTART_COUNT": "1"}).returncode == 3
     assert (tmp_path / "test-7.exit").read_text().split()[:3] == ["3", "ended", "1"]
+
+
+# --- tasks of an array
+
+
+def test_a_task_of_an_array_is_handed_its_number(fake: dict[str, str]) -> None:
+    spec = replace(
+        SPEC, command=("sweep",), numbered="--trial", pools=False, array=(0, 1, 7), offset=1000, at_once=2
+    )
+    text = render(spec)
+    assert "#SBATCH --array=0-1,7%2\n" in text and "#SBATCH --output=%x-%A_%a.log\n" in text
+    task = {**fake, "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_JOB_ID": "3"}
+    words = run_script(text, ["a b.yaml", "x.y=1"], task).stdout.splitlines()
+    assert words == ["glacierhpc", "sweep", "a b.yaml", "--trial", "1007", "x.y=1"]
+    alone = run_script(text, ["a b.yaml"], fake).stdout.splitlines()
+    assert alone == ["glacierhpc", "sweep", "a b.yaml"]
+
+
+def test_a_task_of_an_array_queues_itself_again_and_not_the_array(
+    job: dict[str, str], tmp_path: Path
+) -> None:
+    """Of the last task SLURM_JOB_ID is the number of the whole array: `scontrol requeue 7` would start all again."""
+    task = {**job, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "4"}
+    spec = replace(SPEC, config="/run", folder=str(tmp_path), array=(4,))
+    code, said = stopped_by(signal.SIGUSR2, task, render(spec))
+    assert code == 75 and "scontrol requeue 7_4\n" in said
+    assert (tmp_path / "test-7_4.exit").read_text().split()[:2] == ["75", "requeued"]
+    program(
+        tmp_path,
+        "squeue",
+        'printf "%s\\n" "8 afterok:2(unfulfilled),afterany:7_*(unfulfilled)" "9 afterany:70_*"',
+    )
+    _, said = stopped_by(signal.SIGUSR2, task, render(spec, Site(again="successor")))
+    assert "--dependency=afterany:7_4 " in said and "--array=4 " in said
+    assert (
+        "scontrol update JobId=8 Dependency=afterok:2,afterany:7,afterany:99\n" in said
+        and "JobId=9" not in said
+    )
+    assert (tmp_path / "test-7_4.exit").read_text().split()[1::3] == ["succeeded", "99"]
+
+
+@given(numbers=st.sets(st.integers(0, 300)), size=st.integers(2, 50))
+def test_arrays_together_have_the_numbers_of_all(numbers: set[int], size: int) -> None:
+    assert numbers_of(numbers_text(numbers)) == tuple(sorted(numbers))
+    parts = parted(sorted(numbers), size)
+    assert all(max(own) < size for _, own in parts)
+    assert [offset + number for offset, own in parts for number in own] == sorted(numbers)
+
+
+def test_numbers_as_slurm_writes_them() -> None:
+    assert numbers_text([5, 0, 1, 2]) == "0-2,5" and numbers_of("[0-6:3,9%2]") == (0, 3, 6, 9)
+    assert numbers_of("N/A") == () and numbers_of("") == ()
 
 
 # --- the chain that needs no Python

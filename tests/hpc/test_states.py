@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glacierhpc.hpc.slurm.states import VERDICTS, JobState, job_states
+from glacierhpc.hpc.slurm.states import VERDICTS, JobState, Verdict, combined, job_states
 from tests.hpc.scripts import program
 
 
@@ -88,6 +88,51 @@ def test_at_last_what_the_job_itself_wrote(told: Path, text: str, verdict: str) 
     path.write_text(text)
     assert state("7", path).verdict == verdict
     assert state("8", path).verdict == "unknown"
+
+
+TASKS = ("7_0", "7_1", "7_2", "7_3", "7_9", "8")
+
+
+def test_tasks_of_an_array_are_told_apart(told: Path) -> None:
+    """Slurm tells those that wait in one line."""
+    accounting = "'7_0|COMPLETED|0:0' '7_0.batch|FAILED|1:0' '7_1|FAILED|3:0' '7_[2-3%2]|PENDING|0:0' '8|COMPLETED|0:0'"
+    program(told, "sacct", f'echo "$*" >{told}/asked; printf "%s\\n" {accounting}')
+    program(
+        told, "squeue", f'echo "$*" >>{told}/asked; printf "%s\\n" "7_3|RUNNING|None" "77_9|RUNNING|None"'
+    )
+    found = job_states(TASKS)
+    verdicts = {job: state.verdict for job, state in found.items()}
+    assert verdicts == {
+        "7_0": "done", "7_1": "failed", "7_2": "waiting", "7_3": "running", "7_9": "unknown", "8": "done"
+    }  # fmt: skip
+    assert found["7_1"].exit_code == 3
+    asked = (told / "asked").read_text()
+    assert "--jobs=7,8\n" in asked and "--array" in asked
+
+
+def test_the_controller_and_the_tasks_themselves_tell_of_an_array(told: Path) -> None:
+    first = "JobId=9 ArrayJobId=7 ArrayTaskId=1 JobState=FAILED ExitCode=2:0"
+    rest = "JobId=7 ArrayJobId=7 ArrayTaskId=2-3%1 JobState=PENDING"
+    program(told, "scontrol", f'[ "$4" != 7 ] || printf "%s\\n" "{first}" "{rest}"')
+    (told / "trials-7_9.exit").write_text("0 ended 0 1")
+    found = job_states(TASKS, exit_files=[told / "trials-7_9.exit"])
+    verdicts = [found[job].verdict for job in ("7_0", "7_1", "7_2", "7_3", "7_9")]
+    assert verdicts == ["unknown", "failed", "waiting", "waiting", "done"] and found["7_1"].exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "of_all"),
+    [
+        (("done", "done"), "done"), (("done", "failed", "running"), "running"), (("done", "failed"), "failed"),
+        (("waiting", "failed"), "waiting"), (("done", "unknown"), "unknown"), (("done", "cancelled"), "cancelled"),
+        (("stopped", "cancelled", "done"), "stopped"),
+    ],
+)  # fmt: skip
+def test_an_array_is_what_its_tasks_are(verdicts: tuple[Verdict, ...], of_all: str) -> None:
+    state = combined({f"7_{number}": JobState(verdict) for number, verdict in enumerate(verdicts)})
+    assert state.verdict == of_all and all(
+        f"1 {verdict}" in state.told for verdict in set(verdicts) - {"done"}
+    )
 
 
 def test_every_state_of_slurm_has_a_meaning() -> None:

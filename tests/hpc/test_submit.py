@@ -103,13 +103,14 @@ def test_what_a_surrounding_job_has_set_is_not_handed_on() -> None:
 # --- chains
 
 
-def link(name: str) -> Link:
-    spec = JobSpec(name, "A test.", ("run",), label=f"r-{name}")
-    return Link(spec, f"#!/bin/bash\n# {name}\n")
+def link(name: str, *, array: tuple[int, ...] = (), **waits: tuple[str, ...]) -> Link:
+    spec = JobSpec(name, "A test.", ("run",), label=f"r-{name}", array=array)
+    return Link(spec, f"#!/bin/bash\n# {name}\n", **waits)
 
 
 def test_jobs_wait_for_one_another_and_the_journal_knows_them(scheduler: Path) -> None:
-    journal = submission.submit_chain(Journal(scheduler / "run"), [link("imagery"), link("train")])
+    links = [link("imagery"), link("train", after=("imagery",))]
+    journal = submission.submit_chain(Journal(scheduler / "run"), links)
     first, second = jobs(scheduler)
     assert "--dependency" not in first and "--dependency=afterok:1 --kill-on-invalid-dep=yes" in second
     assert [entry.id for entry in journal.entries] == ["1", "2"]
@@ -137,6 +138,86 @@ def test_a_submission_that_was_killed_is_found_again_by_its_name(scheduler: Path
     with pytest.raises(InputError, match=r"job 1 \(train\) .* is running; wait for it"):
         submission.submit_chain(read_journal(run), [link("train")])
     assert submission.cancel(read_journal(run)) == ["1"]
+
+
+def test_an_array_is_waited_for_and_known_by_its_tasks(scheduler: Path) -> None:
+    waits = {"after": ("imagery",), "ended": ("trials",)}
+    links = [link("imagery"), link("trials", array=(0, 1, 4), after=("imagery",)), link("gather", **waits)]
+    submission.submit_chain(Journal(scheduler / "run"), links)
+    assert "--dependency=afterok:1,afterany:2 --kill-on-invalid-dep=yes" in jobs(scheduler)[2]
+    journal = read_journal(scheduler / "run")
+    assert [entry.array for entry in journal.entries] == ["", "0-1,4", ""]
+    queue = (
+        "'1|COMPLETED|None' '2_0|COMPLETED|None' '2_1|RUNNING|None' '2_4|PENDING|None' '3|PENDING|Dependency'"
+    )
+    program(scheduler, "squeue", f'printf "%s\\n" {queue}')
+    entry, state = submission.states(journal)["trials"]
+    assert entry.id == "2" and state.verdict == "running" and state.told == "1 done, 1 waiting, 1 running"
+    assert {job: task.verdict for job, task in state.tasks.items()} == {
+        "2_0": "done", "2_1": "running", "2_4": "waiting"
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"job 2 \(trials\)"):
+        submission.submit_chain(journal, links)
+    assert submission.cancel(journal) == ["2", "3"]
+
+
+def test_an_array_whose_answer_was_lost_is_found_by_its_name(scheduler: Path) -> None:
+    """Its tasks are jobs of numbers of their own; the array's is the one that others wait for."""
+    program(scheduler, "sbatch", "exit 1")
+    program(
+        scheduler,
+        "squeue",
+        'case "$*" in *--format=%F*) printf "%s\\n" 7 7 7;; *) printf "%s\\n" 9 8 7;; esac',
+    )
+    assert submit("x.sbatch", "run-1", settle_s=0) == "7"
+    program(scheduler, "squeue", "true")
+    program(scheduler, "sacct", 'case "$*" in *--format=JobID\\ *) printf "%s\\n" 7_1 7_0;; esac')
+    assert submit("x.sbatch", "run-2", settle_s=0) == "7"
+
+
+def test_a_job_that_a_new_one_goes_on_for_is_the_new_one(scheduler: Path) -> None:
+    run = scheduler / "run"
+    journal = (
+        Journal(run).noted(Entry("train", "r-train-1", "x", "1")).noted(Entry("t", "r-t-1", "x", "2", "0-1"))
+    )
+    (run / "jobs/train-1.exit").write_text("75 succeeded 0 1 8\n")
+    (run / "jobs/train-8.exit").write_text("75 succeeded 1 2 9\n")
+    (run / "jobs/t-2_1.exit").write_text("75 succeeded 0 1 10\n")
+    program(scheduler, "squeue", 'printf "%s\\n" "9|RUNNING|None" "2_0|COMPLETED|None" "10_1|PENDING|None"')
+    program(scheduler, "sacct", 'printf "%s\\n" "1|FAILED|75:0" "8|FAILED|75:0" "2_1|FAILED|75:0"')
+    found = submission.states(journal)
+    assert found["train"][0].id == "9" and found["train"][1].verdict == "running"
+    assert list(found["t"][1].tasks) == ["2_0", "10_1"] and found["t"][1].verdict == "waiting"
+    with pytest.raises(InputError, match="job 9"):
+        submission.submit_chain(journal, [link("train")])
+    assert submission.cancel(journal) == ["9", "10"]
+
+
+def test_a_job_that_said_that_it_waits_does_not_stand_in_the_way_for_ever(scheduler: Path) -> None:
+    """Queued again, then cancelled, then forgotten by a scheduler without accounting: only its own word is left."""
+    journal = Journal(scheduler / "run").noted(Entry("train", "r-train-1", "x", "1"))
+    (scheduler / "run/jobs/train-1.exit").write_text("75 requeued 0 1\n")
+    program(scheduler, "squeue", "exit 1")
+    with pytest.raises(InputError, match="job 1"):
+        submission.submit_chain(journal, [link("train")])
+    program(scheduler, "squeue", QUEUE)
+    assert submission.submit_chain(journal, [link("train")]).entries[-1].id == "1"
+
+
+def test_why_a_job_failed_is_read_from_its_own_log(scheduler: Path) -> None:
+    run = scheduler / "run"
+    journal = (
+        Journal(run).noted(Entry("train", "r-train-1", "x", "1")).noted(Entry("t", "r-t-1", "x", "2", "0-1"))
+    )
+    (run / "jobs/train-1.log").write_text("".join(f"line {number}\n" for number in range(9)) + "a://u:pw@h\n")
+    (run / "jobs/t-2_0.log").write_text("fine\n")
+    (run / "jobs/t-2_1.log").write_text("broken\n")
+    program(scheduler, "sacct", 'printf "%s\\n" "1|FAILED|3:0" "2_0|COMPLETED|0:0" "2_1|FAILED|1:0"')
+    found = submission.states(journal)
+    told = submission.last_words(journal, found, lines=3)
+    assert {path.name: lines for path, lines in told.items()} == {
+        "train-1.log": ["line 7", "line 8", "a://...@h"], "t-2_1.log": ["broken"]
+    }  # fmt: skip
 
 
 def test_two_commands_do_not_submit_at_once(tmp_path: Path) -> None:

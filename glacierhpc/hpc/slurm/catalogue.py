@@ -76,6 +76,17 @@ PARTS = (
         "The offline demo: shows within minutes whether everything works on a compute node.",
         ("demo",), takes_config=False, goes_on=False, cpus=2, memory_gb=8, hours=0.5,
     ),
+    JobSpec(
+        "sweep",
+        "Every variation and seed under sweep:, one by one; as an array: sbatch --array=0-5%3 jobs/sweep.sbatch.",
+        ("sweep",), ("train.backend=single",), numbered="--trial", memory_gb=32, hours=24, kind="gpu",
+    ),
+    JobSpec(
+        "scaling",
+        "Measure how acquiring, aligning, cutting and training scale over the processes of this job.",
+        ("bench", "scaling"), ("--output", "build/scaling/scaling.json", "--plots", "build/scaling"),
+        takes_config=False, takes="[OPTION ...]", goes_on=False, nodes=2, tasks_per_node=2, cpus=1, hours=2,
+    ),
 )  # fmt: skip
 """Jobs of several steps."""
 

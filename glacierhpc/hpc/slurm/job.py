@@ -29,6 +29,8 @@ class JobSpec:
     """Whether the command, given again, goes on where it stopped; otherwise it starts again."""
     takes_config: bool = True
     """Whether the script's first argument is a configuration."""
+    takes: str = "[FOLDER]"
+    """What the script's arguments are where they are no configuration, for the reader."""
     config: str | None = None
     """The configuration itself, where the script is for one run only."""
     folder: str | None = None
@@ -36,6 +38,14 @@ class JobSpec:
     label: str | None = None
     """Name in the queue, where another than that of the script is needed."""
     launch: Launch = "alone"
+    numbered: str = ""
+    """Option of the command that takes the number of a task of a job array; outside an array it is left out."""
+    array: tuple[int, ...] = ()
+    """Numbers of the tasks of the array; empty where the job is none, or ``sbatch --array`` says it."""
+    offset: int = 0
+    """What is added to these numbers: arrays count to MaxArraySize only."""
+    at_once: int | None = None
+    """How many tasks of the array run at the same time at most."""
     pools: bool = False
     """Whether the command starts workers of its own, one per core of the job."""
     kind: Kind = "cpu"

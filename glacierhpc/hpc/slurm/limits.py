@@ -51,9 +51,9 @@ def _node_faults(spec: JobSpec, limits: Partition) -> list[str]:
     ]
 
 
-def _over(spec: JobSpec, key: str, asked: str, limit: str) -> str:
-    advice = f"write: --set jobs.{spec.name}.{key}={limit}"
-    return f"job {spec.name!r} asks for {asked}, and its partition gives {limit}; {advice}"
+def _over(spec: JobSpec, key: str, asked: str, limit: str, of: str = "its partition") -> str:
+    advice = f"write: --set jobs.{spec.name.partition('-')[0]}.{key}={limit}"
+    return f"job {spec.name!r} asks for {asked}, and {of} gives {limit}; {advice}"
 
 
 def partition_limits(name: str | None, site: Site, *, timeout_s: float = 30.0) -> Partition | None:
@@ -107,6 +107,78 @@ def _sizes(partition: str, timeout_s: float) -> list[tuple[int, float, int]]:
         if cores.rstrip("+").isdigit() and memory.rstrip("+").isdigit():
             gpus = sum(int(count) for count in re.findall(r"gpu(?::[^,:()]+)?:(\d+)", resources))
             found.append((int(cores.rstrip("+")), int(memory.rstrip("+")) / 1024, gpus))
+    return found
+
+
+def array_size(site: Site, *, timeout_s: float = 30.0) -> int:
+    """Return the scheduler's MaxArraySize: what it tells, else what the site's profile says, else Slurm's default.
+
+    Raises
+    ------
+    InputError
+        If it allows no job arrays.
+    """
+    told = call(["scontrol", "show", "config"], timeout_s=timeout_s)
+    found = re.search(r"^MaxArraySize\s*= *(\d+)", told.out, re.MULTILINE) if told.ok else None
+    size = int(found[1]) if found else site.max_array or DEFAULT_ARRAY_SIZE
+    if size < 2:
+        raise InputError(
+            f"the scheduler allows no job arrays (MaxArraySize={size}); run the trials in one job: "
+            "sbatch jobs/sweep.sbatch CONFIG"
+        )
+    return size
+
+
+DEFAULT_ARRAY_SIZE = 1001
+"""Of Slurm: slurm.conf(5), MaxArraySize."""
+
+
+def qos_faults(specs: Sequence[JobSpec], site: Site, *, timeout_s: float = 30.0) -> list[str]:
+    """Return what jobs ask for beyond their quality of service, where the accounting tells of it.
+
+    Parameters
+    ----------
+    specs : sequence of JobSpec
+        All jobs of a chain: a user may have only so many submitted, tasks of arrays counted.
+    """
+    asked: dict[str, list[JobSpec]] = {}
+    for spec in specs:
+        if qos := directives(spec, site).get("qos"):
+            asked.setdefault(qos, []).append(spec)
+    if not asked:
+        return []
+    fields = "Name,MaxWall,MaxSubmitJobsPerUser,MaxTRESPerJob"
+    told = call(
+        ["sacctmgr", "--noheader", "--parsable2", "show", "qos", f"format={fields}"], timeout_s=timeout_s
+    )
+    rows = [(*line.split("|"), "", "", "")[:4] for line in told.out.splitlines() if "|" in line]
+    if not told.ok or not rows:
+        return []
+    there = {row[0]: row[1:] for row in rows}
+    found = []
+    for qos, jobs in asked.items():
+        if qos not in there:
+            found.append(f"quality of service {qos!r} does not exist here; known: {', '.join(sorted(there))}")
+            continue
+        found += _of_qos(qos, jobs, *there[qos])
+    return found
+
+
+def _of_qos(qos: str, specs: Sequence[JobSpec], wall: str, submit: str, most: str) -> list[str]:
+    found = []
+    hours = hours_of(wall)
+    for spec in specs:
+        if hours and spec.hours > hours:
+            found.append(_over(spec, "hours", f"{spec.hours:g} hours", f"{hours:g}", f"QOS {qos!r}"))
+        nodes = re.search(r"(?:^|,)node=(\d+)", most)
+        if nodes and spec.nodes > int(nodes[1]):
+            found.append(_over(spec, "nodes", f"{spec.nodes} nodes", nodes[1], f"QOS {qos!r}"))
+    jobs = sum(max(1, len(spec.array)) for spec in specs)
+    if submit.isdigit() and jobs > int(submit):
+        found.append(
+            f"the chain is {jobs} jobs, tasks of arrays counted, and QOS {qos!r} lets a user have {submit} submitted; "
+            "list fewer trials at a time, or write: --set directives.all.qos=OTHER"
+        )
     return found
 
 

@@ -14,6 +14,9 @@ config=$1
 shift
 """
 
+NUMBER = """\
+if [[ -n ${{SLURM_ARRAY_TASK_ID:-}} ]]; then number=({option} "$((offset + SLURM_ARRAY_TASK_ID))"); fi"""
+
 THREADS = """\
 # for training, which is one process with all cores; the workers of the other steps set themselves to one thread
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
@@ -133,26 +136,31 @@ done
 """
 
 TOLD = """\
+# of an array, the task's own name: by the number alone, the last task's is the whole array's
+own=${SLURM_JOB_ID:-}
+if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then own=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
+
 # How this job ended, for `glacierhpc status` where the scheduler has forgotten it.
 earlier=${GLACIERHPC_ATTEMPT:-0}
 attempt=$((${SLURM_RESTART_COUNT:-0} + 10#${earlier//[!0-9]/}))
 told() {
-    if [[ -z $record || -z ${SLURM_JOB_ID:-} ]]; then return 0; fi
-    printf '%s %s %s %s\\n' "$1" "$2" "$attempt" "$(date +%s)" >"$record-$SLURM_JOB_ID.part" \\
-        && mv "$record-$SLURM_JOB_ID.part" "$record-$SLURM_JOB_ID.exit" \\
-        || echo "how this job ended could not be written to $record-$SLURM_JOB_ID.exit" >&2
+    if [[ -z $record || -z $own ]]; then return 0; fi
+    printf '%s %s %s %s %s\\n' "$1" "$2" "$attempt" "$(date +%s)" "${3:-}" >"$record-$own.part" \\
+        && mv "$record-$own.part" "$record-$own.exit" \\
+        || echo "how this job ended could not be written to $record-$own.exit" >&2
 }
 told - began
 """
 
 AGAIN = """\
-requeued() { scontrol requeue "$SLURM_JOB_ID"; }
+requeued() { scontrol requeue "$own"; }
 
-# A new job of this script, which waits for this one to be gone; jobs that wait for this one wait for the new one then.
+# A new job of this script, which waits for this one to be gone; jobs that wait for this one wait for the new one, too.
 succeeded() {
-    local own=$SLURM_JOB_ID account=${SLURM_JOB_ACCOUNT:-} partition=$SLURM_JOB_PARTITION next name waiting expression
+    local account=${SLURM_JOB_ACCOUNT:-} partition=$SLURM_JOB_PARTITION waiting kept
     local options=(--parsable --dependency="afterany:$own" --job-name="$SLURM_JOB_NAME" --partition="$partition")
     if [[ -n $account && $account != "(null)" ]]; then options+=(--account="$account"); fi
+    if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then options+=(--array="$SLURM_ARRAY_TASK_ID"); fi
     next=$(
         for name in $(compgen -e); do
             case $name in SLURM_CONF) ;; SLURM_* | SBATCH_*) unset "$name" ;; esac
@@ -161,14 +169,22 @@ succeeded() {
     ) || return
     next=${next%%;*}
     echo "goes on in job $next" >&2
-    squeue --me --noheader --states=PENDING --format='%i %E' | while read -r waiting expression; do
-        case $expression in
-        afterok:"$own" | afterok:"$own"\\(*) scontrol update JobId="$waiting" Dependency="afterok:$next" ;;
-        esac
-    done
+    {
+        flock -w 60 9 || true # tasks of an array that end at the same time
+        squeue --me --noheader --states=PENDING --format='%i %E' | sed 's/([^)]*)//g' | while read -r waiting kept; do
+            kept=,$kept,
+            case $kept in
+            *",afterok:$SLURM_JOB_ID,"*) kept=${kept/",afterok:$SLURM_JOB_ID,"/",afterok:$next,"} ;;
+            *",afterany:${SLURM_ARRAY_JOB_ID:-none}_*,"*) kept=${kept}afterany:$next, ;;
+            *) continue ;;
+            esac
+            kept=${kept//_\\*/} kept=${kept#,}
+            scontrol update JobId="$waiting" Dependency="${kept%,}"
+        done
+    } 9>"${record:-/dev/null}${record:+.lock}"
 }
 
-again=${GLACIERHPC_AGAIN:-$again}
+again=${GLACIERHPC_AGAIN:-$again} next=''
 # 140: USR2 came before glacierhpc listened
 if [[ -n ${SLURM_JOB_ID:-} && $asked != end && ($code -eq 75 || ($asked == resume && $code -eq 140)) ]]; then
     if [[ $again == none ]]; then
@@ -179,7 +195,7 @@ if [[ -n ${SLURM_JOB_ID:-} && $asked != end && ($code -eq 75 || ($asked == resum
         echo "saved, queued again" >&2
         exit 75
     elif succeeded; then
-        told 75 succeeded
+        told 75 succeeded "$next"
         exit 75
     fi
 fi

@@ -10,6 +10,7 @@ from glacierhpc.hpc import quoting
 from glacierhpc.hpc.quoting import one_line, path_word, word, words
 from glacierhpc.hpc.site import PLAIN, Site
 from glacierhpc.hpc.slurm import parts
+from glacierhpc.hpc.slurm.arrays import numbers_text
 from glacierhpc.hpc.slurm.job import JobSpec
 
 INTERFACES = ("GLOO_SOCKET_IFNAME", "HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
@@ -46,12 +47,14 @@ def render(spec: JobSpec, site: Site = PLAIN) -> str:
 
 def directives(spec: JobSpec, site: Site = PLAIN) -> dict[str, str]:
     """Return the options of ``sbatch`` that stand in the script, in their order."""
-    log = f"{quoting.file_pattern(spec.folder)}/{spec.name}-%j.log" if spec.folder else "%x-%j.log"
+    own = "%A_%a" if spec.array else "%j"
+    log = f"{quoting.file_pattern(spec.folder)}/{spec.name}-{own}.log" if spec.folder else f"%x-{own}.log"
     asked = {
         "job-name": spec.label or f"glacierhpc-{spec.name}",
         "output": log,
         "open-mode": "append",  # a job that starts again keeps its log
         **({"requeue": ""} if spec.goes_on and site.again == "requeue" else {}),
+        **_array(spec),
         "nodes": str(spec.nodes),
         **_tasks(spec, site),
         "cpus-per-task": str(spec.cpus),
@@ -66,6 +69,11 @@ def directives(spec: JobSpec, site: Site = PLAIN) -> dict[str, str]:
         **spec.directives,
     }
     return asked
+
+
+def _array(spec: JobSpec) -> Mapping[str, str]:
+    throttle = f"%{spec.at_once}" if spec.at_once else ""
+    return {"array": numbers_text(spec.array) + throttle} if spec.array else {}
 
 
 def _tasks(spec: JobSpec, site: Site) -> Mapping[str, str]:
@@ -95,7 +103,7 @@ def _gpus(spec: JobSpec, site: Site) -> Mapping[str, str]:
 
 def _words_to_the_reader(spec: JobSpec) -> list[str]:
     if spec.config is None:
-        given = "CONFIG [section.key=value ...]" if spec.takes_config else "[FOLDER]"
+        given = "CONFIG [section.key=value ...]" if spec.takes_config else spec.takes
         use = [f"# Use: sbatch jobs/{spec.name}.sbatch {given}"]
     else:
         use = ["# Made by: glacierhpc submit; can be submitted again by hand, too."]
@@ -111,7 +119,7 @@ def _words_to_the_reader(spec: JobSpec) -> list[str]:
 
 def _settings(spec: JobSpec, site: Site) -> list[str]:
     """Return the variables of the script; all that a user writes is in these lines, in quotes."""
-    for folder in site.binds:
+    for folder in (*site.binds, *([spec.config] if spec.config and site.image else [])):
         if "," in folder or ":" in folder:
             raise InputError(
                 f"folder {folder!r} cannot be bound into an image: commas and colons part such lists; use another name"
@@ -119,15 +127,25 @@ def _settings(spec: JobSpec, site: Site) -> list[str]:
     record = f"{spec.folder}/{spec.name}" if spec.folder else ""
     lines = [
         f"job={word(spec.name)}",
-        f"image=${{GLACIERHPC_IMAGE:-}} default_image={path_word(site.image or '')}",
-        "image=${image:-$default_image}",
+        *_image(spec, site),
         f"binds=({' '.join(path_word(folder) for folder in site.binds)})",
         f"again={word(site.again if spec.goes_on else 'none')} attempts={site.attempts} record={word(record)}",
         'arguments=("$@")',
     ]
     if spec.config is not None:
         lines.append(f"config={word(spec.config)}")
+    if spec.numbered:
+        lines += [f"offset={spec.offset} number=()", parts.NUMBER.format(option=word(spec.numbered))]
     return lines
+
+
+def _image(spec: JobSpec, site: Site) -> list[str]:
+    image = path_word(site.image or "")
+    if (
+        spec.config is not None
+    ):  # what a run was submitted with stays, whatever is set where it is queued again
+        return [f"image={image}"]
+    return [f"default_image={image}", "image=${GLACIERHPC_IMAGE:-$default_image}"]
 
 
 def _blocks(spec: JobSpec, site: Site) -> list[str]:
@@ -177,18 +195,6 @@ def _launch(spec: JobSpec, site: Site) -> str:
 def _call(spec: JobSpec) -> str:
     config = ['"$config"'] if spec.takes_config else []
     workers = ['"cluster.workers=${SLURM_CPUS_PER_TASK:-1}"'] if spec.pools else []
-    call = [
-        '"${launch[@]}"',
-        "bash",
-        "-c",
-        '"$task"',
-        "task",
-        '"${glacierhpc[@]}"',
-        words(list(spec.command)),
-    ]
-    return (
-        " ".join(
-            [*call, *config, *workers, *([words(list(spec.overrides))] if spec.overrides else []), '"$@"']
-        )
-        + " &\n"
-    )
+    number = ['"${number[@]}"'] if spec.numbered else []
+    payload = [words(list(spec.command)), *config, *number, *workers, *map(word, spec.overrides), '"$@"']
+    return " ".join(['"${launch[@]}"', 'bash -c "$task" task', '"${glacierhpc[@]}"', *payload]) + " &\n"

@@ -1,16 +1,18 @@
 """What became of jobs: asked of the accounting, the queue, the controller, and of what the jobs wrote themselves.
 
-A job of which nobody knows anything is unknown, which is not the same as failed.
+A task of a job array is asked for by its own name, ``ID_NUMBER``; `combined` says what became of the array. A job of
+which nobody knows anything is unknown, which is not the same as failed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from glacierhpc.hpc.slurm.arrays import keys, numbers_of
 from glacierhpc.hpc.slurm.client import call
 
 Verdict = Literal["waiting", "running", "done", "stopped", "failed", "cancelled", "unknown"]
@@ -44,6 +46,8 @@ class JobState:
     """Why it waits."""
     source: str = ""
     """Who told it."""
+    tasks: Mapping[str, JobState] = field(default_factory=dict)
+    """Of an array: what is known of each of its tasks."""
 
     @property
     def active(self) -> bool:
@@ -65,7 +69,7 @@ def job_states(
     Parameters
     ----------
     ids : sequence of str
-        Ids of jobs.
+        Ids of jobs, ``ID_NUMBER`` for the tasks of arrays.
     exit_files : iterable of path
         Files ``NAME-ID.exit`` of job scripts.
     """
@@ -81,49 +85,65 @@ def job_states(
     return {job: known.get(job, UNKNOWN) for job in ids}
 
 
+def combined(tasks: Mapping[str, JobState]) -> JobState:
+    """Return what became of an array: it runs while one of its tasks does, and is done when all of them are."""
+    verdicts = [state.verdict for state in tasks.values()]
+    verdict = next(found for found in WEIGHT if found in verdicts)
+    of_it = next(state for state in tasks.values() if state.verdict == verdict)
+    counts = ", ".join(f"{verdicts.count(found)} {found}" for found in reversed(WEIGHT) if found in verdicts)
+    return JobState(verdict, counts, of_it.exit_code, of_it.reason, of_it.source, dict(tasks))
+
+
+WEIGHT: tuple[Verdict, ...] = ("running", "waiting", "failed", "unknown", "stopped", "cancelled", "done")
+
+
 def _accounting(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
-    fields = "JobIDRaw,State,ExitCode"
-    answer = call(
-        [
-            "sacct",
-            "--duplicates",
-            "--noheader",
-            "--parsable2",
-            f"--format={fields}",
-            f"--jobs={','.join(ids)}",
-        ],
-        timeout_s=timeout_s,
-    )
-    known = {}
+    command = ["sacct", "--duplicates", "--noheader", "--parsable2", "--format=JobID,State,ExitCode"]
+    answer = call([*command, f"--jobs={','.join(_whole(ids))}"], timeout_s=timeout_s)
+    known: dict[str, JobState] = {}
     for line in answer.out.splitlines() if answer.ok else ():
         job, state, code = (*line.split("|"), "", "")[:3]
-        if job in ids:  # steps are ID.0; of a job that was queued again the last line is of its last start
-            known[job] = _state(state, code, "accounting")
+        # steps are ID.0; of a job that was queued again the last line is of its last start
+        known |= dict.fromkeys(_meant(job, ids), _state(state, code, "accounting"))
     return known
 
 
 def _queue(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
     # one id that the queue has forgotten would spoil the answer for all the others: --me asks for none by id
-    answer = call(["squeue", "--me", "--noheader", "--states=all", "--format=%A|%T|%r"], timeout_s=timeout_s)
-    known = {}
+    command = ["squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i|%T|%r"]
+    answer = call(command, timeout_s=timeout_s)
+    known: dict[str, JobState] = {}
     for line in answer.out.splitlines() if answer.ok else ():
         job, state, reason = (*line.split("|"), "", "")[:3]
-        if job in ids and (found := _state(state, "", "queue", reason)).verdict in (*ACTIVE, "done"):
-            known[job] = (
-                found  # how others ended is told better, with their exit code, by the next to be asked
-            )
+        found = _state(state, "", "queue", reason)
+        if found.verdict in (*ACTIVE, "done"):  # how others ended is told better by the next to be asked
+            known |= dict.fromkeys(_meant(job, ids), found)
     return known
 
 
 def _controller(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
-    known = {}
-    for job in ids:
+    known: dict[str, JobState] = {}
+    for job in _whole(ids):
         answer = call(["scontrol", "show", "job", "--oneliner", job], timeout_s=timeout_s)
-        fields = dict(re.findall(r"(\w+)=(\S*)", answer.out)) if answer.ok else {}
-        if fields.get("JobId") == job:
+        for line in answer.out.splitlines() if answer.ok else ():
+            fields = dict(re.findall(r"(\w+)=(\S*)", line))
+            own, task = fields.get("JobId", ""), fields.get("ArrayTaskId", "")
+            name = f"{fields.get('ArrayJobId', own)}_[{task}]" if task else own
             reason = fields.get("Reason", "")
-            known[job] = _state(fields.get("JobState", ""), fields.get("ExitCode", ""), "controller", reason)
+            found = _state(fields.get("JobState", ""), fields.get("ExitCode", ""), "controller", reason)
+            known |= dict.fromkeys(_meant(name, ids), found)
     return known
+
+
+def _whole(ids: Sequence[str]) -> list[str]:
+    """Return ids with those of whole arrays for those of their tasks, each once."""
+    return list(dict.fromkeys(job.partition("_")[0] for job in ids))
+
+
+def _meant(name: str, ids: Sequence[str]) -> list[str]:
+    """Return which of the ids a name of Slurm means: ``7``, ``7_3``, ``7_[4-9%2]``."""
+    job, array, numbers = name.partition("_")
+    return [key for key in (keys(job, numbers_of(numbers)) if array else [job]) if key in ids]
 
 
 def _state(state: str, code: str, source: str, reason: str = "") -> JobState:
@@ -139,7 +159,7 @@ def _state(state: str, code: str, source: str, reason: str = "") -> JobState:
 
 
 def _exit_file(path: Path) -> JobState:
-    """Read ``CODE WORD ATTEMPT TIME``; a job that began and left no more is running, or was killed: nobody knows."""
+    """Read ``CODE WORD ATTEMPT TIME [SUCCESSOR]``; who only began may run or have been killed."""
     try:
         code, word, *_ = path.read_text(encoding="utf-8").split()
     except (OSError, ValueError):
@@ -150,3 +170,12 @@ def _exit_file(path: Path) -> JobState:
         return JobState("unknown", word, source="exit file")
     verdict: Verdict = {"0": "done", "75": "stopped"}.get(code, "failed")  # type: ignore[assignment]
     return JobState(verdict, word, int(code), source="exit file")
+
+
+def successor(path: Path) -> str | None:
+    """Return the id of the job that goes on for one that has left this exit file, or None."""
+    try:
+        _, word, _, _, after = path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return None
+    return after if word == "succeeded" else None

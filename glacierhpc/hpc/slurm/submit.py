@@ -21,6 +21,7 @@ def submit(
     name: str,
     *,
     after: Sequence[str] = (),
+    ended: Sequence[str] = (),
     timeout_s: float = 60.0,
     settle_s: float = SETTLE_S,
 ) -> str:
@@ -35,7 +36,10 @@ def submit(
     name : str
         Name of the job in the queue, which no other job of this user ever has.
     after : sequence of str
-        Ids of jobs that must end well before this one starts; if one does not, this one is cancelled.
+        Ids of jobs that must end well before this one starts; if one does not, this one is cancelled. Of an array
+        all tasks must.
+    ended : sequence of str
+        Ids of jobs that must have ended before this one starts, well or not.
     timeout_s : float
         Longest wait for one answer, seconds.
     settle_s : float
@@ -47,8 +51,9 @@ def submit(
         If the scheduler refuses the job, or does not say whether it has it.
     """
     command = ["sbatch", "--parsable", f"--job-name={name}"]
-    if after:
-        command += [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"]
+    waits = [":".join([how, *ids]) for how, ids in (("afterok", after), ("afterany", ended)) if ids]
+    if waits:
+        command += [f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes"]
     command.append(script)
     answer = Answer(tuple(command), None)
     for attempt in range(TRIES):
@@ -82,7 +87,7 @@ def find(name: str, *, timeout_s: float = 60.0, tries: int = TRIES) -> str | Non
         if attempt:
             time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
         answer = call(
-            ["squeue", "--me", "--noheader", "--states=all", f"--name={name}", "--format=%A"],
+            ["squeue", "--me", "--noheader", "--states=all", f"--name={name}", "--format=%F"],
             timeout_s=timeout_s,
         )
         if answer.ok:
@@ -96,14 +101,14 @@ def find(name: str, *, timeout_s: float = 60.0, tries: int = TRIES) -> str | Non
 
 def _kept(name: str, timeout_s: float) -> str | None:
     """Ask the accounting, where there is one: the queue forgets a job some minutes after its end."""
-    command = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobIDRaw", f"--name={name}"]
+    command = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID", f"--name={name}"]
     answer = call([*command, "--starttime=now-7days"], timeout_s=timeout_s)
     return _first(answer.out) if answer.ok else None
 
 
 def _first(text: str) -> str | None:
-    ids = sorted({line.strip() for line in text.splitlines() if line.strip().isdigit()}, key=int)
-    return ids[0] if ids else None
+    ids = {line.strip().partition("_")[0] for line in text.splitlines()}  # an array's tasks are ID_NUMBER
+    return min((job for job in ids if job.isdigit()), key=int, default=None)
 
 
 def _id(text: str) -> str | None:

@@ -1,0 +1,130 @@
+"""From a configuration to the chain of its jobs: what is still to do, of a training or of a sweep; no numpy needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glacierhpc.cli.steps import STEPS
+from glacierhpc.errors import GlacierError, InputError
+
+if TYPE_CHECKING:
+    from glacierhpc.config import Config
+    from glacierhpc.hpc.chain import Link
+    from glacierhpc.hpc.site import Site
+
+OF_SCENES = ("search", "acquire", "clean", "align")
+
+
+def links_of(config: Config, site: Site, *, sweep: bool) -> list[Link]:
+    """Return the jobs of what is still to do, in their order."""
+    return _of_sweep(config, site) if sweep else _of_training(config, site)
+
+
+def _of_training(config: Config, site: Site) -> list[Link]:
+    from glacierhpc.hpc.chain import first_to_do, plan
+    from glacierhpc.hpc.journal import FOLDER
+
+    steps = steps_of(config)
+    run = config.run_path
+    return plan(
+        site,
+        name=queue_name(config.name),
+        run=str(run),
+        steps=steps,
+        to_do=first_to_do(steps, records(run, steps)),
+        backend=config.train.backend,
+        folder=str(run / FOLDER),
+    )
+
+
+def _of_sweep(config: Config, site: Site) -> list[Link]:
+    from glacierhpc.config.trials import trials_of
+    from glacierhpc.hpc.chain import first_to_do
+    from glacierhpc.hpc.journal import FOLDER
+    from glacierhpc.hpc.slurm.limits import array_size
+    from glacierhpc.hpc.trials import plan, trials_to_do
+
+    run, trials = config.run_path, trials_of(config)
+    steps = steps_of(config)
+    steps = steps[: steps.index("sequences") + 1]
+    known = records(run, steps)
+    imagery = first_to_do(steps, known) < len(steps)
+    to_do = list(range(len(trials)))
+    if not imagery:
+        of_trials = [records(trial.config.run_path, ("train", "evaluate")) for trial in trials]
+        to_do = trials_to_do(known["sequences"], of_trials)
+        if not to_do and _gathered(run, [trial.config.run_path for trial in trials]):
+            return []
+    return plan(
+        site,
+        name=queue_name(config.name),
+        run=str(run),
+        imagery=imagery,
+        to_do=to_do,
+        array_size=array_size(site),
+        folder=str(run / FOLDER),
+    )
+
+
+def _gathered(run: Path, trials: Sequence[Path]) -> bool:
+    """Return whether what trials gave was written down after the last of them ended."""
+    table = run / "sweep.parquet"
+    ends = [(trial / "steps" / "evaluate.json").stat().st_mtime_ns for trial in trials]
+    return table.is_file() and table.stat().st_mtime_ns >= max(ends)
+
+
+def steps_of(config: Config) -> list[str]:
+    """Return the steps of a run; one whose images were made elsewhere has none of scenes."""
+    return [step for step in STEPS if not (config.input.cube is not None and step in OF_SCENES)]
+
+
+def queue_name(name: str) -> str:
+    """Return a run's name as it can stand in a queue and between commas."""
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)[:40]
+
+
+def records(run: Path, steps: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what a run directory has on record of each step."""
+    found = {}
+    for step in steps:
+        path = run / "steps" / f"{step}.json"
+        if path.is_file():
+            found[step] = dict(_read(path))
+    return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise GlacierError(f"{path} is damaged: {err}; remove it, and the step is done again") from err
+
+
+def refuse_another(config: Config) -> None:
+    """Refuse a folder of another configuration now, not when the first job starts."""
+    from glacierhpc.config import config_hash
+
+    path = config.run_path / "provenance.json"
+    known = _read(path).get("config_hash") if path.is_file() else None
+    if known is not None and known != config_hash(config):
+        raise InputError(
+            f"run directory {str(config.run_path)!r} is of another configuration; give this run its own with name=..., "
+            f"or go on with that one: glacierhpc resume {config.run_path}"
+        )
+
+
+def keep_configuration(config: Config) -> None:
+    """Write the configuration as it is now: jobs that start tomorrow take this one, whatever the file says by then.
+
+    With its hash, as the first job would write it: by that, jobs with more workers are of the same run.
+    """
+    from glacierhpc.atomic import write_text
+    from glacierhpc.config import config_hash, config_to_yaml
+
+    provenance = config.run_path / "provenance.json"
+    known = _read(provenance) if provenance.is_file() else {}
+    write_text(config.run_path / "config.yaml", config_to_yaml(config))
+    write_text(provenance, json.dumps({**known, "config_hash": config_hash(config)}, indent=1) + "\n")
