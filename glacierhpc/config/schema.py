@@ -218,9 +218,10 @@ class Composite(Section):
 class Cluster(Section):
     """Where the work runs."""
 
-    kind: Literal["local", "serial"] = Field(
+    kind: Literal["local", "serial", "jobqueue", "allocation"] = Field(
         "local",
-        description="local (worker processes on this machine) or serial (none)",
+        description="local (processes on this machine), serial (none), jobqueue (each worker is a job), allocation "
+        "(srun within this job)",
         json_schema_extra=OPERATIONAL,
     )
     workers: int = Field(2, gt=0, description="worker processes", json_schema_extra=OPERATIONAL)
@@ -228,7 +229,31 @@ class Cluster(Section):
     memory_gb: float | None = Field(
         None,
         gt=0,
-        description="memory of each worker, GB; null = a fair share",
+        description="memory of each worker, GiB; null = a fair share, 2 for each core where workers are jobs",
+        json_schema_extra=OPERATIONAL,
+    )
+    site: str = Field(
+        "generic",
+        description="computing centre of jobqueue and allocation: a profile or YAML file",
+        json_schema_extra=OPERATIONAL,
+    )
+    scheduler: Literal["slurm", "pbs", "lsf", "sge", "htcondor"] = Field(
+        "slurm", description="batch system of jobqueue; tried on Slurm only", json_schema_extra=OPERATIONAL
+    )
+    hours: float = Field(2.0, gt=0, description="walltime of a worker's job", json_schema_extra=OPERATIONAL)
+    image: str | None = Field(
+        None,
+        description="image that such workers run in; null = that of the site, or none",
+        json_schema_extra=OPERATIONAL,
+    )
+    options: dict[str, str] = Field(
+        {},
+        description="further options of the batch system for workers, such as {qos: short}",
+        json_schema_extra=OPERATIONAL,
+    )
+    insecure: bool = Field(
+        False,
+        description="no TLS: everybody on the network can then run programs as you",
         json_schema_extra=OPERATIONAL,
     )
 

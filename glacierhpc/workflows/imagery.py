@@ -33,6 +33,7 @@ from glacierhpc.scenes.composite import composite_cube
 from glacierhpc.scenes.indices import check_bands
 from glacierhpc.scenes.stac import SearchResult, read_items, search_scenes, write_items
 from glacierhpc.workflows.tasks import Summary, need
+from glacierhpc.workflows.workers import worker_jobs
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +272,10 @@ def _workers(config: Config, *, reading: bool = False) -> AbstractContextManager
     cores = (
         math.ceil(config.acquire.read_threads / cluster.workers) if reading else cluster.threads_per_worker
     )
-    made = make_cluster(cluster.kind, workers=cluster.workers, cores=cores, memory_gb=cluster.memory_gb)
+    jobs = worker_jobs(config, reading=reading)
+    made = make_cluster(
+        cluster.kind, workers=cluster.workers, cores=cores, memory_gb=cluster.memory_gb, jobs=jobs
+    )
     return _fenced(made, config.run_path)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from distributed import Security
 
 from glacierhpc.errors import InputError
-from glacierhpc.hpc.apptainer import HANDED_IN, Runtime, exec_command
+from glacierhpc.hpc.apptainer import HANDED_IN, PROGRAMS, Runtime, exec_command
 from glacierhpc.hpc.cluster.wish import DEATH_TIMEOUT_S, WORKER_ENVIRONMENT, Worker
-from glacierhpc.hpc.quoting import one_line, path_word, variable, word
+from glacierhpc.hpc.quoting import path_word, variable, word
 from glacierhpc.hpc.slurm.job import JobSpec
 from glacierhpc.hpc.slurm.script import directives
 
@@ -48,41 +50,69 @@ def environment(worker: Worker) -> dict[str, str]:
     return {**WORKER_ENVIRONMENT, **{f"DASK_{name}": value for name, value in settings.items()}}
 
 
-def arguments(worker: Worker) -> list[str]:
-    """Return what the worker's command gets besides name, threads, memory and certificates."""
+def arguments(worker: Worker, *, ends: bool = True) -> list[str]:
+    """Return what the worker's command gets besides address, name, threads and certificates.
+
+    Parameters
+    ----------
+    ends : bool
+        Whether it has a job of its own, whose walltime it must not meet.
+    """
     lifetime_s, stagger_s = worker.lifetime_s
+    lifetime = ["--lifetime", f"{lifetime_s}s", "--lifetime-stagger", f"{stagger_s}s"]
     return [
         # the page of a worker has no password either
-        "--dashboard-address", "127.0.0.1:0", "--no-dashboard",
-        "--lifetime", f"{lifetime_s}s", "--lifetime-stagger", f"{stagger_s}s",
+        "--dashboard-address", "127.0.0.1:0", "--no-dashboard", "--memory-limit", f"{worker.memory_mib}MiB",
+        *(lifetime if ends else []),
     ]  # fmt: skip
 
 
+def step_script(
+    worker: Worker, address: str, name: str, security: Security | None, folders: Sequence[str]
+) -> str:
+    """Return the text by which a shell becomes a worker, without the header of a job."""
+    files = security.get_tls_config_for_role("worker") if security else {}
+    tls = [
+        part
+        for key in ("ca_file", "cert", "key")
+        if files.get(key)
+        for part in (f"--tls-{key.replace('_', '-')}", str(files[key]))
+    ]
+    interface = ["--interface", worker.jobs.site.interface] if worker.jobs.site.interface else []
+    options = [
+        "-m", WORKER, address, "--name", name, "--nthreads", str(worker.cores), "--nanny",
+        "--death-timeout", str(DEATH_TIMEOUT_S), *arguments(worker, ends=False), *interface, *tls,
+    ]  # fmt: skip
+    command = [*python_words(worker, folders), *map(word, options), "--local-directory", '"$TMPDIR"']
+    return "\n".join([*prologue(worker), f"exec {' '.join(command)}"]) + "\n"
+
+
 def python_words(worker: Worker, folders: Sequence[str]) -> list[str]:
-    """Return the command that starts Python for a worker: that of this process, or that of the image.
+    """Return the words of a shell, quotes and all, that start Python for a worker: this one, or that of the image.
 
     Parameters
     ----------
     folders : sequence of str
         What a worker in an image must see besides the folders of the site.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be bound, or the site has no program that runs images.
     """
-    image = worker.jobs.own_image
+    image, site = worker.jobs.own_image, worker.jobs.site
     if image is None:
-        return [sys.executable]
-    program = runtime_name(worker)
-    binds = [*dict.fromkeys([*folders, *worker.jobs.site.binds]), "$TMPDIR"]
-    return exec_command(Runtime(program, program, ()), image, ["python3"], binds=binds)
-
-
-def runtime_name(worker: Worker) -> str:
-    """Return the name of the program that runs images on the nodes, looked for there."""
-    named = worker.jobs.site.container
-    if named == "none":
+        return [word(sys.executable)]
+    if site.container == "none":
         raise InputError(
-            f"image {worker.jobs.own_image!r} cannot be used: the site has container=none; write "
-            "container: apptainer (or singularity) into its profile"
+            f"image {image!r} cannot be used: the site has container=none; write container: apptainer (or singularity) "
+            "into its profile"
         )
-    return named or "apptainer"
+    binds = [*map(word, folders), *map(path_word, site.binds), '"$TMPDIR"']
+    return exec_command(
+        Runtime('"$container"', site.container or "apptainer", ()), path_word(image), ["python3"],
+        binds=list(dict.fromkeys(binds)),
+    )  # fmt: skip
 
 
 def prologue(worker: Worker, *, shell: str = "bash") -> list[str]:
@@ -106,13 +136,15 @@ def prologue(worker: Worker, *, shell: str = "bash") -> list[str]:
 
 def _handed_in(worker: Worker, shell: str) -> list[str]:
     """Return the lines that let a program in the image know what it may of the job, by name."""
+    programs = [worker.jobs.site.container] if worker.jobs.site.container else PROGRAMS
+    found = " || ".join(f"command -v {program}" for program in programs)
+    lines = [f"container=$({found}) || {{ echo 'there is no {' or '.join(programs)} here' >&2; exit 2; }}"]
     named = {**environment(worker), "PYTHONNOUSERSITE": "1"}
-    lines = [
+    lines += [
         "export " + " ".join(f"{prefix}ENV_{name}={word(value)}" for prefix in ("APPTAINER", "SINGULARITY"))
         for name, value in named.items()
     ]
     if shell == "bash":
-        # SC2016: it is this shell that is to replace the name
         lines.append(
             f"for name in $(compgen -e); do case $name in {' | '.join(HANDED_IN)}) "
             'export "APPTAINERENV_$name=${!name}" "SINGULARITYENV_$name=${!name}" ;; esac; done'
@@ -134,19 +166,6 @@ def slurm_directives(worker: Worker, name: str, log: str) -> dict[str, str]:
     )  # fmt: skip
     asked = directives(spec, jobs.site)
     # the time before the end is known to the worker, and the signal would end the script that waits for it
-    del asked["signal"]
+    asked.pop("signal", None)
     # a job that came back by itself would be a second one of its name
     return {**asked, "no-requeue": "", **jobs.options}
-
-
-def words(command: Sequence[str]) -> str:
-    """Return words of a shell, one for each text, in which at most variables are replaced."""
-    return " ".join(shell_word(text) for text in command)
-
-
-def lines_of(values: Mapping[str, str]) -> list[str]:
-    """Return what a script is refused for, were it to hold these values: nothing, or an error."""
-    return [one_line(text) for text in values.values()]
-
-
-__all__ = ["DEATH_TIMEOUT_S", "arguments", "prologue", "python_words", "shell_word", "slurm_directives", "words"]
