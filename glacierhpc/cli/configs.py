@@ -95,6 +95,8 @@ def _of_site(key: str, name: str, settings: list[str]) -> tuple[Any, str, str]:
     profile = load_site(name, settings)
     value, source = value_of(profile, key), profile.source(key)
     if value is None and (own := asked_by_itself(key, profile.site)) is not None:
-        value, source = own, "the job itself"
+        of_training = key.replace("jobs.trials.", "jobs.train.")
+        value, source = own, profile.source(of_training)
+        source = "the job itself" if source == "default" else f"as {of_training}: {source}"
     variable = f" < {IMAGE} of the environment" if key == "image" else ""
     return value, source, f"default < site {profile.name} < {user_file()}{variable} < --set"

@@ -51,5 +51,5 @@ def _source(document: Document, key: tuple[str, ...]) -> str:
         written.values()
     )
     places = ["command line"] if typed else []
-    places += [f"{document.path}:{line}" for line in lines]
+    places += [f"{document.path}:{', '.join(map(str, lines))}"] if lines else []
     return ", ".join(places) or DEFAULT

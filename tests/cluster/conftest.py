@@ -10,6 +10,8 @@ import subprocess
 
 import pytest
 
+from tests.cluster.image import image as image
+
 
 @pytest.fixture(autouse=True, scope="session")
 def slurm() -> None:

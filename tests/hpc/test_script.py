@@ -244,6 +244,17 @@ def test_a_job_leaves_word_of_its_end(job: dict[str, str], tmp_path: Path) -> No
     assert (tmp_path / "test-7.exit").read_text().split()[:3] == ["3", "ended", "1"]
 
 
+def test_a_start_that_was_overtaken_leaves_the_word_to_the_next(job: dict[str, str], tmp_path: Path) -> None:
+    """As the first start of a job lives on when its node is lost for the scheduler, and the second one runs."""
+    spec = replace(SPEC, config="/run", folder=str(tmp_path))
+    (tmp_path / "test-7.exit").write_text("- began 1 1\n")
+    code, said = stopped_by(signal.SIGUSR2, job, render(spec))
+    assert code == 75 and "scontrol" not in said and "sbatch" not in said
+    assert (tmp_path / "test-7.exit").read_text() == "- began 1 1\n"
+    (tmp_path / "test-7.exit").write_text("")  # torn
+    assert "scontrol requeue 7" in stopped_by(signal.SIGUSR2, job, render(spec))[1]
+
+
 # --- tasks of an array
 
 

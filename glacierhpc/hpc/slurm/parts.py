@@ -54,6 +54,7 @@ TASK = (
 task='
 for name in $(compgen -e); do
     case $name in
+    GDAL_DATA | GDAL_DRIVER_PATH) ;; # files of another GDAL
 """
     + f"    {' | '.join(HANDED_IN[:10])} | \\\n        {' | '.join(HANDED_IN[10:])})\n"
     + """\
@@ -143,8 +144,14 @@ if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then own=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRA
 # How this job ended, for `glacierhpc status` where the scheduler has forgotten it.
 earlier=${GLACIERHPC_ATTEMPT:-0}
 attempt=$((${SLURM_RESTART_COUNT:-0} + 10#${earlier//[!0-9]/}))
+# A start that was lost with its node may live on beside the next one, which has the say then.
+overtaken() {
+    local known=0
+    if [[ -n $record && -e $record-$own.exit ]]; then read -r _ _ known _ <"$record-$own.exit" || true; fi
+    [[ $((10#0${known//[!0-9]/})) -gt $attempt ]]
+}
 told() {
-    if [[ -z $record || -z $own ]]; then return 0; fi
+    if [[ -z $record || -z $own ]] || overtaken; then return 0; fi
     printf '%s %s %s %s %s\\n' "$1" "$2" "$attempt" "$(date +%s)" "${3:-}" >"$record-$own.part" \\
         && mv "$record-$own.part" "$record-$own.exit" \\
         || echo "how this job ended could not be written to $record-$own.exit" >&2
@@ -186,7 +193,7 @@ succeeded() {
 
 again=${GLACIERHPC_AGAIN:-$again} next=''
 # 140: USR2 came before glacierhpc listened
-if [[ -n ${SLURM_JOB_ID:-} && $asked != end && ($code -eq 75 || ($asked == resume && $code -eq 140)) ]]; then
+if [[ -n ${SLURM_JOB_ID:-} && $asked != end && ($code -eq 75 || ($asked == resume && $code -eq 140)) ]] && ! overtaken; then
     if [[ $again == none ]]; then
         echo "saved; submit it again to go on" >&2
     elif [[ $((attempt + 1)) -ge $attempts ]]; then
