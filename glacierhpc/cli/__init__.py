@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from glacierhpc import __version__
-from glacierhpc.cli import archives, bench, configs, containers, jobs, runs, steps
+from glacierhpc.cli import archives, bench, configs, containers, doctor, jobs, runs, steps, workers
 from glacierhpc.cli.arguments import GOES_ON, running
 from glacierhpc.cli.bench import BENCHMARKS
 from glacierhpc.cli.steps import STEPS
@@ -34,6 +34,8 @@ app = typer.Typer(
 steps.add_to(app)
 runs.add_to(app)
 jobs.add_to(app)
+app.command()(workers.workers)
+doctor.add_to(app)
 app.add_typer(configs.app, name="config")
 app.add_typer(archives.app, name="archive")
 app.add_typer(bench.app, name="bench")
