@@ -67,6 +67,7 @@ start_accounting() {
     MYSQL_UNIX_PORT=$root/db/socket as_slurm slurmdbd -D >>"$root/log/slurmdbd.out" 2>&1 &
     wait_for 60 slurmdbd sacctmgr --noheader show cluster || fail "slurmdbd does not answer; see $root/log/slurmdbd.log"
     sacctmgr --immediate add cluster "$cluster" >>"$root/log/slurmdbd.log" 2>&1
+    sacctmgr --immediate add qos short MaxWall=60 MaxSubmitJobsPerUser=4 >>"$root/log/slurmdbd.log" 2>&1
 }
 
 as_slurm() {
@@ -102,12 +103,17 @@ start_controller
 for node in "${nodes[@]}"; do start_node "$node"; done
 wait_for 60 nodes all_idle || fail "the nodes do not come up ($(sinfo --noheader 2>&1 | tr '\n' ';')); see $root/log"
 
-# Tests lose a node and get it back by a line in this pipe: `kill r2` (its daemon at once, its jobs go on), `start r2`.
+# Tests lose a node and get it back by a line in this pipe: `kill r2` (its daemon at once, its jobs go on), `start r2`;
+# and the controller, which takes connections and answers none: `stop controller`, `go-on controller`.
 mkfifo -m 600 "$root/run/control" && chown "$user" "$root/run/control"
 exec 3<>"$root/run/control"
 touch "$root/run/ready"
 while :; do
     read -r verb node <&3 || continue
+    case "$verb $node" in
+    "stop controller") kill -STOP "$(cat "$root/state/slurmctld.pid")" ;;
+    "go-on controller") kill -CONT "$(cat "$root/state/slurmctld.pid")" ;;
+    esac
     [[ " ${nodes[*]} " == *" $node "* ]] || continue
     case $verb in
     kill) kill -KILL "$(cat "$root/run/node-$node")" ;;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from glacierhpc.cli.steps import STEPS
 from glacierhpc.errors import InputError
 from glacierhpc.hpc.chain import Link, check, first_to_do, plan
-from glacierhpc.hpc.site import PLAIN, Jobs, JobWish, Partition, Site
-from glacierhpc.hpc.slurm.limits import hours_of
+from glacierhpc.hpc.site import PLAIN, ArrayWish, Jobs, JobWish, Partition, Site
+from glacierhpc.hpc.slurm.limits import array_size, hours_of
+from glacierhpc.hpc.trials import plan as plan_trials
+from glacierhpc.hpc.trials import trials_to_do
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.workflows import runner
 from tests.hpc.scripts import program
@@ -94,6 +97,93 @@ def test_the_scheduler_knows_its_limits_best(tmp_path: Path, monkeypatch: pytest
     assert "nodes=2" in str(told.value) and "cpus=64" in str(told.value) and "gpus=4" in str(told.value)
     with pytest.raises(InputError, match=r"partition 'none' does not exist here; .*long, short"):
         check(links(Site(use={"cpu": "none"})), Site(use={"cpu": "none"}))
+
+
+QOS = "normal|||\nshort|01:00:00|4|cpu=512,node=1,gres/gpu=2\n"
+
+
+def test_a_quality_of_service_has_limits_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "scontrol", "exit 1")
+    program(tmp_path, "sacctmgr", f"printf '{QOS}'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    short = Site.model_validate({"directives": {"all": {"qos": "short"}}, "jobs": {"train": {"nodes": 2}}})
+    with pytest.raises(InputError) as told:
+        check([*links(short, backend="ddp"), *trials(short, to_do=range(3))], short)
+    for words in ("jobs.imagery.hours=1", "jobs.train.nodes=1", "is 8 jobs, tasks of arrays counted"):
+        assert sum(words in fault for fault in str(told.value).splitlines()) == 1, words
+    none = Site.model_validate({"directives": {"all": {"qos": "long"}}})
+    with pytest.raises(InputError, match="'long' does not exist here; known: normal, short"):
+        check(links(none), none)
+    check(links(), Site.model_validate({"directives": {"all": {"qos": "normal"}}}))
+    program(tmp_path, "sacctmgr", "exit 1")  # an accounting that is off knows of none
+    check(links(none), none)
+
+
+# --- sweeps
+
+
+def trials(
+    site: Site = PLAIN, *, to_do: Iterable[int], imagery: bool = True, array_size: int = 1001
+) -> list[Link]:
+    return plan_trials(
+        site, name="x", run="/r", imagery=imagery, to_do=list(to_do), array_size=array_size, folder="/r/jobs"
+    )
+
+
+def test_trials_are_an_array_between_what_they_share_and_what_they_gave() -> None:
+    site = Site(jobs=Jobs(trials=ArrayWish(at_once=3, hours=2)))
+    imagery, array, gather = trials(site, to_do=range(6))
+    assert [link.spec.name for link in (imagery, array, gather)] == ["imagery", "trials", "gather"]
+    assert "#SBATCH --array=0-5%3\n" in array.script and "#SBATCH --time=02:00:00\n" in array.script
+    assert array.after == ("imagery",) and array.ended == ()
+    # a trial that failed keeps no other from being written down, images that failed end all
+    assert gather.after == ("imagery",) and gather.ended == ("trials",)
+    array, gather = trials(to_do=[1, 4], imagery=False)
+    assert "#SBATCH --array=1,4\n" in array.script and array.after == gather.after == ()
+    assert [link.spec.name for link in trials(to_do=[], imagery=False)] == ["gather"]
+
+
+def test_a_list_longer_than_arrays_may_be_becomes_several_one_after_the_other() -> None:
+    _, *arrays, gather = trials(to_do=[*range(5), 7, 13], array_size=4)
+    told = [(link.spec.name, link.spec.offset, link.spec.array, link.ended) for link in arrays]
+    assert told == [
+        ("trials", 0, (0, 1, 2, 3), ()), ("trials-2", 4, (0, 3), ("trials",)), ("trials-3", 12, (1,), ("trials-2",)),
+    ]  # fmt: skip
+    assert gather.ended == ("trials", "trials-2", "trials-3")
+    assert "offset=12 " in arrays[2].script and {link.after for link in arrays} == {("imagery",)}
+    too_long = Site(max_hours=2, jobs=Jobs(imagery=JobWish(hours=1), trials=ArrayWish(hours=3)))
+    with pytest.raises(InputError) as told_:
+        check(trials(too_long, to_do=range(9), array_size=4), too_long)
+    assert str(told_.value).count("jobs.trials.hours=2") == 3  # the key that is there, for each of the arrays
+
+
+def test_a_trial_asks_for_what_training_asks_for_in_one_process() -> None:
+    wide = JobWish(nodes=4, tasks_per_node=4, gpus=4, cpus=9, memory_gb=70)
+    spec = trials(Site(jobs=Jobs(train=wide)), to_do=[0])[1].spec
+    assert (spec.nodes, spec.tasks, spec.gpus, spec.cpus, spec.memory_gb) == (1, 1, 1, 9, 70)
+    own = trials(Site(jobs=Jobs(train=wide, trials=ArrayWish(gpus=0, cpus=2))), to_do=[0])[1].spec
+    assert (own.gpus, own.cpus, own.kind) == (0, 2, "cpu")
+
+
+def test_trials_to_do_are_those_that_the_workflow_would_do() -> None:
+    done = {"state": "done", "started": "2026-01-02"}
+    early, failed = {**done, "started": "2026-01-01"}, {**done, "state": "failed"}
+    records = [
+        {"train": done, "evaluate": done}, {"train": early, "evaluate": done}, {"train": done, "evaluate": failed},
+        {"train": done}, {}, {"train": done, "evaluate": early},
+    ]  # fmt: skip
+    assert trials_to_do({**done, "started": "2026-01-01T12"}, records) == [1, 2, 3, 4, 5]
+
+
+def test_how_long_arrays_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert array_size(Site()) == 1001 and array_size(Site(max_array=50)) == 50
+    program(tmp_path, "scontrol", "echo 'MaxArraySize            = 4001'")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert array_size(Site(max_array=50)) == 4001
+    program(tmp_path, "scontrol", "echo 'MaxArraySize = 0'")
+    with pytest.raises(InputError, match=r"allows no job arrays .*sbatch jobs/sweep\.sbatch"):
+        array_size(Site())
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from glacierhpc import cli
+from glacierhpc.config import load_config
+from glacierhpc.config.trials import trials_of
 from tests.hpc.scripts import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,13 +50,25 @@ def glacier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return run
 
 
-@pytest.mark.parametrize("command", [["submit", str(CONFIG), "--dry-run"], ["status", "nowhere"]])
+SWEEP = ("sweep.seeds=[0, 1, 2]", "sweep.variations=[{}, {train.learning_rate: 0.01}]")
+LIGHT = {
+    "submit": ["submit", str(CONFIG), "--dry-run"],
+    "submit, for a program": ["submit", str(CONFIG), "--dry-run", "--json"],
+    "submit a sweep": ["submit", str(CONFIG), *SWEEP, "--diff"],
+    "status": ["status", "nowhere"],
+    "cancel": ["cancel", "nowhere"],
+    "resume": ["resume", "nowhere"],
+    "explain": ["config", "explain", "train.epochs", str(CONFIG), "--json"],
+}
+
+
+@pytest.mark.parametrize("command", LIGHT.values(), ids=LIGHT)
 def test_nothing_heavy_is_imported(command: list[str], tmp_path: Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "glacierhpc", *command], cwd=ROOT, capture_output=True, text=True,
         check=False, env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    assert answer.returncode == (2 if "status" in command else 0)
+    assert answer.returncode == (2 if "nowhere" in command else 0), answer.stderr
     imported = {
         line.rpartition("|")[2].strip()
         for line in answer.stderr.splitlines()
@@ -98,9 +112,64 @@ def test_a_chain_is_submitted_looked_at_and_gone_on_with(glacier: Glacier, tmp_p
     code, out, err = glacier("resume", run, "--json")
     assert code == 0 and json.loads(out)["jobs"] == {"train": "4", "results": "5"}, err
     assert "--time=03:00:00" in (run / "jobs/train.sbatch").read_text()
+    code, out, _ = glacier("submit", CONFIG, f"run_dir={run}", "--diff", *settings)
+    assert code == 0 and out.count("no difference") == 2
     code, out, _ = glacier("submit", CONFIG, f"run_dir={run}", "--diff", "--set", "jobs.train.hours=4")
     assert "-#SBATCH --time=03:00:00" in out and "+#SBATCH --time=04:00:00" in out
     assert len((tmp_path / "taken").read_text().split()) == 5
+
+
+def test_a_sweep_is_submitted_as_an_array_and_gone_on_with(glacier: Glacier, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = glacier(
+        "submit", CONFIG, *SWEEP, f"run_dir={run}", "--set", "jobs.trials.at_once=2", "--json"
+    )
+    assert code == 0 and json.loads(out)["jobs"] == {"imagery": "1", "trials": "2", "gather": "3"}, err
+    assert "#SBATCH --array=0-5%2\n" in (run / "jobs/trials.sbatch").read_text()
+    # images are made, of the trials the second and the last are done
+    done = {"state": "done", "started": "2020"}
+    for step in cli.STEPS:
+        write_record(run, step, done)
+        if step == "sequences":
+            break
+    trials = [trial.config.run_path for trial in trials_of(load_config(run / "config.yaml"))]
+    for step in ("train", "evaluate"):
+        for trial in (trials[1], trials[5]):
+            write_record(trial, step, done)
+    accounting = ("2_0|FAILED|1:0", "2_1|COMPLETED|0:0", "2_5|COMPLETED|0:0", "3|FAILED|1:0")
+    program(tmp_path, "sacct", f"printf '%s\\n' {' '.join(map(repr, accounting))}")
+    code, out, _ = glacier("status", run, "--json")
+    told = json.loads(out)["jobs"]["trials"]
+    assert told["state"] == "failed" and told["told"] == "2 done, 3 unknown, 1 failed"
+    assert told["tasks"]["2_0"]["exit_code"] == 1
+    code, out, err = glacier("resume", run, "--json")
+    assert code == 0 and list(json.loads(out)["jobs"]) == ["trials", "gather"], err
+    assert "#SBATCH --array=0,2-4%2\n" in (run / "jobs/trials.sbatch").read_text()
+    for step in ("train", "evaluate"):
+        for trial in trials:
+            write_record(trial, step, done)
+    program(tmp_path, "sacct", "true")
+    assert list(json.loads(glacier("resume", run, "--json")[1])["jobs"]) == ["gather"]
+    (run / "sweep.parquet").touch()
+    assert json.loads(glacier("resume", run, "--json")[1])["jobs"] == {}
+    code, out, _ = glacier("submit", CONFIG, *SWEEP, "--no-sweep", "--dry-run", f"run_dir={run}", "--json")
+    assert list(json.loads(out)["scripts"]) == ["train.sbatch", "results.sbatch"]
+
+
+def write_record(run: Path, step: str, record: dict[str, str]) -> None:
+    (run / "steps").mkdir(parents=True, exist_ok=True)
+    (run / "steps" / f"{step}.json").write_text(json.dumps(record))
+
+
+def test_status_says_why_a_job_failed(glacier: Glacier, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert glacier("submit", CONFIG, f"run_dir={run}")[0] == 0
+    (tmp_path / "ended").touch()
+    (run / "jobs/train-2.log").write_text("".join(f"line {number}\n" for number in range(9)) + "the reason\n")
+    (run / "jobs/imagery-1.log").write_text("all well\n")
+    code, out, _ = glacier("status", run)
+    assert code == 0 and "exit code 3" in out and "the reason" in out and "line 3" not in out
+    assert "all well" not in out
 
 
 def test_a_run_of_another_configuration_is_refused_before_anything_is_submitted(
@@ -132,13 +201,52 @@ def test_a_refusal_of_the_scheduler_comes_before_the_first_job(glacier: Glacier,
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".jobs-lock"]
 
 
-def test_where_a_value_comes_from(glacier: Glacier, tmp_path: Path) -> None:
+LINES = CONFIG.read_text().splitlines()
+EXPLAINED = {
+    "account": ("mine", "/.config/glacierhpc/site.yaml"),
+    "interface": ("hsn0", "/configs/sites/lumi.yaml"),
+    "jobs.train.nodes": (2, "--set jobs.train.nodes=2"),
+    "jobs.train.cpus": (7, "/configs/sites/lumi.yaml"),
+    "jobs.trials.cpus": (7, "/configs/sites/lumi.yaml"),
+    "jobs.results.cpus": (8, "the job itself"),
+    "jobs.gather.memory_gb": (4, "the job itself"),
+    "attempts": (10, "default"),
+    "image": ("/env.sif", "GLACIERHPC_IMAGE of the environment"),
+    "train.epochs": (5, "command line"),
+    "area.crs": ("auto", "default"),
+    "train.batch_size": (4, f"/configs/demo.yaml:{LINES.index('  batch_size: 4') + 1}"),
+}
+
+
+@pytest.mark.parametrize("key", EXPLAINED)
+def test_where_a_value_comes_from(
+    key: str, glacier: Glacier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / ".config/glacierhpc").mkdir(parents=True)
-    (tmp_path / ".config/glacierhpc/site.yaml").write_text("account: mine\n")
-    code, out, _ = glacier("config", "explain", "account", "--site", "lumi", "--json")
+    (tmp_path / ".config/glacierhpc/site.yaml").write_text("account: mine\nimage: /user.sif\n")
+    monkeypatch.setenv("GLACIERHPC_IMAGE", "/env.sif")
+    code, out, err = glacier(
+        "config",
+        "explain",
+        key,
+        CONFIG,
+        "train.epochs=5",
+        "--site",
+        "lumi",
+        "--set",
+        "jobs.train.nodes=2",
+        "--json",
+    )
+    assert code == 0, err
+    value, source = EXPLAINED[key]
     told = json.loads(out)
-    assert code == 0 and told["value"] == "mine" and told["source"].endswith("site.yaml")
-    assert glacier("config", "explain", "acount")[0] == 2
+    assert told["value"] == value and told["source"].endswith(source)
+
+
+def test_what_cannot_be_explained(glacier: Glacier) -> None:
+    assert "did you mean 'account'" in glacier("config", "explain", "acount")[2]
+    assert "config explain train.epochs CONFIG" in glacier("config", "explain", "train.epochs")[2]
+    assert "did you mean 'epochs'" in glacier("config", "explain", "train.epoch", CONFIG)[2]
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGUSR2", 75), ("SIGUSR1", 75), ("SIGTERM", 1)])

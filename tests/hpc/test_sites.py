@@ -93,6 +93,17 @@ def test_layers_lie_in_order_and_each_value_knows_its_source(tmp_path: Path) -> 
     assert again.jobs.train.nodes == 8 and again.account == "mine" and again.jobs.train.cpus == 7
 
 
+def test_the_image_of_the_environment_lies_between_the_user_s_and_the_typed_one(tmp_path: Path) -> None:
+    user = tmp_path / "user.yaml"
+    user.write_text("image: /user.sif\n")
+    environ = {"GLACIERHPC_IMAGE": "/env.sif"}
+    images = [
+        load_site("generic", typed, user=user, environ=given).site.image
+        for given, typed in (({}, []), (environ, []), (environ, ["image=/typed.sif"]))
+    ]
+    assert images == ["/user.sif", "/env.sif", "/typed.sif"]
+
+
 def test_the_user_file_is_where_such_files_are() -> None:
     assert user_file({"HOME": "/h"}) == Path("/h/.config/glacierhpc/site.yaml")
     assert user_file({"HOME": "/h", "XDG_CONFIG_HOME": "/x"}) == Path("/x/glacierhpc/site.yaml")
