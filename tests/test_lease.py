@@ -1,4 +1,4 @@
-"""The lease of a folder: one holder at a time, taken over from the dead and the earlier only, and no write by an orphan.
+"""The lease of a folder: one holder at a time, taken over from the dead and the earlier only, no write by an orphan.
 
 Holders are real processes, stopped and killed by signals. What is pretended is what one machine cannot have: that a
 process is on another machine (its boot has another name), and that the file system has no locks.
