@@ -31,11 +31,11 @@ def forecast(folder: Path) -> None:
     scenes = folder / "scenes"
     archive.create(scenes, scenes=30, every_days=64, size_px=96, cloud_share=0.0)
     with archive.serve(scenes) as served:
-        own = (
-            f"run_dir={folder / 'run'}",
-            f"archive.catalogue={served.stac_url}",
-            f"area.outlines={scenes / 'outlines.gpkg'}",
-        )
+        own = {
+            "run_dir": folder / "run",
+            "archive.catalogue": served.stac_url,
+            "area.outlines": scenes / "outlines.gpkg",
+        }
         run_steps(
             load_config(preset_path("demo"), [*SMALL, *(f"{key}={value}" for key, value in own.items())])
         )
