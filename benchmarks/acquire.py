@@ -33,7 +33,8 @@ from rasterio.windows import Window
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.acquire import acquire, plan_acquisition
 from glacierhpc.scenes.archive.index import index
-from glacierhpc.scenes.readers import RetryPolicy, read_with_retries
+from glacierhpc.scenes.readers import read_with_retries
+from glacierhpc.scenes.remote.policy import RetryPolicy
 from glacierhpc.scenes.signing import NoSigner
 from glacierhpc.scenes.stac import read_items, search_scenes, write_items
 

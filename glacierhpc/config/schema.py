@@ -92,6 +92,18 @@ class Archive(Section):
     timeout_s: float = Field(
         60.0, gt=0, description="longest wait for one answer, seconds", json_schema_extra=OPERATIONAL
     )
+    max_connections: int | None = Field(
+        None,
+        gt=0,
+        description="requests to one host at a time, of all workers together; null = one per read thread",
+        json_schema_extra=OPERATIONAL,
+    )
+    requests_per_s: float | None = Field(
+        None,
+        gt=0,
+        description="requests to one host in a second, of all workers together; null = no limit",
+        json_schema_extra=OPERATIONAL,
+    )
     max_scenes: int | None = Field(None, gt=0, description="use at most so many scenes; null = all")
 
 
@@ -139,6 +151,12 @@ class Acquire(Section):
         gt=0,
         le=100,
         description="tries per read before a scene is given up",
+        json_schema_extra=OPERATIONAL,
+    )
+    deadline_s: float = Field(
+        900.0,
+        gt=0,
+        description="longest time for one file, all its tries and waits together, seconds",
         json_schema_extra=OPERATIONAL,
     )
     backoff_s: float = Field(

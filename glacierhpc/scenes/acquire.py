@@ -29,7 +29,10 @@ from glacierhpc.scenes.acquisition import Acquisition
 from glacierhpc.scenes.collections import Item
 from glacierhpc.scenes.journal import Journal, Receipt
 from glacierhpc.scenes.plan import AcquisitionPlan, plan_acquisition
-from glacierhpc.scenes.readers import RetryPolicy
+from glacierhpc.scenes.reasons import group_reasons
+from glacierhpc.scenes.remote import shared
+from glacierhpc.scenes.remote.policy import RetryPolicy
+from glacierhpc.scenes.room import Room, check_room, free_room
 from glacierhpc.scenes.signing import signer_spec
 
 __all__ = ["AcquireSummary", "AcquisitionPlan", "acquire", "plan_acquisition"]
@@ -80,6 +83,9 @@ def acquire(
     max_attempts: int = 5,
     backoff_s: float = 0.5,
     timeout_s: float = 60.0,
+    deadline_s: float = 900.0,
+    max_connections: int | None = None,
+    requests_per_s: float | None = None,
     signing: str = "auto",
     catalogue: str = "",
     resampling: str = "bilinear",
@@ -87,6 +93,7 @@ def acquire(
     executor: Executor | None = None,
     threads_per_task: int = 1,
     in_flight: int | None = None,
+    quota: Room | None = None,
     attrs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AcquireSummary:
@@ -110,8 +117,8 @@ def acquire(
         Tables with a row per asset and per scene, rewritten at the end.
     min_valid_share, min_clear_share : float
         Scenes with less, as a share of the grid, are dropped.
-    max_attempts, backoff_s, timeout_s
-        See `readers.RetryPolicy`.
+    max_attempts, backoff_s, timeout_s, deadline_s, max_connections, requests_per_s
+        See `remote.policy.RetryPolicy`.
     signing : str
         See `signing.signer_spec`; `catalogue` is the URL that ``auto`` looks at.
     executor : Executor, optional
@@ -122,6 +129,8 @@ def acquire(
         With an executor whose workers have one thread each: reads at the same time in each of its tasks.
     in_flight : int, optional
         Submitted tasks at the same time, which bounds the memory; by default twice `read_threads`.
+    quota : Room, optional
+        What the user may still write there, where the centre says; the file system itself is looked at anyway.
     attrs : mapping, optional
         Attributes of the cube.
     progress : callable, optional
@@ -130,13 +139,16 @@ def acquire(
     Raises
     ------
     InputError
-        If no scene has the bands, or their numbers have no known meaning.
+        If no scene has the bands, their numbers have no known meaning, or there is no room for the cube.
     GlacierError
         If no scene is left, or the disk is full.
     """
     started = time.perf_counter()
-    signer = signer_spec(signing, catalogue=catalogue, hrefs=_hrefs(items), timeout_s=timeout_s)
     folder = store.parent / ".parts"
+    access = folder / shared.FOLDER
+    signer = signer_spec(
+        signing, catalogue=catalogue, hrefs=_hrefs(items), timeout_s=timeout_s, shared=access
+    )
     plan = plan_acquisition(
         items,
         grid,
@@ -145,8 +157,12 @@ def acquire(
         resampling=resampling,
         folder=folder,
         signer=signer,
-        policy=RetryPolicy(max_attempts, backoff_s, timeout_s),
+        policy=RetryPolicy(
+            max_attempts, backoff_s, timeout_s, deadline_s, max_connections, requests_per_s, access
+        ),
     )
+    for line in group_reasons((scene.scene, scene.problem) for scene in plan.scenes if scene.problem):
+        log.warning("left out: %s", line)
     limits = {"valid": min_valid_share, "clear": min_clear_share}
     identity = _identity(plan, limits)
     finished = _finished(store, manifest, scenes_table, identity)
@@ -156,9 +172,10 @@ def acquire(
     with parts.clear_disk_errors(store.parent):
         parts.remove_leftovers(folder, store)
         parts.create_template(folder, grid, plan.bands, plan.storage)
-        with Journal(folder / "journal.jsonl", plan.purpose()) as journal:
+        with Journal(folder / "journal.jsonl", plan.purpose()) as journal, shared.private_folder(access):
             run = Acquisition(plan, journal, min_valid_share, min_clear_share, progress)
             run.take_over()
+            _check_room(run, store.parent, quota)
             with _pool(executor, read_threads) as pool:
                 run.work(pool, batch=threads_per_task, in_flight=in_flight or 2 * read_threads)
         scenes = run.scene_rows()
@@ -169,6 +186,12 @@ def acquire(
     if not (scenes.state == "failed").any():
         shutil.rmtree(folder, ignore_errors=True)
     return _summary(store, scenes, journal.receipts, run.read, started)
+
+
+def _check_room(run: Acquisition, folder: Path, quota: Room | None) -> None:
+    left = run.left_to_write()
+    rooms = [free_room(folder), *([quota] if quota else [])]
+    check_room(folder, needed_bytes=left[0], needed_files=left[1], rooms=rooms)
 
 
 @contextmanager
@@ -204,8 +227,7 @@ def _assemble(store: Path, plan: AcquisitionPlan, scenes: pd.DataFrame, attrs: M
 def _refuse_if_nothing_is_left(scenes: pd.DataFrame) -> None:
     if (scenes.state == "kept").any():
         return
-    reasons = scenes.groupby(["state", "reason"]).size().sort_values(ascending=False)
-    listed = "; ".join(f"{count} {state}: {reason}" for (state, reason), count in list(reasons.items())[:3])
+    listed = "; ".join(group_reasons(zip(scenes.scene, scenes.reason))[:3])
     raise GlacierError(f"none of {len(scenes)} scenes could be used ({listed}); see the scenes table")
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from glacierhpc.scenes import parts
 from glacierhpc.scenes.fetch import AssetTask, SealTask, Task, run_tasks
 from glacierhpc.scenes.journal import Journal, Receipt
-from glacierhpc.scenes.plan import AcquisitionPlan, ScenePlan
+from glacierhpc.scenes.plan import COMPRESSED_SHARE, AcquisitionPlan, ScenePlan
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,15 @@ class Acquisition:
                 self.done[scene, asset] = receipt
         if self.done:
             log.info("%d assets are there from an earlier run", len(self.done))
+
+    def left_to_write(self) -> tuple[int, int]:
+        """Return the bytes and the files and folders that are still to come, as estimated."""
+        done = [receipt for receipt in self.done.values() if receipt.state == "done"]
+        written = sum(receipt.bytes for receipt in done)
+        tasks = sum(len(scene.tasks) + 1 for scene in self.plan.scenes) or 1
+        share = 1.0 - len(done) / tasks
+        needed = round(self.plan.cube_bytes * COMPRESSED_SHARE)
+        return max(0, needed - written), round(self.plan.inodes * share)
 
     def work(self, pool: Executor, *, batch: int, in_flight: int) -> None:
         """Run tasks until nothing is left to do; a finished task may make others ready."""
@@ -95,7 +104,7 @@ class Acquisition:
     def _verdict(self, scene: ScenePlan) -> tuple[str, str]:
         """State of a scene ("" while undecided) and the reason."""
         if scene.problem:
-            return "failed", scene.problem
+            return "dropped", scene.problem  # no new try helps: the catalogue itself says so
         found = [
             self.done[scene.key, task.asset] for task in scene.tasks if (scene.key, task.asset) in self.done
         ]

@@ -16,7 +16,8 @@ from glacierhpc.scenes import parts
 from glacierhpc.scenes.journal import Receipt
 from glacierhpc.scenes.quality import FLAGS, NOT_CLEAR, clean_mask, quality_flags
 from glacierhpc.scenes.radiometry import Radiometry, Storage, to_storage
-from glacierhpc.scenes.readers import ReadFailed, ReadRequest, RetryPolicy, read_with_retries
+from glacierhpc.scenes.readers import ReadFailed, ReadRequest, read_with_retries
+from glacierhpc.scenes.remote.policy import RetryPolicy
 from glacierhpc.scenes.signing import SignerSpec, make_signer
 
 QUALITY = "quality"

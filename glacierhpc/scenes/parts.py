@@ -179,11 +179,11 @@ def _link_or_copy(file: Path, target: Path) -> None:
 
 @contextmanager
 def clear_disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk, a used-up quota or a limit on file sizes into one clear error."""
+    """Turn a full disk, a used-up quota, a limit on file sizes or a lost right to write into one clear error."""
     try:
         yield
     except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise disk_error(err, place) from err
         raise
 

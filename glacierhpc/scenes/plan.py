@@ -32,7 +32,8 @@ from glacierhpc.scenes.collections import (
 )
 from glacierhpc.scenes.fetch import QUALITY, SATURATION, AssetTask
 from glacierhpc.scenes.radiometry import Radiometry, Storage, common_storage, radiometry
-from glacierhpc.scenes.readers import ReadRequest, RetryPolicy, check_loader
+from glacierhpc.scenes.readers import ReadRequest, check_loader
+from glacierhpc.scenes.remote.policy import RetryPolicy
 from glacierhpc.scenes.signing import SignerSpec
 
 COMPRESSED_SHARE = 0.6  # of a COG's pixels in bytes: deflate with predictor on 16-bit reflectance
@@ -80,6 +81,8 @@ class AcquisitionPlan:
     """Uncompressed, if every scene is kept."""
     files: int
     """Files of the cube if every scene is kept."""
+    inodes: int
+    """Files and folders that there are at most at one time, as quotas count them."""
 
     def to_dict(self) -> dict[str, int]:
         """Return the sizes as plain numbers."""
@@ -89,6 +92,7 @@ class AcquisitionPlan:
             "bytes_to_read_estimate": self.bytes_to_read_estimate,
             "cube_bytes": self.cube_bytes,
             "files": self.files,
+            "inodes": self.inodes,
         }
 
     def table(self) -> list[list[Any]]:
@@ -101,6 +105,7 @@ class AcquisitionPlan:
             ["to read, estimated", f"{self.bytes_to_read_estimate / 1e6:.0f} MB"],
             ["grid", f"{self.grid.shape[0]} x {self.grid.shape[1]} px in {self.grid.crs}"],
             ["cube, at most", f"{self.cube_bytes / 1e6:.0f} MB in {self.files} files"],
+            ["files and folders while it is made", self.inodes],
         ]
 
     def purpose(self) -> dict[str, Any]:
@@ -169,6 +174,7 @@ def plan_acquisition(
         bytes_to_read_estimate=sum(_bytes_of(item, grid, bands) for item in items),
         cube_bytes=count * math.prod(grid.shape) * (len(bands) * np.dtype(storage.dtype).itemsize + 3),
         files=_files(count, len(bands), grid),
+        inodes=_inodes(scenes, len(bands), grid),
     )
 
 
@@ -317,7 +323,24 @@ def _window_pixels(item: Item, key: str, grid: Grid) -> float:
     return max(0.0, width) * max(0.0, height) / abs(a * e)
 
 
-def _files(scenes: int, bands: int, grid: Grid) -> int:
+def _shards(grid: Grid) -> tuple[int, int]:
     side = max(CHUNK_PX, SHARD_PX // CHUNK_PX * CHUNK_PX)
-    shards = math.prod(math.ceil(size / side) for size in grid.shape)
-    return scenes * (bands + 2) * shards + 20
+    return math.ceil(grid.shape[0] / side), math.ceil(grid.shape[1] / side)
+
+
+def _files(scenes: int, bands: int, grid: Grid) -> int:
+    return scenes * (bands + 2) * math.prod(_shards(grid)) + 20
+
+
+def _inodes(scenes: Sequence[ScenePlan], bands: int, grid: Grid) -> int:
+    """Count the pieces, whose files become the cube's by links, and the folders of both."""
+    rows, columns = _shards(grid)
+    whole = [scene for scene in scenes if not scene.problem]
+    pieces = sum(1 + sum(_inodes_of(task, rows * columns) for task in scene.tasks) for scene in whole)
+    sealed = len(whole) * (1 + 2 * rows * columns)
+    folders = len(whole) * ((1 + bands * (1 + rows)) + 2 * (1 + rows))  # c/<time>/<band>/<row>/<column>
+    return pieces + sealed + folders + 60  # template, coordinates, tables
+
+
+def _inodes_of(task: AssetTask, shards: int) -> int:
+    return 2 + (shards if task.radiometry is not None else 0)

@@ -6,7 +6,6 @@ Which scenes are read and where they go is `acquire`'s business. A read error is
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +25,10 @@ from rasterio.enums import Resampling
 from glacierhpc.errors import InputError, missing_package, redact, unknown_name
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.collections import southern_twin
+from glacierhpc.scenes.remote.faults import Fault
+from glacierhpc.scenes.remote.files import RemoteFile, pause_s
+from glacierhpc.scenes.remote.policy import RetryPolicy
+from glacierhpc.scenes.remote.vsi import gdal_file
 from glacierhpc.scenes.signing import Signer
 
 log = logging.getLogger(__name__)
@@ -47,16 +50,6 @@ class ReadRequest:
     loader: str = "odc"
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How often a read is tried, and how long a try may take."""
-
-    max_attempts: int = 5
-    backoff_s: float = 0.5
-    """The n-th pause is drawn evenly from 0 to ``backoff_s * 2**n`` ("full jitter"), one minute at most."""
-    timeout_s: float = 60.0
-
-
 class ReadFailed(Exception):
     """An asset could not be read: the reason for a person, and how often it was tried."""
 
@@ -66,7 +59,7 @@ class ReadFailed(Exception):
 
 
 def gdal_options(policy: RetryPolicy, *, again: bool = False) -> dict[str, Any]:
-    """Return the GDAL settings for reading remote rasters.
+    """Return the GDAL settings for reading rasters, and those for its own network access (``s3://``, ``/vsi``).
 
     Parameters
     ----------
@@ -97,7 +90,10 @@ def gdal_options(policy: RetryPolicy, *, again: bool = False) -> dict[str, Any]:
 def read_with_retries(
     request: ReadRequest, signer: Signer, policy: RetryPolicy, *, sleep: Callable[[float], None] = time.sleep
 ) -> tuple[np.ndarray, int]:
-    """Read one band, signing now and trying again as long as it may help.
+    """Read one band, signing at every request and trying again as long as it may help.
+
+    Over HTTP a block that fails is asked for again by itself, see `remote.files`; the file is begun anew only
+    where its content is at fault.
 
     Returns
     -------
@@ -107,22 +103,49 @@ def read_with_retries(
     ------
     ReadFailed
         After the last try, or at once where another try cannot help (a missing or damaged file).
+    GlacierError
+        If there is no access token to be had.
     """
-    read = LOADERS[request.loader]
+    ends, tries = time.monotonic() + policy.deadline_s, 0
     for attempt in range(1, policy.max_attempts + 1):
-        signed = signer.sign(request.href)
         try:
-            with rasterio.Env(**gdal_options(policy, again=attempt > 1)):
-                return read(replace(request, href=signed), policy), attempt
+            if not request.href.startswith(("http://", "https://")):
+                return _read_here(request, policy, again=attempt > 1), attempt
+            file = RemoteFile(request.href, signer, policy, ends=ends, sleep=sleep)
+            try:
+                return _read_remote(request, file, policy), tries + 1 + file.failures
+            finally:
+                tries += max(1, file.failures)
+        except Fault as fault:  # its block has been tried again already
+            if fault.kind != "changed" or attempt == policy.max_attempts:
+                raise ReadFailed(fault.reason, tries) from fault
         except (*_READ_ERRORS, OSError, RuntimeError) as err:
             text = _innermost(err)
-            if signer.expired(signed) or _REFUSED.search(text):
-                signer.renew(signed)
             if attempt == policy.max_attempts or not _may_pass(request.href, text, attempt):
-                raise ReadFailed(_explain(request, text), attempt) from err
+                raise ReadFailed(_explain(text), max(attempt, tries)) from err
             log.info("try %d of %s failed (%s)", attempt, redact(request.href), redact(text))
-        sleep(_pause_s(policy, attempt))
+        if time.monotonic() > ends:
+            raise ReadFailed(f"not read within {policy.deadline_s:g} s", max(attempt, tries))
+        sleep(pause_s(policy, attempt))
     raise AssertionError("unreachable")
+
+
+def _read_here(request: ReadRequest, policy: RetryPolicy, *, again: bool) -> np.ndarray:
+    """Read by GDAL's own means: files, and the stores it has its own clients for."""
+    with rasterio.Env(**gdal_options(policy, again=again)):
+        return LOADERS[request.loader](request, policy)
+
+
+def _read_remote(request: ReadRequest, file: RemoteFile, policy: RetryPolicy) -> np.ndarray:
+    """Read a file over HTTP; what went wrong on the way is raised whatever GDAL made of it."""
+    with rasterio.Env(**gdal_options(policy)), gdal_file(file) as seen:
+        try:
+            image = LOADERS[request.loader](replace(request, href=seen.path), policy)
+        except (*_READ_ERRORS, OSError, RuntimeError) as err:
+            raise seen.problem or err from err
+        if seen.problem is not None:
+            raise seen.problem
+        return image
 
 
 def read_odc(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
@@ -258,11 +281,6 @@ def _epsg(crs: str) -> int:
     return int(found[1])
 
 
-def _pause_s(policy: RetryPolicy, attempt: int) -> float:
-    # secrets of timing need no seed: the pause never reaches a result
-    return random.uniform(0.0, min(60.0, policy.backoff_s * 2**attempt))
-
-
 def _innermost(err: BaseException) -> str:
     """The first cause in the chain: rasterio and stackstac wrap what GDAL said."""
     while err.__cause__ is not None:
@@ -287,12 +305,9 @@ def _may_pass(href: str, text: str, attempt: int) -> bool:
     return attempt == 1 or not _PERMANENT.search(text)
 
 
-_REFUSED = re.compile(r"(?:response|error) code ?: ?40[13]\b")
-"""What GDAL says of a refused request; the bare number may be a date or a place in a file's name."""
-
 _REASONS: Mapping[str, str] = {
     r"HTTP response code: 404|No such file|does not exist": "the file is not there",
-    _REFUSED.pattern: "access refused; check archive.signing",
+    r"(?:response|error) code ?: ?40[13]\b": "access refused; check archive.signing",
     r"HTTP response code: 429": "the server asks to slow down (HTTP 429); lower acquire.read_threads",
     r"HTTP response code: (5\d\d)": "the server failed",
     r"imed out|imeout": "no answer in time; raise archive.timeout_s",
@@ -306,9 +321,13 @@ _REASONS: Mapping[str, str] = {
 }
 
 
-def _explain(request: ReadRequest, text: str) -> str:
-    said = redact(text).strip().splitlines()[0][:160] if text.strip() else "no message"
+def _explain(text: str) -> str:
+    said = redact(_PLACES.sub("", text)).strip().splitlines()[0][:160] if text.strip() else "no message"
     for pattern, reason in _REASONS.items():
         if re.search(pattern, text):
             return f"{reason} [{said}]"
     return said
+
+
+_PLACES = re.compile(r"'?/vsi\w+/\S*?(?=[':,]|\s|$)'?:? ?")
+"""The path that GDAL knows a remote file by: of no use to a person, and other for every file."""

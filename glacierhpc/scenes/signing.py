@@ -6,13 +6,16 @@ Nothing here reads pixels. Tokens never leave this module except inside the URL 
 from __future__ import annotations
 
 import logging
+import math
+import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import requests
@@ -20,12 +23,15 @@ import requests.adapters
 import urllib3.util.retry
 
 from glacierhpc.errors import GlacierError, InputError, redact
+from glacierhpc.scenes.remote import shared
+from glacierhpc.scenes.remote.clock import CLOCK
 
 log = logging.getLogger(__name__)
 
 BLOB_DOMAIN = ".blob.core.windows.net"
 PUBLIC_ACCOUNTS = ("ai4edatasetspublicassets",)
 RENEW_BEFORE_S = 120.0  # a read that starts now must end before the token does
+REFUSED_AGAIN_S = 30.0
 HTTP_ATTEMPTS = 6
 
 
@@ -51,10 +57,17 @@ class SignerSpec:
     token_url: str | None = None
     """Endpoint that answers ``GET {token_url}/{account}/{container}``."""
     timeout_s: float = 30.0
+    shared: Path | None = None
+    """Private folder through which the processes of a run share their tokens; None = each asks for its own."""
 
 
 def signer_spec(
-    signing: str, *, catalogue: str = "", hrefs: Iterable[str] = (), timeout_s: float = 30.0
+    signing: str,
+    *,
+    catalogue: str = "",
+    hrefs: Iterable[str] = (),
+    timeout_s: float = 30.0,
+    shared: Path | None = None,
 ) -> SignerSpec:
     """Return how to sign the assets of a catalogue.
 
@@ -75,11 +88,11 @@ def signer_spec(
     """
     if signing == "auto":
         azure = "planetarycomputer" in catalogue or any(_is_azure(href) for href in hrefs)
-        return SignerSpec("planetary-computer" if azure else "none", timeout_s=timeout_s)
+        return SignerSpec("planetary-computer" if azure else "none", timeout_s=timeout_s, shared=shared)
     if signing in ("none", "planetary-computer"):
-        return SignerSpec(signing, timeout_s=timeout_s)
+        return SignerSpec(signing, timeout_s=timeout_s, shared=shared)
     if urlsplit(signing).scheme in ("http", "https"):
-        return SignerSpec("token", signing.rstrip("/"), timeout_s)
+        return SignerSpec("token", signing.rstrip("/"), timeout_s, shared)
     raise InputError(
         f"archive.signing {signing!r} is not known; write 'auto', 'none', 'planetary-computer' or the URL of "
         "a token endpoint"
@@ -101,8 +114,11 @@ def make_signer(spec: SignerSpec) -> Signer:
             timeout_s=spec.timeout_s,
             azure_only=True,
             subscription_key=settings.subscription_key,
+            shared_folder=spec.shared,
         )
-    return TokenSigner(str(spec.token_url), timeout_s=spec.timeout_s, azure_only=False)
+    return TokenSigner(
+        str(spec.token_url), timeout_s=spec.timeout_s, azure_only=False, shared_folder=spec.shared
+    )
 
 
 class NoSigner:
@@ -124,12 +140,25 @@ class NoSigner:
 class _Token:
     query: str = ""
     expires_at: float = 0.0
+    """By the servers' clocks."""
     lifetime_s: float = 0.0
+    refused: str = ""
+    refused_at: float = -math.inf
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def usable(self) -> bool:
-        # a margin of two minutes, but never more than a quarter of a short-lived token
-        return bool(self.query) and time.time() < self.expires_at - min(RENEW_BEFORE_S, self.lifetime_s / 4)
+    def good_for_s(self) -> float:
+        """Return how long the token holds, s; 0 for none."""
+        return self.expires_at - CLOCK.now() if self.query else 0.0
+
+    def take(self, told: Mapping[str, Any]) -> None:
+        """Take over what another process was given."""
+        try:
+            query, expires_at = str(told["query"]), float(told["expires_at"])
+            lifetime_s = float(told["lifetime_s"])
+        except (KeyError, TypeError, ValueError):
+            return
+        if query != self.refused:
+            self.query, self.expires_at, self.lifetime_s = query, expires_at, lifetime_s
 
 
 class TokenSigner:
@@ -137,7 +166,7 @@ class TokenSigner:
 
     The planetary-computer package asks without a lock (every thread at once) and without a timeout, and never
     re-signs a URL that already carries a token, so long runs die when it expires; this is the same protocol
-    without these.
+    without these. Processes that share a private folder share the tokens, too: one asks, the others read.
     """
 
     def __init__(
@@ -147,8 +176,10 @@ class TokenSigner:
         timeout_s: float = 30.0,
         azure_only: bool = True,
         subscription_key: str | None = None,
+        shared_folder: Path | None = None,
     ) -> None:
-        self._token_url = token_url
+        self._token_url, self._folder = token_url, shared_folder
+        self._early = random.uniform(1.0, 1.2)  # not all processes at once
         self._headers = {"Ocp-Apim-Subscription-Key": subscription_key} if subscription_key else {}
         self._timeout_s = timeout_s
         self._azure_only = azure_only
@@ -164,25 +195,51 @@ class TokenSigner:
             return href
         token = self._token(place)
         with token.lock:
-            if not token.usable():
-                self._fetch(place, token)
+            if not self._lasts(token):
+                self._replace(place, token)
             query = token.query
         return urlunsplit(urlsplit(href)._replace(query=query, fragment=""))
 
     def renew(self, href: str) -> None:
-        """Forget the token for this URL, so that the next `sign` asks for another."""
+        """Forget the token for this URL, so that the next `sign` asks for another.
+
+        Not more often than a token is due: a server that refuses every one is no reason to ask for thousands.
+        """
         place = self._place(href)
         if place is None:
             return
         token = self._token(place)
         with token.lock:
-            if urlsplit(href).query in ("", token.query):  # another thread may have renewed it meanwhile
-                token.query = ""
+            if not token.query or urlsplit(href).query not in ("", token.query):
+                return  # another thread has renewed it meanwhile
+            seldom_s = min(REFUSED_AGAIN_S, token.lifetime_s / 4)
+            if time.monotonic() - token.refused_at > seldom_s or token.good_for_s() <= 0:
+                token.refused, token.query, token.refused_at = token.query, "", time.monotonic()
 
     def expired(self, signed: str) -> bool:
         """Read the expiry (``se``) from a signed URL; ``st`` is back-dated and says nothing."""
         expiry = parse_qs(urlsplit(signed).query).get("se")
-        return expiry is not None and _parse_time(expiry[0]) <= time.time()
+        return expiry is not None and _parse_time(expiry[0]) <= CLOCK.now()
+
+    def _lasts(self, token: _Token, share: float = 1.0) -> bool:
+        """Say whether a read that starts now will end before the token does."""
+        # never more than a quarter of a short-lived token
+        margin_s = min(max(RENEW_BEFORE_S, self._timeout_s), token.lifetime_s / 4)
+        return token.good_for_s() > share * self._early * margin_s
+
+    def _replace(self, place: tuple[str, str], token: _Token) -> None:
+        """Take the token another process was given, or ask for one while the others wait."""
+        name = shared.name_for("token", self._token_url, *place)
+        in_time = self._lasts(token, 0.5)
+        with shared.locked(self._folder, name, wait_s=0.0 if in_time else self._timeout_s) as held:
+            if not held and in_time:
+                return  # another one is asking; the old token is still good
+            token.take(shared.read(self._folder, name))
+            if self._lasts(token):
+                return
+            self._fetch(place, token)
+            told = {"query": token.query, "expires_at": token.expires_at, "lifetime_s": token.lifetime_s}
+            shared.write(self._folder, name, told)
 
     def _token(self, place: tuple[str, str]) -> _Token:
         with self._lock:
@@ -210,7 +267,9 @@ class TokenSigner:
             raise GlacierError(
                 f"no access token from {url}: {_short(err)}; check the network and archive.signing, run again"
             ) from err
-        token.query, token.expires_at, token.lifetime_s = query, expires_at, expires_at - time.time()
+        # by the server's clock: that of a compute node may be minutes off
+        now = CLOCK.learn(response.headers.get("Date"))
+        token.query, token.expires_at, token.lifetime_s = query, expires_at, expires_at - now
         log.debug("token for %s/%s, valid for %.0f s", *place, token.lifetime_s)
 
 
@@ -235,7 +294,11 @@ def hide_tokens_in_logs() -> None:
         "rasterio._base",
         "odc.loader._rio",
         "stackstac",
+        # filters are not inherited: each logger that names URLs has its own
         "urllib3",
+        "urllib3.connectionpool",
+        "urllib3.poolmanager",
+        "urllib3.util.retry",
     ):
         logging.getLogger(name).addFilter(_REDACTION)
 

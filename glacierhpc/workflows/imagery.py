@@ -31,6 +31,7 @@ from glacierhpc.scenes.clean import clean_cube
 from glacierhpc.scenes.collections import archive_anchor
 from glacierhpc.scenes.composite import composite_cube
 from glacierhpc.scenes.indices import check_bands
+from glacierhpc.scenes.reasons import group_reasons
 from glacierhpc.scenes.stac import SearchResult, read_items, search_scenes, write_items
 from glacierhpc.workflows.tasks import Summary, need
 from glacierhpc.workflows.workers import worker_jobs
@@ -62,7 +63,7 @@ def acquire(config: Config, run: RunDirectory) -> Summary:
         )
     failed = summary.failed
     if len(failed) > config.acquire.tolerate_failed_scenes:
-        listed = "\n".join(f"  {scene}: {reason}" for scene, reason in failed.items())
+        listed = "\n".join(f"  {line}" for line in group_reasons(failed.items()))
         raise GlacierError(
             f"{len(failed)} of {len(items)} scenes could not be read; the others are in {run.cube}. Run again to "
             f"retry only these, or set acquire.tolerate_failed_scenes: {len(failed)}\n{listed}"
@@ -243,7 +244,10 @@ def _reading(config: Config) -> dict[str, Any]:
         "min_valid_share": acquisition.min_valid_share,
         "max_attempts": acquisition.max_attempts,
         "backoff_s": acquisition.backoff_s,
+        "deadline_s": acquisition.deadline_s,
         "timeout_s": archive.timeout_s,
+        "max_connections": archive.max_connections,
+        "requests_per_s": archive.requests_per_s,
         "signing": archive.signing,
         "catalogue": archive.catalogue,
         "attrs": {"config_hash": config_hash(config)},

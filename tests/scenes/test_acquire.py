@@ -276,7 +276,9 @@ def test_wrong_input_is_refused_before_anything_is_read(three, tmp_path):
 def test_one_scene_without_a_band_does_not_stop_the_others(three, tmp_path):
     del three[0]["assets"]["swir16"]
     summary = run(three, tmp_path)
-    assert summary.kept == 1 and "has no band 'swir16'" in summary.failed["C"]
+    assert (summary.kept, summary.dropped, summary.failed) == (1, 2, {})  # running again would not help
+    assert "has no band 'swir16'" in scenes(tmp_path)["C"].reason
+    assert run(three, tmp_path).assets_read == 0
 
 
 def test_pieces_of_another_acquisition_are_refused(three, tmp_path):

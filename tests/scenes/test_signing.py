@@ -32,7 +32,9 @@ class Office:
         expiry = datetime.now(UTC) + timedelta(seconds=self.lifetime_s)
         text = expiry.isoformat().replace("+00:00", "Z")
         answer = {"msft:expiry": text, "token": f"st=2020-01-01&se={text}&sig=secret{len(self.asked)}"}
-        return type("Answer", (), {"raise_for_status": lambda _: None, "json": lambda _: answer})()
+        return type(
+            "Answer", (), {"raise_for_status": lambda _: None, "json": lambda _: answer, "headers": {}}
+        )()
 
 
 @pytest.fixture

@@ -1,0 +1,194 @@
+"""A remote file as bytes by place: what is asked for comes whole and right, or a `Fault` says why it cannot.
+
+Signed anew for every request, so that an end of a token costs one block; handing it to GDAL is `vsi`'s.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import IO
+
+from glacierhpc.errors import redact
+from glacierhpc.scenes.remote.faults import Fault
+from glacierhpc.scenes.remote.hosts import host_of
+from glacierhpc.scenes.remote.http import Piece, get_range
+from glacierhpc.scenes.remote.policy import RetryPolicy, log
+from glacierhpc.scenes.signing import Signer
+
+HEAD_BYTES = 32 * 1024  # header and tile index of a COG of 8,000 pixels a side
+AHEAD_BYTES = 16 * 1024
+MOST_AHEAD_BYTES = 2 * 1024**2
+LARGEST_REQUEST_BYTES = 4 * 1024**2  # what is asked for again when an answer breaks
+GAP_BYTES = 64 * 1024  # at 50 ms and 10 MB/s a new request costs as much as 500 kB; other readers pay, too
+KEPT_BLOCKS = 4
+
+
+class RemoteFile:
+    """One file on a server.
+
+    Parameters
+    ----------
+    href : str
+        Unsigned.
+    ends : float
+        When to give up, of `time.monotonic`.
+    sleep : callable
+        For pauses; takes seconds.
+    """
+
+    def __init__(
+        self,
+        href: str,
+        signer: Signer,
+        policy: RetryPolicy,
+        *,
+        ends: float,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.href, self.size = href, 0
+        self.failures = 0
+        self._signer, self._policy, self._ends, self._sleep = signer, policy, ends, sleep
+        self._host = host_of(href, policy)
+        self._lock = threading.RLock()
+        self._tag = ""
+        self._whole: IO[bytes] | None = None
+        self._blocks: list[tuple[int, bytes]] = []
+        self._next, self._ahead = -1, AHEAD_BYTES
+
+    def open(self) -> None:
+        """Read the head of the file, which tells its size; once.
+
+        Raises
+        ------
+        Fault
+        """
+        with self._lock:
+            if not self.size:
+                self._keep(0, self._fetch(0, HEAD_BYTES - 1))
+
+    def close(self) -> None:
+        """Let go of what was kept."""
+        with self._lock:
+            self._blocks.clear()
+            if self._whole is not None:
+                self._whole.close()
+
+    def read(self, first: int, count: int) -> bytes:
+        """Return `count` bytes from `first` on; fewer at the end of the file.
+
+        Raises
+        ------
+        Fault
+        """
+        with self._lock:
+            self.open()
+            count = min(count, self.size - first)
+            if count <= 0:
+                return b""
+            kept = self._kept(first, count)
+            return kept if kept is not None else self._read_ahead(first, count)
+
+    def read_many(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of several places, (first, count), asking for neighbours together."""
+        with self._lock:
+            self.open()
+            found: dict[tuple[int, int], bytes] = {}
+            for first, count, members in _together(places):
+                body = self.read(first, count)
+                for begin, length in members:
+                    found[begin, length] = body[begin - first : begin - first + length]
+            return [found[place] for place in places]
+
+    def _read_ahead(self, first: int, count: int) -> bytes:
+        """Fetch what is asked for, and more if it goes on from what was fetched last."""
+        goes_on = first == self._next
+        self._ahead = min(2 * self._ahead, MOST_AHEAD_BYTES) if goes_on else AHEAD_BYTES
+        wanted = min(max(count, self._ahead), self.size - first)
+        bodies = []
+        for begin in range(first, first + wanted, LARGEST_REQUEST_BYTES):
+            last = min(begin + LARGEST_REQUEST_BYTES, first + wanted) - 1
+            bodies.append(self._fetch(begin, last))
+        body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+        self._next = first + len(body)
+        self._keep(first, body)
+        return body[:count]
+
+    def _kept(self, first: int, count: int) -> bytes | None:
+        if self._whole is not None:
+            self._whole.seek(first)
+            return self._whole.read(count)
+        for begin, body in reversed(self._blocks):
+            if begin <= first and first + count <= begin + len(body):
+                return body[first - begin : first - begin + count]
+        return None
+
+    def _keep(self, first: int, body: bytes) -> None:
+        if self._whole is not None or len(body) > MOST_AHEAD_BYTES:
+            return
+        self._blocks.append((first, body))
+        if len(self._blocks) > KEPT_BLOCKS:
+            del self._blocks[1]  # the first is the head, which is read again and again
+
+    def _fetch(self, first: int, last: int) -> bytes:
+        """Ask until the bytes are there, or asking is of no use."""
+        attempt = 0
+        while True:
+            signed = self._signer.sign(self.href)
+            try:
+                with self._host.turn(self._ends):
+                    piece = get_range(signed, first, last, timeout_s=self._policy.timeout_s)
+                return self._accept(piece, first, last)
+            except Fault as fault:
+                attempt += 1
+                self._after(fault, signed, attempt)
+
+    def _after(self, fault: Fault, signed: str, attempt: int) -> None:
+        """Wait before the next try, or raise the fault if there is to be none."""
+        self.failures += 1
+        # an expired token may be refused in any words, or with none
+        if fault.kind == "refused" or self._signer.expired(signed):
+            self._signer.renew(signed)
+        rest_s = max(pause_s(self._policy, attempt), fault.wait_s or 0.0)
+        late = time.monotonic() + rest_s > self._ends
+        if fault.lasting or late or attempt >= self._policy.max_attempts:
+            raise fault
+        log.info("try %d of %s failed (%s)", attempt, redact(self.href), fault)
+        self._sleep(rest_s)
+
+    def _accept(self, piece: Piece, first: int, last: int) -> bytes:
+        if self.size and (piece.size, piece.tag or self._tag) != (self.size, self._tag or piece.tag):
+            if piece.whole is not None:
+                piece.whole.close()
+            raise Fault("changed", "the file changed while it was read")
+        self.size, self._tag = piece.size, piece.tag or self._tag
+        if piece.whole is None:
+            return piece.body
+        log.info("the server ignores ranges: all of %s was taken", redact(self.href))
+        self._whole = piece.whole
+        piece.whole.seek(first)
+        return piece.whole.read(last + 1 - first)
+
+
+def _together(
+    places: Sequence[tuple[int, int]],
+) -> list[tuple[int, int, list[tuple[int, int]]]]:
+    """Join places that lie close to each other: (first, count, the places within)."""
+    joined: list[tuple[int, int, list[tuple[int, int]]]] = []
+    for first, count in sorted(places):
+        if joined:
+            begin, length, members = joined[-1]
+            ends = max(begin + length, first + count)
+            if first - (begin + length) <= GAP_BYTES and ends - begin <= LARGEST_REQUEST_BYTES:
+                joined[-1] = (begin, ends - begin, [*members, (first, count)])
+                continue
+        joined.append((first, count, [(first, count)]))
+    return joined
+
+
+def pause_s(policy: RetryPolicy, attempt: int) -> float:
+    """Return how long to wait after the n-th failure."""
+    # secrets of timing need no seed: the pause never reaches a result
+    return random.uniform(0.0, min(60.0, policy.backoff_s * 2**attempt))

@@ -1,0 +1,115 @@
+"""A remote file as a path that GDAL can open, through rasterio's bridge for Python files.
+
+GDAL's own HTTP client keeps a failed open for the life of the process, knows no ``Retry-After`` and cannot sign anew
+in the middle of a file; with this none of its requests ever reaches a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+# the public form, open(opener=), gives no path
+from rasterio._vsiopener import MultiByteRangeResource, _opener_registration
+from rasterio.abc import MultiByteRangeResourceContainer
+
+from glacierhpc.scenes.remote.files import RemoteFile
+
+
+@contextmanager
+def gdal_file(file: RemoteFile) -> Iterator[GdalFile]:
+    """Yield what GDAL sees of a remote file, as long as the block lasts."""
+    name = PurePosixPath(unquote(urlsplit(file.href).path)).name or "file"
+    bridge = GdalFile(file, f"/remote/{name}")
+    with _opener_registration(bridge.name, bridge) as path:
+        bridge.path = path
+        try:
+            yield bridge
+        finally:
+            file.close()
+
+
+class _Cursor:
+    """A place in a file, as GDAL's callbacks expect it; they must never see an exception."""
+
+    def __init__(self, bridge: GdalFile) -> None:
+        self._bridge, self._at = bridge, 0
+
+    def __enter__(self) -> _Cursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close: the file stays open for the next cursor."""
+
+    def read(self, count: int = -1) -> bytes:
+        body = self._bridge.bytes_of([(self._at, max(count, 0))])[0]
+        self._at += len(body)
+        return body
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._bridge.file.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
+        places = list(zip(map(int, offsets), map(int, sizes)))
+        bodies = self._bridge.bytes_of(places)
+        # what is short would be read beyond its end; the error is kept and told after the read
+        return [body.ljust(size, b"\0") for body, (_, size) in zip(bodies, places)]
+
+
+class GdalFile:
+    """Gives GDAL the one file, and keeps what went wrong on the way."""
+
+    def __init__(self, file: RemoteFile, name: str) -> None:
+        self.file, self.name, self.path = file, name, ""
+        self.problem: Exception | None = None
+        """What no callback may raise: a read is good only if this is None at its end."""
+
+    def bytes_of(self, places: list[tuple[int, int]]) -> list[bytes]:
+        if self.problem is None:
+            try:
+                if len(places) == 1:
+                    return [self.file.read(*places[0])]
+                return self.file.read_many(places)
+            except Exception as err:  # noqa: BLE001 - told after the read
+                self.problem = err
+        return [b""] * len(places)
+
+    def open(self, path: str, mode: str = "rb", **_: object) -> _Cursor:
+        if path != self.name or mode[0] != "r":
+            raise FileNotFoundError(path)
+        if self.problem is None:
+            try:
+                self.file.open()
+                return _Cursor(self)
+            except Exception as err:  # noqa: BLE001 - told after the read
+                self.problem = err
+        raise FileNotFoundError(path)
+
+    def isfile(self, path: str) -> bool:
+        return path == self.name
+
+    def isdir(self, path: str) -> bool:
+        return False
+
+    def ls(self, path: str) -> list[str]:
+        return [self.name]
+
+    def mtime(self, path: str) -> int:
+        return 0
+
+    def size(self, path: str) -> int:
+        return self.file.size
+
+    def rm(self, path: str) -> None:
+        """Nothing is ever removed."""
+
+
+# the bridge looks at the class to see what a file can do
+MultiByteRangeResource.register(_Cursor)
+MultiByteRangeResourceContainer.register(GdalFile)
