@@ -41,7 +41,7 @@ check: $(VENV)/.installed-dev  ## Check style, types and the directions of impor
 
 horovod: $(VENV)/.installed-horovod  ## Build Horovod for the torch that is installed, and install it
 
-BENCHMARKS = acquire align forecast gaps patch train memory
+BENCHMARKS = acquire align forecast gaps patch train memory scaling
 
 bench: $(VENV)/.installed-demo  ## Measure speed and memory, and write the README's table
 	for name in $(BENCHMARKS); do $(BIN)/glacierhpc bench $$name --output build/bench/$$name.json || exit 1; done

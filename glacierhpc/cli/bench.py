@@ -19,6 +19,7 @@ BENCHMARKS = {
     "patch": "Measure how fast training sequences are cut.",
     "train": "Measure how fast models are trained and forecast.",
     "memory": "Measure the memory that the imagery steps take.",
+    "scaling": "Measure how the steps scale over workers and ranks.",
 }
 """The benchmarks with their help lines; each is a script of the same name in ``benchmarks/``."""
 

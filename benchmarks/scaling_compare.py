@@ -1,0 +1,114 @@
+"""Two runs of the scaling benchmark side by side: what became slower, what faster, and what cannot be told.
+
+A difference counts as told only beyond doubt: where every order of the repeats of both runs that chance alone would
+give in 99 of 100 cases speaks for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scaling_points import ratio_interval
+
+from glacierhpc.errors import InputError
+
+DOUBT = 0.99
+"""Coverage that an interval of the ratio must have; five repeats against five reach it."""
+SLOWER, FASTER, UNDECIDED = "slower beyond doubt", "faster beyond doubt", "not told apart"
+
+
+def read_details(path: Path) -> dict[str, Any]:
+    """Return a run that was written by ``--output``.
+
+    Raises
+    ------
+    InputError
+        If the file is none.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["benchmark"] != "scaling":
+            raise KeyError("benchmark")
+        points = told["details"]["points"]
+        _ = [point["seconds"] for point in points]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise InputError(
+            f"{str(path)!r} is no result of this benchmark ({type(err).__name__}: {err}): give a file that "
+            "`glacierhpc bench scaling --output FILE` wrote"
+        ) from err
+    return dict(told)
+
+
+def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ratio new to old of every point that both runs measured, with its interval and a verdict.
+
+    Parameters
+    ----------
+    new, old : mapping
+        Whole results, as written by ``--output``.
+    """
+    before = {_key(point): point for point in old["details"]["points"]}
+    rows = [
+        {**dict(zip(_KEY, _key(point))), **judged(point["seconds"], before[_key(point)]["seconds"])}
+        for point in new["details"]["points"]
+        if _key(point) in before
+    ]
+    differences = _differences(new, old)
+    words = (
+        "the same machine and versions"
+        if not differences
+        else "not of the code alone: " + "; ".join(differences)
+    )
+    return {
+        "against": {"date": old.get("date"), "commit": _environment(old).get("commit")},
+        "rows": rows,
+        "only_new": sum(_key(point) not in before for point in new["details"]["points"]),
+        "differences": differences,
+        "words": f"{len(rows)} points of both runs, {words}",
+    }
+
+
+def judged(new: Sequence[float], old: Sequence[float]) -> dict[str, Any]:
+    """Return ratio, interval and verdict of the repeats of one point in two runs."""
+    ratio = ratio_interval(new, old, wanted=DOUBT)
+    sure = ratio.coverage >= DOUBT
+    verdict = SLOWER if sure and ratio.low > 1 else FASTER if sure and ratio.high < 1 else UNDECIDED
+    return {
+        "ratio": ratio.value,
+        "low": ratio.low,
+        "high": ratio.high,
+        "coverage": ratio.coverage,
+        "verdict": verdict,
+        "reason": ""
+        if sure
+        else f"{len(new)} and {len(old)} repeats cannot tell; measure 5 or more in both runs",
+    }
+
+
+_KEY = ("step", "mode", "workers", "work", "unit")
+
+
+def _key(point: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(point[name] for name in _KEY)
+
+
+def _environment(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    return run["details"].get("environment", {})
+
+
+def _differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    """Return what else differs between two runs, in words."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        name: (new["machine"].get(name), old["machine"].get(name)) for name in new["machine"]
+    }
+    pairs["conditions"] = (new["conditions"], old["conditions"])
+    ours, theirs = _environment(new), _environment(old)
+    pairs["image"] = (ours.get("container_digest"), theirs.get("container_digest"))
+    versions, known = ours.get("versions", {}), theirs.get("versions", {})
+    pairs |= {f"version of {name}": (versions.get(name), known.get(name)) for name in versions}
+    return [
+        f"{name} {after!r}, before {before!r}" for name, (after, before) in pairs.items() if after != before
+    ]

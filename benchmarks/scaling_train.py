@@ -1,0 +1,338 @@
+"""How training scales over ranks: started as ranks this file trains and notes; imported, it starts the ranks.
+
+Each amount of work is trained twice: as it is, and by ranks that train by themselves at the same time on as much as
+their share. What the first takes longer is the price of being several.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from glacierhpc.errors import GlacierError, InputError
+
+MODEL = "convlstm"
+SIZES = (1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 22)
+"""Of the messages whose exchange is timed, bytes; beside them that of the gradients."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One amount of work, the same for every number of ranks that does it."""
+
+    batch: int
+    """Samples of all ranks together in one step."""
+    steps: int
+    """Of an epoch; each epoch is one repeat."""
+    repeats: int
+    size_px: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What some ranks told of one amount of work."""
+
+    seconds: tuple[float, ...]
+    """Of each epoch, the first left out."""
+    data_wait_share: float
+    alone_s: tuple[tuple[float, ...], ...]
+    """By rank: of each epoch without any exchange."""
+    alone_wait_share: float
+    """Of the time without exchange: waiting for data, mean over the ranks."""
+    step_s: tuple[float, ...]
+    """Of each step of rank 0 without exchange."""
+
+    def split(self) -> dict[str, float]:
+        """Return where the time of the ranks went, as shares of the wall clock time.
+
+        ``idle`` is waiting for the slowest rank; ``communication`` is what is left: gradients on their way.
+        """
+        whole = statistics.median(self.seconds)
+        alone = [statistics.median(values) for values in self.alone_s]
+        mean, slowest = min(statistics.mean(alone) / whole, 1.0), min(max(alone) / whole, 1.0)
+        waiting = mean * self.alone_wait_share
+        return {
+            "compute": mean - waiting,
+            "communication": 1.0 - slowest,
+            "data_wait": waiting,
+            "idle": slowest - mean,
+        }
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one start of some ranks gave."""
+
+    ranks: int
+    backend: str
+    trained: tuple[Trained, ...]
+    """One for each amount of work that was asked for."""
+    start_s: float
+    """From the command to the ranks having found each other."""
+    hosts: tuple[str, ...]
+    cores: int
+    """Of all hosts together, or GPUs where the ranks compute on these."""
+    exchanges: tuple[tuple[float, float], ...]
+    """Bytes of a message, and the median time of summing it over the ranks."""
+    gradient_bytes: int
+
+
+# ---- what each rank does ----
+
+
+class Ticks:
+    """Notes when each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[int, float]] = []
+
+    def update(self, step: int, steps: int, row: dict[str, float]) -> None:
+        self.ends.append((int(row["epoch"]), time.perf_counter()))
+
+    def step_s(self) -> list[float]:
+        """Return the durations of all steps but the first of each epoch, and those of the first epoch."""
+        pairs = zip(self.ends, self.ends[1:])
+        return [later - earlier for (epoch, earlier), (same, later) in pairs if epoch == same and epoch > 0]
+
+
+def run_rank(asked: dict[str, Any]) -> None:
+    """Train every amount of work as one of several ranks, and write what this rank saw."""
+    from train import Setting, model_of
+
+    from glacierhpc.training.distributed import open_backend
+
+    if asked["device"] != "cuda":
+        torch.set_num_threads(1)  # a rank is a core
+    backend = open_backend(asked["backend"], device=asked["device"])
+    ready = time.time()
+    try:
+        works = [Training(**work) for work in asked["works"]]
+        told = [_train_both(work, backend) for work in works]
+        setting = _setting(works[0], backend.device, Setting)
+        weights = sum(p.numel() * p.element_size() for p in model_of(MODEL, setting).parameters())
+        found = {
+            "trained": told,
+            "ready": ready,
+            "host": socket.gethostname(),
+            "processors": _processors(backend.device),
+            "exchanges": _exchanges(backend, weights),
+            "gradient_bytes": weights,
+        }
+        folder = Path(asked["folder"])
+        (folder / f"rank-{backend.rank}.part").write_text(json.dumps(found), encoding="utf-8")
+        (folder / f"rank-{backend.rank}.part").rename(folder / f"rank-{backend.rank}.json")
+        backend.barrier()
+    finally:
+        backend.close()
+
+
+def _processors(device: torch.device) -> list[str]:
+    if device.type == "cuda":
+        return [str(torch.cuda.get_device_properties(device).uuid)]
+    return [str(core) for core in sorted(os.sched_getaffinity(0))]
+
+
+def _setting(work: Training, device: torch.device, setting: Any) -> Any:
+    how = {"precision": "fp32", "channels_last": False, "compile": False, "workers": 0}
+    return setting(size=work.size_px, batch=work.batch, steps=work.steps, device=device, **how)
+
+
+def _train_both(work: Training, backend: Any) -> dict[str, Any]:
+    """Train with and without exchange; return the durations of the epochs, of the steps, and the waiting."""
+    from train import Setting, model_of, sequences
+
+    from glacierhpc.training.distributed import Single
+    from glacierhpc.training.loop import fit
+
+    setting, ticks = _setting(work, backend.device, Setting), Ticks()
+    how = {"epochs": 1 + work.repeats, "learning_rate": 1e-4, "patience": None}
+    together = fit(
+        model_of(MODEL, setting), sequences(setting), backend=backend, batch_size=work.batch, **how
+    ).rows[1:]
+    backend.barrier()
+    share = replace(setting, batch=math.ceil(work.batch / backend.size))
+    alone = fit(
+        model_of(MODEL, share),
+        sequences(share),
+        backend=Single(backend.device.type),
+        progress=ticks,
+        batch_size=share.batch,
+        **how,
+    ).rows[1:]
+    backend.barrier()
+    return {
+        "seconds": [row["seconds"] for row in together],
+        "data_wait_share": statistics.median(row["data_wait_share"] for row in together),
+        "alone_s": [row["seconds"] for row in alone],
+        "alone_wait_share": statistics.median(row["data_wait_share"] for row in alone),
+        "step_s": ticks.step_s(),
+    }
+
+
+def _exchanges(backend: Any, gradients: int) -> list[tuple[float, float]]:
+    """Time the sum over the ranks of messages of several sizes, that of the gradients among them."""
+    found = []
+    for size in sorted({*SIZES, gradients}):
+        message = torch.zeros(math.ceil(size / 4), dtype=torch.float32, device=backend.device)
+        seconds = []
+        for _ in range(12):
+            backend.barrier()
+            began = time.perf_counter()
+            backend.sum(message)
+            if backend.device.type == "cuda":
+                torch.cuda.synchronize(backend.device)
+            seconds.append(time.perf_counter() - began)
+        found.append((float(4 * len(message)), statistics.median(seconds[2:])))
+    return found
+
+
+# ---- what starts them ----
+
+
+def train(
+    ranks: int,
+    works: list[Training],
+    folder: Path,
+    *,
+    backend: str,
+    launcher: str,
+    device: str = "cpu",
+    limit_s: float = 3600.0,
+) -> Told:
+    """Start some ranks, let them train every amount of work, and return what they saw.
+
+    Parameters
+    ----------
+    folder : path
+        All ranks see it.
+    backend : {"ddp", "horovod"}
+    launcher : str
+        A key of `LAUNCHERS`.
+
+    Raises
+    ------
+    GlacierError
+        If they fail or do not end in time.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = {"backend": backend, "device": device, "folder": str(folder)}
+    request = folder / "asked.json"
+    request.write_text(json.dumps({**asked, "works": [asdict(work) for work in works]}), encoding="utf-8")
+    python = [] if launcher == "torchrun" else [sys.executable]  # torchrun puts it in itself
+    command = [*_launch(launcher, ranks), *python, str(Path(__file__).resolve()), str(request)]
+    began = time.time()
+    with (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
+        environment = {**os.environ, **_meeting(launcher)}
+        try:
+            done = subprocess.run(
+                command, stdout=log, stderr=log, timeout=limit_s, check=False, env=environment
+            )
+        except subprocess.TimeoutExpired as err:
+            raise GlacierError(
+                f"{ranks} ranks did not end in {limit_s:.0f} s; they were started by: {command}"
+            ) from err
+    if done.returncode:
+        words = (folder / "log").read_text(encoding="utf-8", errors="replace").strip()
+        raise GlacierError(f"{ranks} ranks ended with code {done.returncode} ({command}):\n{words[:6000]}")
+    return _gathered(folder, ranks, backend, began)
+
+
+def _gathered(folder: Path, ranks: int, backend: str, began: float) -> Told:
+    told = [json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8")) for rank in range(ranks)]
+    first = told[0]
+    trained = tuple(
+        Trained(
+            seconds=tuple(first["trained"][k]["seconds"]),
+            data_wait_share=first["trained"][k]["data_wait_share"],
+            alone_s=tuple(tuple(one["trained"][k]["alone_s"]) for one in told),
+            alone_wait_share=statistics.mean(one["trained"][k]["alone_wait_share"] for one in told),
+            step_s=tuple(first["trained"][k]["step_s"]),
+        )
+        for k in range(len(first["trained"]))
+    )
+    processors = {(one["host"], core) for one in told for core in one["processors"]}
+    return Told(
+        ranks=ranks,
+        backend=backend,
+        trained=trained,
+        start_s=max(first["ready"] - began, 0.0),
+        hosts=tuple(sorted({one["host"] for one in told})),
+        cores=len(processors),
+        exchanges=tuple((size, seconds) for size, seconds in first["exchanges"]),
+        gradient_bytes=first["gradient_bytes"],
+    )
+
+
+def _launch(launcher: str, ranks: int) -> list[str]:
+    """Return the words before the program and its arguments."""
+    if launcher == "torchrun":
+        # its module, as the script of that name may be of another Python
+        return [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(ranks),
+        ]
+    if launcher == "horovodrun":
+        found = Path(sys.executable).with_name("horovodrun")
+        return [
+            str(found) if found.exists() else "horovodrun",
+            "--gloo",
+            "--network-interfaces",
+            "lo",
+            "-np",
+            str(ranks),
+        ]
+    if launcher == "srun":
+        cores = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+        return ["srun", "--mpi=none", f"--ntasks={ranks}", f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"]
+    raise InputError(f"launcher {launcher!r} is not known: give torchrun, horovodrun or srun")
+
+
+def _meeting(launcher: str) -> dict[str, str]:
+    """Return the environment by which ranks that srun starts find each other: the first node of the job."""
+    if launcher != "srun":
+        return {}
+    nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+    shown = subprocess.run(
+        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
+    )
+    port = 20_000 + (int(os.environ["SLURM_JOB_ID"]) * 7 + int(time.time())) % 12_000
+    return {"MASTER_ADDR": shown.stdout.split()[0], "MASTER_PORT": str(port)}
+
+
+def launcher_for(backend: str) -> str:
+    """Return how ranks are started here: by srun inside a job of Slurm, else on this machine.
+
+    Raises
+    ------
+    InputError
+        If the backend is not known, or has no launcher here.
+    """
+    if backend not in ("ddp", "horovod"):
+        raise InputError(f"backend {backend!r} has no ranks to count: give ddp or horovod")
+    if "SLURM_JOB_ID" in os.environ and shutil.which("srun"):
+        if backend == "horovod":
+            raise InputError(
+                "Horovod's ranks are not started by this benchmark inside a job: measure --backend ddp there"
+            )
+        return "srun"
+    return "torchrun" if backend == "ddp" else "horovodrun"
+
+
+if __name__ == "__main__":
+    run_rank(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
