@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -18,6 +21,9 @@ from tests.workflows.cubes import given_config, given_cube, store
 
 SMALL = ("--cpus-per-task=1", "--mem=2G", "--time=30")
 """Test clusters are smaller than real ones; options of the command line go before those of the script."""
+SMALL_JOBS = [f"--set=jobs.{job}.{asked}" for job in ("imagery", "train", "results", "trials", "gather") for asked in
+              ("cpus=1", "memory_gb=2", "hours=0.5")]  # fmt: skip
+"""Likewise for `glacierhpc submit`."""
 
 
 def told(*command: str | Path) -> str:
@@ -29,6 +35,26 @@ def told(*command: str | Path) -> str:
         f"{command}: {answer.returncode}\n{answer.stdout[-3000:]}{answer.stderr[-3000:]}"
     )
     return answer.stdout
+
+
+def glacier(*arguments: object, code: int = 0, **environment: str) -> dict[str, Any]:
+    """Run a command of glacierhpc that ends with a code, and return what it says."""
+    command = [sys.executable, "-m", "glacierhpc", *map(str, arguments), "--json"]
+    answer = subprocess.run(
+        command, cwd=ROOT, env=quick(**environment), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert answer.returncode == code, answer.stdout + answer.stderr
+    return dict(json.loads(answer.stdout.splitlines()[-1]))
+
+
+def verdicts(run: Path) -> dict[str, str]:
+    """What became of the jobs of a run."""
+    return {job: told["state"] for job, told in glacier("status", run)["jobs"].items()}
+
+
+def control(line: str) -> None:
+    """Ask for something that only the test cluster's root may do, see containers/testcluster/inside.sh."""
+    (Path(os.environ["GLACIERHPC_TESTCLUSTER"]) / "run" / "control").write_text(f"{line}\n")
 
 
 def quick(**more: str) -> dict[str, str]:

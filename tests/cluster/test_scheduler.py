@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.jobs import fields, quick, reached, told
+from tests.cluster.jobs import control, fields, quick, reached, told
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-CONTROL = Path(os.environ.get("GLACIERHPC_TESTCLUSTER", "")) / "run" / "control"
 ours = pytest.mark.skipif(
     "GLACIERHPC_TESTCLUSTER" not in os.environ, reason="of the test cluster only; as root: make test-cluster"
 )
@@ -100,12 +99,12 @@ def test_a_job_of_a_lost_node_is_queued_again(tmp_path: Path) -> None:
     job = batch(tmp_path / "job.sh", f"hostname >>{note}\nsleep 100\n", "--requeue", "--nodes=1")
     reached(note.exists)
     node = note.read_text().strip()
-    CONTROL.write_text(f"kill {node}\n")
+    control(f"kill {node}")
     try:
         reached(lambda: fields(job)["Restarts"] == "1")
         reached(lambda: len(note.read_text().split()) == 2)
         assert note.read_text().split()[1] != node
     finally:
         told("scancel", str(job))
-        CONTROL.write_text(f"start {node}\n")
+        control(f"start {node}")
     reached(lambda: told("sinfo", "--noheader", f"--nodes={node}", "--format=%t").split()[0] == "idle")

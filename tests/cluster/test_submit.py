@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,28 +15,23 @@ from glacierhpc.config import config_to_yaml
 from glacierhpc.hpc.slurm.states import job_states
 from glacierhpc.hpc.slurm.submit import find
 from glacierhpc.rundir import RunDirectory
-from tests.cluster.jobs import fields, prepared, quick, reached, told, trained_alone, waited_for, weights
+from tests.cluster.jobs import (
+    SMALL_JOBS,
+    control,
+    fields,
+    glacier,
+    prepared,
+    reached,
+    told,
+    trained_alone,
+    verdicts,
+    waited_for,
+    weights,
+)
 from tests.conftest import ROOT
 from tests.hpc.scripts import program
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-SMALL = [f"--set=jobs.{job}.{asked}" for job in ("imagery", "train", "results") for asked in
-         ("cpus=1", "memory_gb=2", "hours=0.5")]  # fmt: skip
-
-
-def glacier(*arguments: object, code: int = 0, **environment: str) -> dict[str, Any]:
-    """Run a command that ends with a code, and return what it says."""
-    command = [sys.executable, "-m", "glacierhpc", *map(str, arguments), "--json"]
-    answer = subprocess.run(
-        command, cwd=ROOT, env=quick(**environment), capture_output=True, text=True, check=False, timeout=300
-    )
-    assert answer.returncode == code, answer.stdout + answer.stderr
-    return dict(json.loads(answer.stdout.splitlines()[-1]))
-
-
-def verdicts(run: Path) -> dict[str, str]:
-    return {job: told["state"] for job, told in glacier("status", run)["jobs"].items()}
 
 
 def epochs_of(run: Path) -> int:
@@ -59,7 +53,7 @@ def test_a_chain_from_scenes_to_report_by_two_ranks(tmp_path: Path) -> None:
     )
     values = (f"archive.catalogue={scenes}", "period.end=2017-06-30", "train.epochs=1")
     jobs = glacier(
-        "submit", "configs/demo.yaml", *values, f"run_dir={run}", "train.backend=ddp", *SMALL,
+        "submit", "configs/demo.yaml", *values, f"run_dir={run}", "train.backend=ddp", *SMALL_JOBS,
         "--set=jobs.train.nodes=2",
     )["jobs"]  # fmt: skip
     assert list(jobs) == ["imagery", "train", "results"]
@@ -79,7 +73,7 @@ def test_a_chain_from_scenes_to_report_by_two_ranks(tmp_path: Path) -> None:
 def test_a_training_that_meets_its_walltime_goes_on_by_itself(tmp_path: Path) -> None:
     """Slurm looks at times every half minute: the signal comes 60 to 90 s before the end of two minutes."""
     path, run = long_training(tmp_path)
-    jobs = glacier("submit", path, *SMALL, "--set=jobs.train.hours=0.0334", "--set=warning_s=60")["jobs"]
+    jobs = glacier("submit", path, *SMALL_JOBS, "--set=jobs.train.hours=0.0334", "--set=warning_s=60")["jobs"]
     train = int(jobs["train"])
     reached(lambda: fields(train)["Restarts"] == "1", 240)
     before = epochs_of(run)
@@ -93,7 +87,7 @@ def test_a_training_that_meets_its_walltime_goes_on_by_itself(tmp_path: Path) ->
 def test_a_training_in_two_starts_of_a_job_is_that_of_one(tmp_path: Path) -> None:
     config, path = prepared(tmp_path, epochs=100)
     run = config.run_path
-    jobs = glacier("submit", path, *SMALL)["jobs"]
+    jobs = glacier("submit", path, *SMALL_JOBS)["jobs"]
     reached((RunDirectory(run).checkpoints / "last.pt").exists)
     told("scancel", "--batch", "--signal=USR2", jobs["train"])
     reached(lambda: fields(int(jobs["train"]))["Restarts"] == "1")
@@ -105,7 +99,7 @@ def test_a_training_in_two_starts_of_a_job_is_that_of_one(tmp_path: Path) -> Non
 
 def test_a_job_that_is_requeued_too_often_ends_the_chain(tmp_path: Path) -> None:
     path, run = long_training(tmp_path)
-    jobs = glacier("submit", path, *SMALL, "--set=attempts=1")["jobs"]
+    jobs = glacier("submit", path, *SMALL_JOBS, "--set=attempts=1")["jobs"]
     reached((RunDirectory(run).checkpoints / "last.pt").exists)
     told("scancel", "--batch", "--signal=USR2", jobs["train"])
     assert waited_for(int(jobs["train"])) == ("FAILED", 75)
@@ -115,7 +109,7 @@ def test_a_job_that_is_requeued_too_often_ends_the_chain(tmp_path: Path) -> None
 
 def test_where_requeue_is_not_wanted_a_new_job_takes_the_place(tmp_path: Path) -> None:
     path, run = long_training(tmp_path)
-    jobs = glacier("submit", path, *SMALL, "--set=again=successor")["jobs"]
+    jobs = glacier("submit", path, *SMALL_JOBS, "--set=again=successor")["jobs"]
     reached((RunDirectory(run).checkpoints / "last.pt").exists)
     told("scancel", "--batch", "--signal=USR2", jobs["train"])
     assert waited_for(int(jobs["train"])) == ("FAILED", 75)
@@ -128,9 +122,12 @@ def test_where_requeue_is_not_wanted_a_new_job_takes_the_place(tmp_path: Path) -
 def test_a_failure_ends_the_chain_and_resume_goes_on(tmp_path: Path) -> None:
     path, run = long_training(tmp_path, epochs=2)
     (run / "sequences.parquet").rename(tmp_path / "aside")
-    jobs = glacier("submit", path, *SMALL)["jobs"]
+    jobs = glacier("submit", path, *SMALL_JOBS)["jobs"]
     assert waited_for(int(jobs["train"]))[0] == "FAILED"
     reached(lambda: verdicts(run) == {"train": "failed", "results": "cancelled"})
+    why = glacier("status", run)["logs"]
+    assert list(why) == [str(run / "jobs" / f"train-{jobs['train']}.log")]
+    assert any("sequences.parquet" in line for line in next(iter(why.values()))), why
     (tmp_path / "aside").rename(run / "sequences.parquet")
     again = glacier("resume", run)["jobs"]
     for job in again.values():
@@ -140,9 +137,9 @@ def test_a_failure_ends_the_chain_and_resume_goes_on(tmp_path: Path) -> None:
 
 def test_cancel_ends_running_and_waiting_jobs_and_keeps_the_work(tmp_path: Path) -> None:
     path, run = long_training(tmp_path)
-    jobs = glacier("submit", path, *SMALL)["jobs"]
+    jobs = glacier("submit", path, *SMALL_JOBS)["jobs"]
     reached((RunDirectory(run).checkpoints / "last.pt").exists)
-    assert "is running; wait for it" in glacier("submit", path, *SMALL, code=2)["error"]
+    assert "is running; wait for it" in glacier("submit", path, *SMALL_JOBS, code=2)["error"]
     assert set(glacier("cancel", run)["cancelled"]) == set(jobs.values())
     reached(lambda: set(verdicts(run).values()) == {"cancelled"})
     reached(lambda: json.loads((run / "steps/train.json").read_text())["state"] == "interrupted")
@@ -175,12 +172,87 @@ def test_one_job_of_a_name_whatever_happens_to_sbatch(
     assert job_states([job])[job].verdict == "done"
 
 
+@pytest.mark.skipif(
+    "GLACIERHPC_TESTCLUSTER" not in os.environ, reason="needs a controller that may be stopped"
+)
+def test_one_job_though_the_controller_hangs_and_does_later_what_it_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped slurmctld takes the request of a killed `sbatch` from its queue of connections when it goes on."""
+    from glacierhpc.hpc.slurm import submit as submitting
+
+    monkeypatch.setattr(submitting, "FIRST_WAIT_S", 1)
+    script, name = tmp_path / "job.sh", f"hung-{os.getpid()}"
+    script.write_text("#!/bin/bash\n#SBATCH --output=/dev/null\n#SBATCH --mem=10M\ntrue\n")
+    control("stop controller")
+    goes_on = threading.Timer(8, control, ["go-on controller"])
+    goes_on.start()
+    try:
+        job = submitting.submit(str(script), name, timeout_s=3, settle_s=2)
+    finally:
+        goes_on.join()
+    assert waited_for(int(job))[0] == "COMPLETED"
+    assert told("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A").split() == [job]
+
+
+def test_states_are_known_by_whoever_still_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other the real commands are made to know nothing, as an accounting that is off, late or empty."""
+    from glacierhpc.hpc.slurm import JobSpec, render
+    from glacierhpc.hpc.slurm.submit import submit
+
+    spec = JobSpec("told", "A test.", ("--version",), takes_config=False, cpus=1, memory_gb=1, hours=0.1,
+                   goes_on=False, folder=str(tmp_path), array=(0, 2))  # fmt: skip
+    script = tmp_path / "told.sbatch"
+    script.write_text(render(spec))
+    job = submit(str(script), f"told-{os.getpid()}")
+    tasks = [f"{job}_0", f"{job}_2"]
+    reached(lambda: {state.verdict for state in job_states(tasks).values()} == {"done"})
+    files = list(tmp_path.glob("*.exit"))
+    assert {path.name for path in files} == {f"told-{task}.exit" for task in tasks}
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    for command, shim, source in (
+        ("sacct", "true", "queue"),  # late or empty
+        ("sacct", "exit 1", "queue"),  # off
+        ("squeue", "true", "controller"),  # forgotten
+        ("scontrol", "exit 1", "exit file"),
+    ):
+        program(tmp_path, command, shim)
+        found = job_states(tasks, exit_files=files)
+        assert {(state.verdict, state.source) for state in found.values()} == {("done", source)}
+    assert {state.verdict for state in job_states(tasks).values()} == {"unknown"}
+
+
+def test_a_run_whose_folder_is_named_to_do_harm_is_trained_there(tmp_path: Path) -> None:
+    folder = tmp_path / """a b; $(touch hacked)`touch hacked` 'q' "q" ü #x %j %A & | < \\ """
+    path, run = long_training(folder, epochs=1)
+    jobs = glacier("submit", path, "name=a $(touch hacked) 'ü' %j", *SMALL_JOBS)["jobs"]
+    for job in jobs.values():
+        assert waited_for(int(job)) == ("COMPLETED", 0), glacier("status", run)
+    names = {f"{kind}-{job}.{end}" for kind, job in jobs.items() for end in ("log", "exit")}
+    assert names < {path.name for path in (run / "jobs").iterdir()} and (run / "report.html").exists()
+    assert not list(ROOT.glob("hacked")) and not list(tmp_path.rglob("hacked"))
+
+
+def test_the_limits_of_a_quality_of_service_are_seen(tmp_path: Path) -> None:
+    if "short|01:00:00|4" not in told(
+        "sacctmgr", "--noheader", "--parsable2", "show", "qos", "format=Name,MaxWall,MaxSubmitJobsPerUser"
+    ):
+        pytest.skip("there is no QOS 'short' here; the test cluster with accounting has one")
+    _, path = prepared(tmp_path, epochs=1)
+    qos = ("--set=directives.all.qos=short", "--dry-run")
+    said = glacier("submit", path, *SMALL_JOBS, "--set=jobs.train.hours=2", *qos, code=2)["error"]
+    assert "asks for 2 hours, and QOS 'short' gives 1" in said
+    said = glacier("submit", path, *SMALL_JOBS, *qos, "sweep.seeds=[1,2,3,4]", code=2)["error"]
+    assert "the chain is 5 jobs" in said and "lets a user have 4" in said
+    assert list(glacier("submit", path, *SMALL_JOBS, *qos)["scripts"]) == ["train.sbatch", "results.sbatch"]
+
+
 def test_the_partition_s_limit_is_seen_though_the_scheduler_s_own_test_passes(tmp_path: Path) -> None:
     config, path = prepared(tmp_path, epochs=1)
     path.write_text(config_to_yaml(config))
-    told_ = glacier("submit", path, *SMALL, "--set=jobs.train.hours=25", "--dry-run", code=2)
+    told_ = glacier("submit", path, *SMALL_JOBS, "--set=jobs.train.hours=25", "--dry-run", code=2)
     assert "asks for 25 hours" in told_["error"] and "jobs.train.hours=24" in told_["error"]
-    told_ = glacier("submit", path, *SMALL, "--set=use.cpu=nowhere", code=2)
+    told_ = glacier("submit", path, *SMALL_JOBS, "--set=use.cpu=nowhere", code=2)
     assert "partition 'nowhere' does not exist here" in told_["error"] and "preemptible" in told_["error"]
 
 

@@ -1,0 +1,135 @@
+"""The whole chain by `glacierhpc submit` on a real Slurm: in the image, by two Horovod ranks on two nodes; sweeps, too.
+
+What comes out is what one process makes of the same configuration.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from glacierhpc.config import config_to_yaml
+from glacierhpc.config.trials import trials_of
+from glacierhpc.rundir import RunDirectory, read_json, read_table
+from glacierhpc.workflows.sweep import sweep
+from tests.cluster.jobs import (
+    SMALL_JOBS,
+    glacier,
+    log_of,
+    prepared,
+    reached,
+    told,
+    trained_alone,
+    verdicts,
+    waited_for,
+    weights,
+)
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+horovod = pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None,
+    reason="Horovod is not installed; build it with: make horovod",
+)
+TWO_RANKS = ("train.backend=horovod", "--set=jobs.train.nodes=2")
+DEMO = ("period.end=2017-06-30", "train.epochs=1")
+
+
+def all_done(jobs: dict[str, str], run: Path) -> None:
+    for job in jobs.values():
+        assert waited_for(int(job)) == ("COMPLETED", 0), f"{glacier('status', run)}\n{log_of(int(job))}"
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return all(torch.allclose(first[name], value, atol=1e-5) for name, value in second.items())
+
+
+def test_the_demo_in_the_image_by_two_ranks_on_two_nodes_is_that_of_one_process(
+    image: Path, tmp_path: Path
+) -> None:
+    """From scenes to report, every job in the image; one process does the same without one."""
+    scenes, run, alone = (tmp_path / name for name in ("scenes", "run", "alone"))
+    told(
+        sys.executable, "-m", "glacierhpc", "archive", "create", scenes, "--scenes", "60", "--size-px", "192"
+    )
+    values = ("configs/demo.yaml", f"archive.catalogue={scenes}", *DEMO)
+    site = (f"--set=image={image}", f"--set=binds=[{tmp_path}]")
+    jobs = glacier("submit", *values, f"run_dir={run}", *TWO_RANKS, *SMALL_JOBS, *site)["jobs"]
+    assert list(jobs) == ["imagery", "train", "results"]
+    told(sys.executable, "-m", "glacierhpc", "run", *values, f"run_dir={alone}")
+    all_done(jobs, run)
+    assert verdicts(run) == dict.fromkeys(jobs, "done")
+    inside = told("apptainer", "exec", image, "cat", "/opt/glacierhpc/image-id").strip()
+    assert read_json(RunDirectory(run).provenance_file)["container_digest"] == inside
+    assert "2 processes" in log_of(int(jobs["train"])) or "rank" in log_of(int(jobs["train"])).lower()
+    states = {path.stem: json.loads(path.read_text())["state"] for path in (run / "steps").glob("*.json")}
+    assert set(states.values()) == {"done"} and {"acquire", "align", "sequences", "evaluate", "report"} < set(
+        states
+    )
+    pd.testing.assert_frame_equal(
+        read_table(RunDirectory(run).alignment), read_table(RunDirectory(alone).alignment)
+    )
+    assert same_weights(run, alone)
+    scores = [read_json(RunDirectory(folder).metrics)["models"] for folder in (run, alone)]
+    for model, figures in scores[1].items():
+        assert scores[0][model]["mse"]["all"] == pytest.approx(figures["mse"]["all"], rel=1e-4), model
+    assert (run / "report.html").stat().st_size > 10_000
+
+
+@horovod
+def test_a_chain_cancelled_in_the_middle_and_resumed_ends_with_the_same(tmp_path: Path) -> None:
+    config, path = prepared(tmp_path, epochs=60)
+    run = config.run_path
+    jobs = glacier("submit", path, *TWO_RANKS, *SMALL_JOBS)["jobs"]
+    reached((RunDirectory(run).checkpoints / "last.pt").exists)
+    assert set(glacier("cancel", run)["cancelled"]) == set(jobs.values())
+    reached(lambda: set(verdicts(run).values()) == {"cancelled"})
+    assert not RunDirectory(run).model.exists()
+    reached(lambda: json.loads((run / "steps/train.json").read_text())["state"] != "running")
+    all_done(glacier("resume", run)["jobs"], run)
+    assert "resumed from" in next((run / "jobs").glob("train-*.log")).read_text() + "".join(
+        path.read_text() for path in (run / "jobs").glob("train-*.log")
+    )
+    trained_alone(config, tmp_path / "alone")
+    assert same_weights(run, tmp_path / "alone")
+
+
+def test_a_sweep_is_an_array_whose_failed_task_keeps_no_other_from_its_place(tmp_path: Path) -> None:
+    config, path = prepared(tmp_path, epochs=2)
+    sections = {"seeds": (0, 1), "variations": ({}, {"train.learning_rate": 0.02})}
+    config = config.model_copy(update={"sweep": config.sweep.model_copy(update=sections)})
+    path.write_text(config_to_yaml(config))
+    run = RunDirectory(config.run_path)
+    in_the_way = trials_of(config)[2].config.run_path
+    in_the_way.parent.mkdir()
+    in_the_way.touch()  # where that trial's folder should be
+    jobs = glacier("submit", path, *SMALL_JOBS, "--set=jobs.trials.at_once=3")["jobs"]
+    assert list(jobs) == ["trials", "gather"]
+    assert waited_for(int(jobs["gather"]))[0] == "FAILED"
+    said = glacier("status", run.path)
+    assert said["jobs"]["trials"]["told"] == "3 done, 1 failed"
+    assert {task: state["state"] for task, state in said["jobs"]["trials"]["tasks"].items()} == {
+        f"{jobs['trials']}_{number}": "failed" if number == 2 else "done" for number in range(4)
+    }
+    assert any(f"trials-{jobs['trials']}_2.log" in log for log in said["logs"])
+    assert any("1 of 4 trials are not done" in line for lines in said["logs"].values() for line in lines)
+    assert len(read_table(run.sweep_table)) == 3
+    in_the_way.unlink()
+    again = glacier("resume", run.path)["jobs"]
+    assert "#SBATCH --array=2%3\n" in (run.path / "jobs" / "trials.sbatch").read_text()
+    all_done({"gather": again["gather"]}, run.path)
+    apart = read_table(run.sweep_table)
+    torch.set_num_threads(1)
+    other = config.model_copy(update={"run_dir": tmp_path / "together"})
+    together = pd.DataFrame(sweep(other)["trials"])
+    pd.testing.assert_frame_equal(
+        apart.drop(columns="seconds"), together[apart.columns].drop(columns="seconds"), check_dtype=False
+    )
+    assert glacier("resume", run.path)["jobs"] == {}
