@@ -20,6 +20,7 @@ from glacierhpc.hpc import chain
 from glacierhpc.hpc.surroundings import job_attempt, job_surroundings
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.trackers import check_trackers
+from glacierhpc.workflows.images import check_image
 from glacierhpc.workflows.tasks import OF_SCENES, Summary, check_step, step_function, steps_of
 
 log = logging.getLogger(__name__)
@@ -130,14 +131,17 @@ def claimed(config: Config) -> Iterator[RunDirectory]:
     job, restart = job_attempt()
     opened = RunDirectory.open(
         config.run_path,
-        config_to_yaml(config),
+        # allowed once, not for good
+        config_to_yaml(config.model_copy(update={"allow_another_image": False})),
         config_hash(config),
         job=job,
         restart=restart,
         on_lost=_end_now,
     )
     with opened as run:
-        run.provenance(seeds={"train": config.train.seed}, **job_surroundings())
+        surroundings = job_surroundings()
+        check_image(run, surroundings["container_digest"], allowed=config.allow_another_image)
+        run.provenance(seeds={"train": config.train.seed}, **surroundings)
         yield run
 
 
