@@ -65,7 +65,7 @@ def test_processes_that_nothing_would_join_are_refused() -> None:
 
 def test_a_site_without_a_scheduler_here_is_judged_by_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    narrow = Partition(max_hours=2, max_nodes=1, cores=4, memory_gb=8, gpus=0)
+    narrow = Partition(max_hours=2, max_nodes=1, cores=4, memory_gb=8.7, gpus=0)
     wide = Jobs(train=JobWish(nodes=2, gpus=1))
     site = Site(
         partitions={"p": narrow}, use={"cpu": "p", "gpu": "p", "network": "p"}, account_needed=True, jobs=wide

@@ -45,7 +45,7 @@ def _node_faults(spec: JobSpec, limits: Partition) -> list[str]:
         "gpus": (spec.gpus, limits.gpus, "GPUs of a node"),
     }
     return [
-        _over(spec, key, f"{wish:g} {what}", f"{limit:g}")
+        _over(spec, key, f"{wish:g} {what}", f"{math.floor(limit)}")
         for key, (wish, limit, what) in asked.items()
         if limit is not None and wish > limit
     ]
