@@ -64,15 +64,16 @@ def execute(
     gpu: Annotated[bool, typer.Option("--gpu", help="with the machine's NVIDIA GPUs")] = False,
 ) -> None:
     """Run a command in the image, which sees this folder and nothing of the home folder."""
-    from glacierhpc.hpc.apptainer import exec_command, find_runtime, inside_environment
+    from glacierhpc.hpc.apptainer import check_architecture, exec_command, find_runtime, inside_environment
 
     if not context.args:
         raise InputError(
             "no command given; write for instance: glacierhpc container exec IMAGE glacierhpc --version"
         )
+    check_architecture(_there(image))
     folders = [Path.cwd(), *(folder.absolute() for folder in bind or [])]
     _pass(
-        exec_command(find_runtime(), _there(image), context.args, binds=folders, gpu=gpu),
+        exec_command(find_runtime(), image, context.args, binds=folders, gpu=gpu),
         inside_environment(),
     )
 

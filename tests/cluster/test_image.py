@@ -1,111 +1,334 @@
-"""The image as an ordinary user builds and runs it: no root, no internet, on a base made of Debian's packages.
+"""The image as an ordinary user builds, checks and runs it: no root, no internet, on a base made of Debian's packages.
 
-Takes minutes: a base image, the wheels of constraints.txt, the image, a job in it. The first two are kept in the test
-cluster's cache.
+The image is that of `tests.cluster.image`, made once and kept. Signatures and what breaks them are tried on an image of
+one file, which is copied a dozen times; what checks them is the same.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import glacierhpc
+from glacierhpc.config import Config, config_to_yaml
+from glacierhpc.hpc import apptainer
 from glacierhpc.rundir import RunDirectory, read_json
-from tests.cluster.jobs import log_of, prepared, submit, told, trained_alone, waited_for, weights
+from tests.cluster.image import COMMIT, image
+from tests.cluster.jobs import log_of, quick, submit, told, trained_alone, waited_for, weights
 from tests.conftest import ROOT
+from tests.workflows.cubes import given_config, given_cube, store
+
+__all__ = ["image"]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-QUICKLY = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")
-NOWHERE = "http://127.0.0.1:9"
-"""A proxy that is none: what asks for the internet fails."""
+CHECK = "/opt/glacierhpc/image/check.py"
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that makes a thing once for given inputs, and keeps it where the test cluster has a cache."""
-    folder = Path(os.environ.get("GLACIERHPC_TESTCLUSTER_CACHE") or tmp_path_factory.mktemp("kept"))
-
-    def keep(name: str, make: Callable[[Path], object], *inputs: Path) -> Path:
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()[:16]
-        path = folder / f"{digest}-{name}"
-        if not path.exists():
-            for old in folder.glob(f"*-{name}"):
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-            unfinished = folder / f"unfinished-{name}"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            make(unfinished)
-            unfinished.rename(path)
-        return path
-
-    return keep
-
-
-@pytest.fixture(scope="module")
-def image(kept: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build deeplearning.def."""
-    if not shutil.which("apptainer"):
-        pytest.skip("Apptainer is not installed here; as root on Debian 12: make test-cluster")
-    base_definition = ROOT / "containers" / "testcluster" / "base.def"
-    base = kept("base.sif", lambda path: make_base(base_definition, path), base_definition)
-    wheels = kept("wheelhouse", collect_wheels, ROOT / "constraints.txt", ROOT / "pyproject.toml")
-    house = ROOT / "build" / "wheelhouse"
-    shutil.rmtree(house, ignore_errors=True)
-    shutil.copytree(wheels, house)
-    path = tmp_path_factory.mktemp("image") / "glacierhpc.sif"
-    on_it = ("--build-arg", "BOOTSTRAP=localimage", "--build-arg", f"FROM={base}")
-    built = subprocess.run(
-        [ROOT / "containers" / "build.sh", *QUICKLY, *on_it],
-        env={**os.environ, "GLACIERHPC_IMAGE": str(path), "http_proxy": NOWHERE, "https_proxy": NOWHERE},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stderr[-5000:]
-    return path
-
-
-def make_base(definition: Path, path: Path) -> None:
-    mirrors = told(
-        "apt-get", "indextargets", "--format", "$(CODENAME) $(LABEL) $(REPO_URI)", "Created-By: Packages"
+def tried(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that may fail."""
+    return subprocess.run(
+        command, cwd=ROOT, env=quick(**environment), capture_output=True, text=True, check=False, timeout=600
     )
-    mirror = next(line.split()[2] for line in mirrors.splitlines() if line.startswith("bookworm Debian "))
-    told(
-        "apptainer", "build", "--force", "--fakeroot", *QUICKLY, "--build-arg", f"MIRROR={mirror}", path, definition
-    )  # fmt: skip
 
 
-def collect_wheels(folder: Path) -> None:
-    """Collect what the image is made of, as containers/README.md says."""
-    everything = (f"{ROOT}[imagery,learning,mapping,track]", "hatchling")
-    told(
-        sys.executable, "-m", "pip", "wheel", "--quiet", "-c", ROOT / "constraints.txt", "-w", folder, *everything
-    )  # fmt: skip
-    for own in folder.glob("glacierhpc-*.whl"):  # the image takes the source
-        own.unlink()
+def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run glacierhpc outside the image."""
+    return tried(sys.executable, "-m", "glacierhpc", *words)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what it is made of
 
 
 def test_the_image_is_built_by_an_ordinary_user_without_internet(image: Path) -> None:
     assert os.getuid() != 0
     assert told("apptainer", "run", image, "--version").split()[-1] == glacierhpc.__version__
-    about = told("apptainer", "inspect", "--labels", image)
-    assert "org.opencontainers.image.title: glacierhpc" in about
-    assert len(told("apptainer", "exec", image, "cat", "/opt/glacierhpc/image-id").strip()) == 64
+    assert "/opt/glacierhpc: sbom.json" in told("apptainer", "run-help", image)
 
 
-def test_a_job_in_the_image_trains_the_weights_of_one_without(image: Path, tmp_path: Path) -> None:
-    config, path = prepared(tmp_path, epochs=2)
-    job = submit("training", path, GLACIERHPC_IMAGE=str(image))
-    assert waited_for(job) == ("COMPLETED", 0), log_of(job)
-    run = RunDirectory(config.run_path)
-    known = read_json(run.provenance_file)
+def test_its_own_test_passes(image: Path) -> None:
+    said = told("apptainer", "test", image)
+    assert "a kernel is right to" in said
+    assert "[X] MPI" in said and "[X] Gloo" in said and "[X] PyTorch" in said
+    assert "2 processes add up by Gloo" in said and "2 processes add up by MPI" in said
+
+
+def test_it_says_what_it_was_made_of(image: Path) -> None:
+    answer = command("container", "inspect", image, "--packages", "--json")
+    assert answer.returncode == 0, answer.stderr
+    about = json.loads(answer.stdout.splitlines()[-1])
+    labels, packages = about["labels"], about["packages"]
     inside = told("apptainer", "exec", image, "cat", "/opt/glacierhpc/image-id").strip()
-    assert known["container_digest"] == inside and known["job_id"] == str(job)
-    alone = trained_alone(config, tmp_path / "alone")
-    assert all(torch.allclose(alone[name], value, atol=1e-5) for name, value in weights(run.path).items())
+    assert about["image_id"] == inside == labels["glacierhpc.image-id"] and len(inside) == 64
+    assert about["architecture"] == "amd64"
+    assert labels["org.opencontainers.image.title"] == "glacierhpc"
+    assert labels["org.opencontainers.image.revision"] == COMMIT
+    assert labels["glacierhpc.lock"].startswith("sha256:")
+    assert labels["org.opencontainers.image.base.digest"].startswith("sha256:")
+    assert (
+        labels["glacierhpc.torch"].split("+")[0]
+        == packages["torch"].split("+")[0]
+        == torch.__version__.split("+")[0]
+    )
+    assert labels["glacierhpc.horovod"] == packages["horovod"] == "0.28.1"
+    assert labels["glacierhpc.openmpi"].startswith("4.") and labels["glacierhpc.python"].startswith("3.11.")
+    assert int(labels["glacierhpc.packages.python"]) == len(packages) > 100
+    system = told("apptainer", "exec", image, "cat", "/opt/glacierhpc/packages.txt").splitlines()
+    assert int(labels["glacierhpc.packages.system"]) == len(system)
+    assert any(line.startswith("openmpi-bin\t") for line in system)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# nothing of the user's gets in the way (row 22)
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> dict[str, str]:
+    """Return an environment and a home folder in which everything that could shadow the image's packages does."""
+    evil = "import sys; sys.exit('shadowed by ' + __file__)\n"
+    home, folder = tmp_path / "home", tmp_path / "evil"
+    for place in (folder, home / ".local/lib/python3.11/site-packages"):
+        for name in ("numpy", "torch", "glacierhpc", "zarr"):
+            (place / name).mkdir(parents=True)
+            (place / name / "__init__.py").write_text(evil)
+        (place / "sitecustomize.py").write_text(evil)
+        (place / "usercustomize.py").write_text(evil)
+    (folder / "libmpi.so.40").write_text("no library")
+    (folder / "start.py").write_text(evil)
+    return {
+        "HOME": str(home), "PYTHONPATH": str(folder), "PYTHONHOME": str(folder), "PYTHONSTARTUP": f"{folder}/start.py",
+        "PYTHONUSERBASE": str(home / ".local"), "LD_LIBRARY_PATH": str(folder), "LD_PRELOAD": f"{folder}/libmpi.so.40",
+        "GDAL_DATA": str(folder), "GDAL_DRIVER_PATH": str(folder), "PROJ_DATA": str(folder), "PROJ_LIB": str(folder),
+        "VIRTUAL_ENV": str(folder), "NUMBA_CACHE_DIR": str(folder),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", ["by hand", "by the command"])
+def test_the_packages_of_the_image_win(
+    image: Path, poisoned: dict[str, str], tmp_path: Path, typed: str
+) -> None:
+    """Typed by hand, without --cleanenv and --no-home, as users do; and as glacierhpc and the job scripts call it."""
+    folder = poisoned["PYTHONPATH"]
+    if typed == "by hand":
+        binds = f"{folder},{tmp_path},{poisoned['HOME']}"
+        start = ["apptainer", "exec", "--nv", "--bind", binds, "--pwd", folder, image]
+    else:
+        runtime = apptainer.find_runtime()
+        start = apptainer.exec_command(runtime, image, (), binds=[folder, poisoned["HOME"]])
+        poisoned = {**poisoned, **apptainer.inside_environment(poisoned)}
+    probe = "import sys, torch, numpy, glacierhpc, rasterio; print(torch.__file__, numpy.__file__, glacierhpc.__file__)"
+    for python in (["python"], ["python3"], ["python", "-X", "dev"]):
+        answer = tried(*start, *python, "-c", probe, **poisoned)
+        assert answer.returncode == 0, answer.stderr
+        assert all(path.startswith("/opt/venv/") for path in answer.stdout.split()[-3:]), answer.stdout
+    module = tried(*start, "sh", "-c", f"cd '{folder}' && python -m glacierhpc --version", **poisoned)
+    assert module.returncode == 0 and module.stdout.split()[-1] == glacierhpc.__version__, module.stderr
+    checked = tried(*start, "glacierhpc", "config", "check", "/opt/glacierhpc/configs/demo.yaml", **poisoned)
+    assert checked.returncode == 0, checked.stderr
+    projected = "from pyproj import Transformer as T; print(T.from_crs(4326, 32643).transform(32, 77))"
+    assert "inf" not in tried(*start, "python", "-c", projected, **poisoned).stdout
+
+
+def test_what_is_named_gets_in(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "own_model.py").write_text("WORD = 'mine'\n")
+    command = ("apptainer", "exec", "--bind", tmp_path, "--env", f"PYTHONPATH={tmp_path}", image)
+    assert told(*command, "python", "-c", "import own_model; print(own_model.WORD)").strip() == "mine"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# kernels
+
+
+def test_its_kernels_are_compiled_already(image: Path, tmp_path: Path) -> None:
+    start = ("apptainer", "exec", "--bind", f"{tmp_path}:/tmp", image)  # a node where it never ran
+    for _ in range(2):  # the first start makes the node's copy, the second finds it
+        answer = tried(*start, "python", CHECK, NUMBA_DEBUG_CACHE="1")
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert "data loaded from" in answer.stdout and "data saved to" not in answer.stdout
+    (copy,) = tmp_path.iterdir()
+    assert copy.name.startswith("glacierhpc-numba-") and copy.stat().st_mode & 0o077 == 0
+    shutil.rmtree(copy)
+    copy.mkdir()  # without the copy it must compile, and the check must see it
+    answer = tried(*start, "python", CHECK)
+    assert answer.returncode == 1 and "had to be compiled" in answer.stderr
+
+
+def test_many_starts_at_once_share_one_copy(image: Path, tmp_path: Path) -> None:
+    start = [
+        "apptainer",
+        "exec",
+        "--bind",
+        f"{tmp_path}:/tmp",
+        image,
+        "sh",
+        "-c",
+        'find "$NUMBA_CACHE_DIR" | wc -l',
+    ]
+    running = [subprocess.Popen(start, env=quick(), stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    counts = {each.communicate(timeout=300)[0].strip() for each in running}
+    assert len(counts) == 1 and int(counts.pop()) > 50
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_kernels_that_somebody_else_laid_ready_are_not_run(image: Path, tmp_path: Path) -> None:
+    """The folder's name can be guessed, and /tmp is for all: one that is another user's is left alone."""
+    start = ("apptainer", "exec", "--bind", f"{tmp_path}:/tmp")
+    asked = (image, "sh", "-c", 'echo "$NUMBA_CACHE_DIR"')
+    usual = told(*start, *asked).strip()
+    assert usual.startswith("/tmp/glacierhpc-numba-")
+    told(*start, "--fakeroot", image, "chown", "1:1", usual)  # one of the ids that this user hands out
+    assert (tmp_path / Path(usual).name).stat().st_uid != os.getuid()
+    found = told(*start, *asked).strip()
+    told(*start, "--fakeroot", image, "chown", "0:0", usual)
+    assert found not in ("", usual) and found.startswith("/tmp/")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# signatures (row 21)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return two pairs of keys, made as the help of the command says."""
+    folder = tmp_path_factory.mktemp("keys")
+    found = {}
+    for name in ("mine", "other"):
+        private, public = folder / f"{name}.pem", folder / f"{name}-public.pem"
+        told("openssl", "genpkey", "-algorithm", "ed25519", "-out", private)
+        private.chmod(0o600)
+        told("openssl", "pkey", "-in", private, "-pubout", "-out", public)
+        found |= {name: private, f"{name} public": public}
+    return found
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build an image of one file."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "file").write_text("content\n" * 5000)
+    definition = folder / "small.def"
+    definition.write_text(
+        f"Bootstrap: scratch\n%files\n    {folder / 'file'} /file\n%labels\n    name small\n"
+    )
+    told("apptainer", "build", "--fakeroot", folder / "small.sif", definition)
+    return folder / "small.sif"
+
+
+@pytest.fixture(scope="module")
+def signed(small: Path, keys: dict[str, Path]) -> Path:
+    """Sign it by the command."""
+    path = small.with_name("signed.sif")
+    shutil.copy(small, path)
+    answer = command("container", "sign", path, "--key", keys["mine"])
+    assert answer.returncode == 0, answer.stderr
+    return path
+
+
+def test_a_signature_is_verified(signed: Path, keys: dict[str, Path]) -> None:
+    answer = command("container", "verify", signed, "--key", keys["mine public"], "--json")
+    assert answer.returncode == 0 and json.loads(answer.stdout.splitlines()[-1])["ok"]
+
+
+def test_verification_fails_closed(small: Path, signed: Path, keys: dict[str, Path], tmp_path: Path) -> None:
+    mine = keys["mine public"]
+    assert command("container", "verify", small, "--key", mine).returncode == 1  # unsigned
+    assert command("container", "verify", signed, "--key", keys["other public"]).returncode == 1
+    assert command("container", "verify", signed).returncode == 1  # an empty keyring
+    missing = command("container", "verify", tmp_path / "none.sif", "--key", mine)
+    assert missing.returncode == 2 and "does not exist" in missing.stderr
+    assert command("container", "verify", signed, "--key", tmp_path / "none.pem").returncode != 0
+    cut = tmp_path / "cut.sif"
+    cut.write_bytes(signed.read_bytes()[:-4096])
+    assert command("container", "verify", cut, "--key", mine).returncode == 1
+
+
+def parts_of(path: Path) -> dict[str, int]:
+    """Return where in an image file its parts begin: what is in them is signed."""
+    found = {}
+    for line in told("apptainer", "sif", "list", path).splitlines():
+        place = re.search(r"\|(\d+)-\d+ *\|(\S.*)", line)
+        if place:
+            found[place[2].strip()] = int(place[1])
+    return found
+
+
+def test_a_flipped_byte_is_found_wherever_it_is(signed: Path, keys: dict[str, Path], tmp_path: Path) -> None:
+    parts = parts_of(signed)
+    assert any(name.startswith("FS") for name in parts), parts
+    content = signed.read_bytes()
+    for name, start in parts.items():
+        for place in (start, start + 40):
+            changed = tmp_path / "changed.sif"
+            flipped = bytearray(content)
+            flipped[place] ^= 1
+            changed.write_bytes(flipped)
+            answer = command("container", "verify", changed, "--key", keys["mine public"])
+            assert answer.returncode == 1, f"a byte of {name} was changed, and it verifies"
+
+
+def test_an_image_for_another_machine(signed: Path, keys: dict[str, Path], tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.sif"
+    content = bytearray(signed.read_bytes())
+    content[45:47] = b"04"
+    foreign.write_bytes(content)
+    assert apptainer.architecture(signed) == "amd64" and apptainer.architecture(foreign) == "arm64"
+    answer = command("container", "exec", foreign, "true")
+    assert answer.returncode == 2 and "arm64" in answer.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# runs
+
+
+def begun(image: Path, folder: Path, **train: object) -> tuple[Config, Path]:
+    """Begin a run in the image, up to its sequences."""
+    config = given_config(
+        folder / "run",
+        store(given_cube(), folder / "mine.zarr"),
+        train={"epochs": 2, "patience": None, **train},
+    )
+    path = folder / "own.yaml"
+    path.write_text(config_to_yaml(config))
+    told("apptainer", "exec", "--bind", folder, image, "glacierhpc", "run", path, "--to", "sequences")
+    return config, path
+
+
+def alike(config: Config, folder: Path) -> bool:
+    alone = trained_alone(config, folder)
+    found = weights(config.run_path)
+    return alone.keys() == found.keys() and all(
+        torch.allclose(alone[name], value, atol=1e-5) for name, value in found.items()
+    )
+
+
+@pytest.mark.parametrize("job", ["train-horovod", "train-horovod-mpi"])
+def test_two_nodes_train_in_the_image_the_weights_of_one_process_without(
+    job: str, image: Path, tmp_path: Path
+) -> None:
+    config, path = begun(image, tmp_path)
+    number = submit(job, path, options=("--nodes=2", "--ntasks-per-node=1"), GLACIERHPC_IMAGE=str(image))
+    assert waited_for(number) == ("COMPLETED", 0), log_of(number)
+    known = read_json(RunDirectory(config.run_path).provenance_file)
+    inside = told("apptainer", "exec", image, "cat", "/opt/glacierhpc/image-id").strip()
+    assert known["container_digest"] == inside and known["job_id"] == str(number)
+    assert alike(config, tmp_path / "alone")
+
+
+def test_a_line_typed_by_hand_trains_and_is_not_mixed_with_others(image: Path, tmp_path: Path) -> None:
+    """``singularity exec --nv --bind <folder>,$PWD deeplearning.sif glacierhpc train CONFIG``, then a step outside."""
+    config, path = begun(image, tmp_path)
+    told("apptainer", "exec", "--nv", "--bind", f"{tmp_path},{ROOT}", image, "glacierhpc", "train", path)
+    assert alike(config, tmp_path / "alone")
+    outside = command("evaluate", path)
+    assert outside.returncode == 2 and "this is outside any image" in outside.stderr, outside.stderr
+    allowed = command("evaluate", path, "allow_another_image=true")
+    assert allowed.returncode == 0, allowed.stderr

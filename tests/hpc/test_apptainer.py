@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from glacierhpc.hpc.apptainer import (
     Runtime,
     architecture,
     build_command,
+    check_architecture,
     exec_command,
     fakeroot_rung,
     find_runtime,
@@ -174,6 +176,9 @@ def test_the_machine_an_image_is_for(tmp_path: Path, machine: bytes, name: str) 
     image = tmp_path / "i.sif"
     image.write_bytes(header(machine))
     assert architecture(image) == name
+    if name != {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine()):
+        with pytest.raises(InputError, match=f"is made for {name} machines"):
+            check_architecture(image)
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import stat
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,21 @@ def architecture(image: str | Path) -> str:
     if header[_MAGIC] != b"SIF_MAGIC":
         raise InputError(f"{str(image)!r} is no image file (SIF); build one with: glacierhpc container build")
     return ARCHITECTURES.get(header[_ARCHITECTURE], "unknown")
+
+
+def check_architecture(image: str | Path) -> None:
+    """Refuse an image file that is made for another machine, before it fails with less to read.
+
+    Raises
+    ------
+    InputError
+        If it is made for another, or is no image file.
+    """
+    here = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    if not Path(image).is_dir() and (made_for := architecture(image)) != here:
+        raise InputError(
+            f"image {str(image)!r} is made for {made_for} machines, and this is one of {here}; build it on one"
+        )
 
 
 def inspect(runtime: Runtime, image: str | Path) -> dict[str, Any]:
