@@ -7,7 +7,7 @@ Run it on an idle machine, or in a job of several nodes::
     glacierhpc bench scaling --against scaling.json
     sbatch jobs/scaling.sbatch --repeats 7
 
-Workers are processes with one thread each, ranks have one core or one GPU. The first run of each is dropped. Points
+Workers are processes with one thread each, ranks have one core or one GPU. The first runs of each are dropped. Points
 with more workers than cores are marked and take no part in the laws that are fitted; nothing is said beyond the numbers
 measured but by the model, whose projection is marked as one everywhere. `--plots` also writes a page and a CSV file.
 """
@@ -46,6 +46,8 @@ from glacierhpc.rundir import RunDirectory
 STEPS = (*WORKS, "train")
 KEPT = 200
 """Measured tasks and steps that the JSON file keeps of each point, evenly drawn from all."""
+WARM_UPS = 2
+"""Runs that are dropped: in one, not every worker meets every kind of task."""
 BUSY = 0.3
 """Load per core before the start from which a machine is called busy."""
 
@@ -119,14 +121,14 @@ def _by_turns(plan: Plan, steps: list[str], has: Material, counts: list[int]) ->
         ]
         run = 0
         for step in steps:
-            for turn in range(plan.repeats + 1):
+            for turn in range(plan.repeats + WARM_UPS):
                 for crew in teams:
                     for mode in plan.modes:
                         run, pieces = run + 1, plan.work(mode, crew.workers)
                         one = observe(
                             crew, lambda pool, s=step, p=pieces, r=run: WORKS[s].run(pool, has, p, r)
                         )
-                        if turn:  # the first one warms up
+                        if turn >= WARM_UPS:
                             seen.setdefault((step, mode, crew.workers), []).append(one)
         by_count = {crew.workers: crew for crew in teams}
     return [
@@ -295,7 +297,7 @@ def conditions(plan: Plan) -> str:
             f"{scaling_train.MODEL}, {plan.backend}, {plan.batch} samples of {plan.patch_px} px per rank and step, "
             f"{plan.steps_per_epoch} steps"
         )
-    return "; ".join([*told, f"{plan.repeats} repeats after one that warms up"])
+    return "; ".join([*told, f"{plan.repeats} repeats after those that warm up"])
 
 
 def environment(folder: Path | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from glacierhpc.report.page import Section, template
 
 Run = Mapping[str, Any]
 CAPTIONS = {
-    "scaling": "Speed-up over the fewest workers, log scales. Strong: the same work for all; weak: the same work for each. "
+    "scaling": "Speed-up over the fewest workers, log scales. Strong: the same work for all; weak: as much for each. "
     "Laws end where the measurements end.",
     "split": "Where the time of the workers went, medians over the repeats.",
     "model": "The discrete-event model beside the measurements. It is calibrated on the points with the fewest workers "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -42,10 +42,12 @@ class Assumed:
 
     campaign: float = 5000
     """Pieces of work of the strong projection: scenes, pieces."""
+    campaign_each: float = 20
+    """Pieces of work of each worker of the weak projection."""
     campaign_batch: float = 16_384
     """Samples of a global batch of the strong projection of training."""
     queue_s: float = 60.0
-    """Mean wait of a worker's job in the queue."""
+    """Mean wait in the queue of a job that replaces a lost one."""
     straggler_share: float = 0.01
     straggler_factor: float = 3.0
     losses_per_hour: float = 0.01
@@ -90,6 +92,10 @@ class Assumed:
             if not values[name] >= 0 or (name not in _MAY_BE_ZERO and values[name] == 0):
                 raise InputError(f"--assume {setting!r}: give a number above 0")
         return replace(cls(), **values)
+
+    def without_losses(self) -> Assumed:
+        """Return the same for workers that live for ever."""
+        return replace(self, losses_per_hour=0.0, walltime_h=math.inf)
 
     def told(self) -> list[str]:
         """Return the assumed figures in words."""
@@ -246,47 +252,48 @@ def project(
         for mode in model.base:
             many = _ranks_at if step == "train" else _farm_at
             try:
-                rows += _rows(step, mode, many(model, mode, assumed), counts, simulations)
+                at, alone = many(model, mode, assumed), many(model, mode, assumed.without_losses())
             except GlacierError as err:
                 left_out.append(f"{step}, {mode}: {err}")
+                continue
+            for workers in counts:
+                try:
+                    rows.append(_row(step, mode, workers, at, alone, simulations))
+                except GlacierError as err:
+                    left_out.append(f"{step}, {mode}, {workers} workers: {err}")
     kinds = {row["step"] == "train" for row in rows}
     said = [*(FARM_ASSUMPTIONS if False in kinds else ()), *(RANKS_ASSUMPTIONS if True in kinds else ())]
-    about = "a projection by a model, not a measurement; every worker has a core of the machine measured on"
+    about = "a projection by a model, not a measurement; every worker has a core like those measured on"
     assumptions = [about, *said, *assumed.told()]
     return {"projection": True, "assumptions": assumptions, "rows": rows, "left_out": left_out}
 
 
-def _rows(step: str, mode: str, at: Any, counts: Sequence[int], simulations: int) -> Iterator[dict[str, Any]]:
-    """Yield a row for each count; speed-up is over one worker of the same model."""
-    alone = _median([at(1, seed)[0].seconds for seed in range(simulations)])
-    one = at(1, 0)[1]
-    for workers in counts:
-        try:
-            runs = [at(workers, seed) for seed in range(simulations)]
-        except InputError:
-            continue  # more ranks than samples: there is no such training
-        seconds = [outcome.seconds for outcome, _ in runs]
-        gain = alone / _median(seconds) * runs[0][1] / one
-        yield {
-            "projection": True,
-            "step": step,
-            "mode": mode,
-            "workers": workers,
-            "work": runs[0][1],
-            "seconds": _median(seconds),
-            "low_s": min(seconds),
-            "high_s": max(seconds),
-            "speed_up": gain,
-            "efficiency": gain / workers,
-            "busy_share": _median([outcome.busy_share for outcome, _ in runs]),
-            "lost": max(outcome.lost for outcome, _ in runs),
-        }
+def _row(step: str, mode: str, workers: int, at: Any, alone: Any, simulations: int) -> dict[str, Any]:
+    """Return what is projected of a count; speed-up is over one worker of the same model that is never lost."""
+    runs = [at(workers, seed) for seed in range(simulations)]
+    seconds, work = [outcome.seconds for outcome, _ in runs], runs[0][1]
+    one, less = alone(1, 0)
+    gain = one.seconds / _median(seconds) * work / less
+    return {
+        "projection": True,
+        "step": step,
+        "mode": mode,
+        "workers": workers,
+        "work": work,
+        "seconds": _median(seconds),
+        "low_s": min(seconds),
+        "high_s": max(seconds),
+        "speed_up": gain,
+        "efficiency": gain / workers,
+        "busy_share": _median([outcome.busy_share for outcome, _ in runs]),
+        "lost": max(outcome.lost for outcome, _ in runs),
+    }
 
 
 def _farm_at(model: Calibrated, mode: str, assumed: Assumed) -> Any:
     workers = Workers(
         scheduler_s=model.scheduler_s(),
-        start_s=tuple(sorted({point.start_s for point in model.points})),
+        start_s=(_median([point.start_s for point in model.points]),),
         queue_s=assumed.queue_s,
         straggler_share=assumed.straggler_share,
         straggler_factor=assumed.straggler_factor,
@@ -294,10 +301,9 @@ def _farm_at(model: Calibrated, mode: str, assumed: Assumed) -> Any:
         walltime_s=3600 * assumed.walltime_h,
     )
     endpoint = Endpoint(assumed.endpoint_connections, assumed.endpoint_gbit * 1e9 / 8)
-    each = model.base[mode].work / model.base[mode].workers
 
     def at(count: int, seed: int) -> tuple[Outcome, float]:
-        work = assumed.campaign if mode == "strong" else each * count
+        work = assumed.campaign if mode == "strong" else assumed.campaign_each * count
         return simulate_farm(model.farm(mode, work, workers, endpoint), count, seed=seed), work
 
     return at
