@@ -50,7 +50,7 @@ bench: $(VENV)/.installed-demo  ## Measure speed and memory, and write the READM
 jobs: $(VENV)/.installed-core  ## Write the job scripts in jobs/ again, from their one renderer
 	$(BIN)/python -c "from glacierhpc.hpc.slurm import write_jobs; write_jobs('jobs')"
 
-build-container:  ## Build glacierhpc.sif with Apptainer or Singularity
+build-container:  ## Build deeplearning.sif with Apptainer or Singularity
 	containers/build.sh
 
 test-cluster: $(VENV)/.installed-dev  ## Run the tests that need a cluster, on one made for them (root, Debian 12)
