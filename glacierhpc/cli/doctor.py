@@ -150,7 +150,7 @@ def _look(
     from glacierhpc.hpc.doctor.node import examine_node
 
     about: dict[str, Any] = {"host": m.host, "role": m.role}
-    columns: dict[str, Sequence[Finding]] = {"login": examine(m)}
+    columns: dict[str, Sequence[Finding]] = {"login" if again is not None else "here": examine(m)}
     if again is not None:
         with logging_shown():
             report = examine_node(m, again, kind=kind, wait_s=wait_s)

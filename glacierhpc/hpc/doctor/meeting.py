@@ -14,7 +14,6 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,9 @@ class Listener:
             except OSError:
                 return  # closed
             with connection, suppress(OSError, ValueError):
-                connection.settimeout(CALL_S)
-                said = json.loads(_line(connection))
-                if knows(said, self._word):
-                    self.heard = {**said, "heard": time.time()}
-                    connection.sendall(_message(self._word))
-                    self._called.set()
+                self.heard = {**_understood(connection, self._word), "heard": time.time()}
+                connection.sendall(_message(self._word))
+                self._called.set()
 
     def called(self, timeout_s: float) -> bool:
         """Wait for a caller who knows the word, and say whether there was one."""
@@ -66,12 +62,7 @@ class Listener:
         self._socket.close()
 
 
-def knows(said: Mapping[str, Any], word: str) -> bool:
-    """Say whether a message has the word in it."""
-    return hmac.compare_digest(str(said.get("word", "")).encode(), word.encode())
-
-
-def call(address: str, port: int, word: str, **more: object) -> dict[str, Any]:
+def call(address: str, port: int, word: str, /, **more: object) -> dict[str, Any]:
     """Call a listener and return its answer.
 
     Raises
@@ -79,24 +70,30 @@ def call(address: str, port: int, word: str, **more: object) -> dict[str, Any]:
     OSError
         If it is not reached.
     ValueError
-        If it does not know the word.
+        If somebody else listens there.
     """
     with socket.create_connection((address, port), timeout=CALL_S) as connection:
-        connection.settimeout(CALL_S)
         connection.sendall(_message(word, **more))
-        answer = dict(json.loads(_line(connection)))
-    if not knows(answer, word):
-        raise ValueError(f"somebody else listens at {address} port {port}")
-    return answer
+        return _understood(connection, word)
 
 
-def _message(word: str, **more: object) -> bytes:
-    return json.dumps({"word": word, "time": time.time(), **more}).encode() + b"\n"
+def _message(word: str, /, **more: object) -> bytes:
+    return f"{word} {json.dumps({'time': time.time(), **more})}\n".encode()
+
+
+def _understood(connection: socket.socket, word: str) -> dict[str, Any]:
+    """Return what the other says behind the word; of what a stranger says nothing is read."""
+    first, _, rest = _line(connection).partition(b" ")
+    if not hmac.compare_digest(first, word.encode()):
+        raise ValueError("it is somebody else who answers there")
+    return dict(json.loads(rest))
 
 
 def _line(connection: socket.socket) -> bytes:
-    said = b""
+    """Read a line, however slowly its parts come, for `CALL_S` at most."""
+    said, end = b"", time.monotonic() + CALL_S
     while not said.endswith(b"\n") and len(said) < LINE_BYTES:
+        connection.settimeout(max(0.01, end - time.monotonic()))
         part = connection.recv(LINE_BYTES)
         if not part:
             break
@@ -177,6 +174,10 @@ class Node:
     def wait(self) -> None:
         """Stay until the host has called, but not for ever."""
         self._listener.called(STAY_S)
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
         self._listener.close()
 
 

@@ -48,6 +48,15 @@ def missing(m: Machine, told: str, fix: str = NOT_HERE) -> Finding:
     return fail(told, fix) if m.scheduler_needed else skip(f"{told}; not needed to work on this machine")
 
 
+def unanswered(m: Machine, told: str, answer: Answer) -> Finding:
+    """Return the finding for a command of the scheduler that failed."""
+    if m.scheduler_needed:
+        return fail(told, cause(answer))
+    if "configuration source" in answer.err:
+        return skip("no slurm.conf is found, see above; not needed to work on this machine")
+    return warn(told, cause(answer))
+
+
 def commands(m: Machine) -> Finding:
     """Look for the scheduler's commands, and for a release that knows the options that are used."""
     absent = [name for name in COMMANDS if m.which(name) is None]
@@ -74,8 +83,7 @@ def controller(m: Machine) -> Finding:
     took_s = time.monotonic() - began
     up = [line.strip() for line in answer.out.splitlines() if line.rstrip().endswith(" UP")]
     if not up:
-        told = f"does not answer: {words_of(answer)}"
-        return fail(told, cause(answer)) if m.scheduler_needed else warn(told, cause(answer))
+        return unanswered(m, f"does not answer: {words_of(answer)}", answer)
     if took_s > SLOW_S:
         return warn(
             f"{up[0]}, after {took_s:.0f} s", "the scheduler is busy: expect submissions to take minutes"
@@ -89,8 +97,7 @@ def credentials(m: Machine) -> Finding:
         return missing(m, "no squeue")
     answer = m.ask("squeue", "--me", "--noheader", "--format=%A")
     if not answer.ok:
-        told = f"the queue is not told: {words_of(answer)}"
-        return fail(told, cause(answer)) if m.scheduler_needed else warn(told, cause(answer))
+        return unanswered(m, f"the queue is not told: {words_of(answer)}", answer)
     jobs = len(answer.out.split())
     return ok(f"accepted; {jobs} job{'' if jobs == 1 else 's'} of yours in the queue")
 
@@ -107,7 +114,7 @@ def accounting(m: Machine) -> Finding:
             "off",
             "nothing to do: how jobs ended is taken from the queue and from the exit files that jobs leave",
         )
-    return unknown(words_of(answer), cause(answer))
+    return unanswered(m, words_of(answer), answer)
 
 
 def limits(m: Machine) -> Finding:
@@ -121,6 +128,8 @@ def limits(m: Machine) -> Finding:
             str(err).replace("\n", "; "), "set these for this call, or in ~/.config/glacierhpc/site.yaml"
         )
     used = sorted(set(m.site.use.values()))
+    if not m.ask("scontrol", "ping").ok and not all(name in m.site.partitions for name in used or [""]):
+        return skip("what partitions give is not told here")
     return ok(f"the jobs of a chain fit into {listed(used) if used else 'the default partition'}")
 
 
@@ -141,7 +150,7 @@ def partitions(m: Machine) -> Finding:
     answer = m.ask("sinfo", "--noheader", "--format=%R|%a|%l")
     rows = [line.split("|") for line in answer.out.split() if line.count("|") == 2]
     if not answer.ok or not rows:
-        return unknown(f"not told: {words_of(answer)}", cause(answer))
+        return unanswered(m, f"not told: {words_of(answer)}", answer)
     there = {name: state for name, state, _ in rows}
     used = sorted(set(m.site.use.values()))
     if absent := [name for name in used if name not in there]:
@@ -186,7 +195,7 @@ def memory(m: Machine) -> Finding:
     answer = m.ask("scontrol", "show", "config")
     found = re.search(r"^SelectTypeParameters\s*=\s*(\S+)", answer.out, re.M)
     if not answer.ok or not found:
-        return unknown(f"not told: {words_of(answer)}", cause(answer))
+        return unanswered(m, f"not told: {words_of(answer)}", answer)
     counted = "MEMORY" in found[1].upper()
     if counted and m.site.memory == "none":
         return warn(

@@ -69,6 +69,9 @@ def _told(found: Mapping[str, Finding | None]) -> list[tuple[str, str]]:
     worth = {title: finding for title, finding in there.items() if finding.status != "skip"} or there
     if len(worth) == 1 and len(there) > 1:
         return [(finding.told, finding.fix) for finding in worth.values()]
+    *others, (last, fix) = [(f"{title}: {finding.told}", finding.fix) for title, finding in worth.items()]
+    if all(finding.fix == fix for finding in worth.values()):
+        return [*((text, "") for text, _ in others), (last, fix)]
     return [(f"{title}: {finding.told}", finding.fix) for title, finding in worth.items()]
 
 

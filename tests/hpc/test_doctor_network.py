@@ -1,0 +1,132 @@
+"""The doctor's checks of the network, against servers on loopback; and how two hosts try to reach each other."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glacierhpc.errors import GlacierError
+from glacierhpc.hpc.doctor import meeting, network
+from tests.hpc.machines import made
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers HEAD with the number in the path; as a proxy, with what it was told to."""
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        code = 204 if self.path.startswith("http://") else int(self.path.strip("/") or 200)
+        self.send_response(code)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("", "ok"), ("404", "ok"), ("405", "ok"), ("503", "warn"), ("407", "fail")]
+)
+def test_the_archive_answers(path: str, status: str, server: str, tmp_path: Path) -> None:
+    found = network.archive(made(tmp_path, archive=f"http://{server}/{path}"))
+    assert found.status == status, found
+
+
+def test_the_archive_is_not_reached(closed_port: int, tmp_path: Path) -> None:
+    address = f"http://user:secret@127.0.0.1:{closed_port}/?sig=secret"
+    login = network.archive(made(tmp_path, archive=address))
+    assert login.status == "fail" and "https_proxy" in login.fix
+    node = network.archive(made(tmp_path, archive=address, role="compute"))
+    assert node.status == "warn" and "use.network" in node.fix
+    assert "secret" not in login.told + node.told
+    assert network.archive(made(tmp_path)).status == "skip"
+    assert network.archive(made(tmp_path, archive="s3://bucket")).status == "skip"
+
+
+def test_the_proxy_is_used_unless_spared(server: str, closed_port: int, tmp_path: Path) -> None:
+    by_proxy = made(tmp_path, archive="http://archive.invalid/", environ={"http_proxy": f"http://{server}"})
+    found = network.archive(by_proxy)
+    assert found.status == "ok" and "by the proxy (204)" in found.told
+    nowhere = {"http_proxy": f"http://127.0.0.1:{closed_port}"}
+    assert network.archive(made(tmp_path, archive=f"http://{server}/", environ=nowhere)).status == "fail"
+    spared = nowhere | {"no_proxy": "localhost, 127.0.0.1"}
+    assert network.archive(made(tmp_path, archive=f"http://{server}/", environ=spared)).status == "ok"
+
+
+def test_host_names_lead_to_addresses(tmp_path: Path) -> None:
+    assert network.host_name(made(tmp_path, host="localhost")).status == "warn"
+    assert network.host_name(made(tmp_path, host="localhost", site={"interface": "lo"})).status == "ok"
+    assert network.host_name(made(tmp_path, host="no-such-host.invalid")).status == "fail"
+    assert network.reached("n1", "10.0.0.7", None).status == "ok"
+
+
+def test_the_interface_is_here(tmp_path: Path) -> None:
+    assert network.interface(made(tmp_path)).status == "skip"
+    assert network.interface(made(tmp_path, site={"interface": "lo"})).status == "ok"
+    absent: dict[str, Any] = {"site": {"interface": "hsn0"}}
+    assert network.interface(made(tmp_path, **absent)).status == "warn"
+    node = network.interface(made(tmp_path, **absent, role="compute"))
+    assert node.status == "fail" and "lo" in node.told  # those that are there
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[meeting.Host]:
+    with closing(meeting.Host(tmp_path, "localhost", None)) as host:
+        yield host
+
+
+def test_host_and_node_meet(host: meeting.Host, tmp_path: Path) -> None:
+    assert (tmp_path / "host.json").stat().st_mode & 0o077 == 0
+    with closing(meeting.Node(tmp_path, "localhost", None)) as node:
+        assert host.heard["host"] == "localhost" and abs(host.heard["heard"] - host.heard["time"]) < 60
+        assert host.node()["refused"] == "" and host.node()["locked"] is True
+        assert host.call_node() == ""
+        node.wait()
+
+
+def test_host_and_node_do_not_meet(host: meeting.Host, tmp_path: Path) -> None:
+    host.close()  # as behind a firewall, and on a file system without locks
+    with closing(meeting.Node(tmp_path, "localhost", None)):
+        assert "refused" in host.node()["refused"] and host.node()["locked"] is False
+        assert host.heard == {} and host.call_node() == ""
+    assert host.call_node() != ""
+
+
+def test_only_who_knows_the_word_is_heard(host: meeting.Host, tmp_path: Path) -> None:
+    known = json.loads((tmp_path / "host.json").read_text())
+    with pytest.raises((OSError, ValueError)):
+        meeting.call(known["address"], known["port"], "guessed", host="evil")
+    for said in (b"", b"\n", b"[]\n", b'"x"\n', b"null\n", b"\xff\n", b"[" * 3000 + b"\n", b"x" * 10_000):
+        stranger = socket.create_connection((known["address"], known["port"]), timeout=30)
+        with stranger, suppress(OSError):
+            stranger.sendall(said)
+            stranger.shutdown(socket.SHUT_WR)
+            assert stranger.recv(100) == b""
+    assert host.heard == {}
+    meeting.call(known["address"], known["port"], known["word"], host="node")  # it is still there
+    assert host.heard["host"] == "node"
+
+
+def test_a_folder_that_is_not_shared_is_told(tmp_path: Path) -> None:
+    with pytest.raises(GlacierError, match="is not seen"):
+        meeting.Node(tmp_path / "none", "localhost", None)

@@ -1,0 +1,159 @@
+"""The doctor on file systems; noexec, read-only and small ones are real, mounted in a namespace of the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glacierhpc.hpc.cluster.tls import OWNER
+from glacierhpc.hpc.doctor import storage
+from tests.hpc.machines import in_namespace, made, says
+
+LOOK = """
+from pathlib import Path
+from glacierhpc.hpc.doctor import Machine, storage
+found = storage.{check}(Machine(environ={{'PATH': '/usr/bin:/bin', 'TMPDIR': '{folder}', 'HOME': '{folder}'}}, folder=Path('{folder}')))
+print(found.status, found.told, found.fix)
+"""  # noqa: E501
+
+
+def looked(check: str, folder: Path, options: str) -> str:
+    """What a check finds in a real file system mounted with these options."""
+    return in_namespace(
+        f"mount -t tmpfs -o {options} none '{folder}'", LOOK.format(check=check, folder=folder)
+    )
+
+
+def test_the_temporary_folder(tmp_path: Path) -> None:
+    assert looked("temporary", tmp_path, "size=20g").startswith("ok ")
+    assert looked("temporary", tmp_path, "size=5g").startswith("warn ")
+    assert looked("temporary", tmp_path, "size=500m").startswith("fail ")
+    assert "mounted noexec" in looked("temporary", tmp_path, "size=20g,noexec")
+    assert looked("temporary", tmp_path, "ro").startswith("fail ")
+    absent = storage.temporary(made(tmp_path, environ={"TMPDIR": str(tmp_path / "none")}))
+    assert absent.status == "fail" and "TMPDIR" in absent.fix
+
+
+def test_the_scratch_of_the_site_is_that_of_jobs(tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "site": {"scratch": "/nowhere/$SLURM_JOB_ID"},
+        "environ": {"SLURM_JOB_ID": "7", "TMPDIR": "/tmp"},
+    }
+    assert "/nowhere/7 cannot be written" in storage.temporary(made(tmp_path, **given, role="compute")).told
+    assert storage.temporary(made(tmp_path, **given)).told.startswith("/tmp ")
+
+
+def test_room_for_bytes_and_for_files(tmp_path: Path) -> None:
+    assert looked("work", tmp_path, "size=50g,nr_inodes=100k").startswith("ok ")
+    assert looked("work", tmp_path, "size=50g,nr_inodes=1000").startswith("warn ")
+    assert looked("work", tmp_path, "size=1g,nr_inodes=100k").startswith("warn ")
+    assert looked("work", tmp_path, "size=50m,nr_inodes=100k").startswith("fail ")
+    assert storage.room("x", 100, None).status == "ok"  # a file system that does not count them
+    assert storage.work(made(tmp_path, folder=tmp_path / "not" / "yet")).status in ("ok", "warn")
+
+
+def test_home(tmp_path: Path) -> None:
+    assert looked("home", tmp_path, "size=5g").startswith("ok ")
+    assert looked("home", tmp_path, "size=500m").startswith("warn ")
+    assert storage.home(made(tmp_path, environ={"HOME": str(tmp_path / "none")})).status == "warn"
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        # quota --raw-grace: file system, KiB, soft, hard, grace, files, soft, hard, grace
+        ("/home 1048576 10485760 11534336 0 20 100000 110000 0", "ok", "1.0 of 10.0 GiB 20 of 100,000 files"),
+        ("/home 10000000 10485760 11534336 0 20 100000 110000 0", "warn", "GiB"),
+        ("/home 1048576 10485760 11534336 0 100000* 100000 110000 0", "fail", "100,000 of 100,000 files"),
+        ("/home 1048576 0 0 0 20 100000 110000 0", "ok", "20 of"),
+        # lfs quota: the grace is a dash
+        ("/scratch 1048576 0 1073741824 - 1999999 0 2000000 -", "warn", "1,999,999 of 2,000,000 files"),
+    ],
+)
+def test_a_quota_is_read(line: str, status: str, words: str, tmp_path: Path) -> None:
+    found = storage.quota_told(line)
+    assert found is not None and found.status == status and words in found.told, found
+    m = made(
+        tmp_path,
+        commands={"quota": says(line.replace("/home", str(tmp_path)).replace("/scratch", str(tmp_path)))},
+    )
+    assert storage.home(m) == found
+    if status != "ok":
+        assert storage.work(m) == found
+
+
+def test_no_quota_is_none() -> None:
+    assert storage.quota_told("") is None
+    assert storage.quota_told("/home 1048576 0 0 0 20 0 0 0") is None
+
+
+def test_stripes_of_lustre(tmp_path: Path) -> None:
+    def found(count: str, **more: Any) -> Any:
+        mounts = {"proc/self/mounts": f"/dev/sda / ext4 rw 0 0\nmds@tcp:/l {tmp_path} lustre rw 0 0\n"}
+        lfs = {"lfs": f'case "$1" in getstripe) echo {count};; *) exit 1;; esac'} if count else {}
+        return storage.lustre(made(tmp_path / "m", folder=tmp_path, files=mounts, commands=lfs, **more))
+
+    (tmp_path / "m").mkdir()
+    assert found("").status == "skip" and "no lfs" in found("").told
+    assert found("1").status == "ok"
+    assert "over 8 servers" in found("8").told and "lfs setstripe -c 1" in found("8").fix
+    assert "over all servers" in found("-1").told
+    assert found("error").status == "unknown"
+    (tmp_path / "other").mkdir()
+    assert (
+        storage.lustre(
+            made(tmp_path / "other", files={"proc/self/mounts": "/dev/sda / ext4 rw 0 0\n"})
+        ).status
+        == "skip"
+    )
+
+
+def test_locks(tmp_path: Path) -> None:
+    assert storage.locks(made(tmp_path)).status == "ok"  # really: a second process is kept off
+    # where locks do nothing: the second process gets it, too
+    assert storage.locks(made(tmp_path, python="/bin/true")).status == "warn"
+    assert storage.locks(made(tmp_path, python="/bin/false")).status == "unknown"
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".glacierhpc")] == []
+
+
+def test_renames(tmp_path: Path) -> None:
+    assert looked("renames", tmp_path, "size=1m").startswith("ok ")
+    assert looked("renames", tmp_path, "ro").startswith("fail ")
+
+
+def test_file_times(tmp_path: Path) -> None:
+    assert storage.file_times(made(tmp_path)).status == "ok"
+    assert storage.skewed(100, "the file server's clock").status == "warn"
+    assert looked("file_times", tmp_path, "ro").startswith("unknown ")
+
+
+@pytest.mark.parametrize(
+    ("mask", "status", "words"),
+    [("0022", "ok", "may read"), ("0077", "ok", "umask 027"), ("0000", "warn", "everybody")],
+)
+def test_the_file_mode(mask: str, status: str, words: str, tmp_path: Path) -> None:
+    found = storage.file_mode(made(tmp_path, files={"proc/self/status": f"Name:\tx\nUmask:\t{mask}\n"}))
+    assert found.status == status and words in found.told
+    assert storage.file_mode(made(tmp_path / "root")).status == "unknown"
+
+
+def test_keys_of_dead_runs_are_found(tmp_path: Path) -> None:
+    (tmp_path / ".glacierhpc-doctor-young").mkdir()
+    assert storage.leftovers(made(tmp_path)).status == "ok"
+    left = tmp_path / "runs" / "a" / ".tls-00aa"
+    left.mkdir(parents=True)
+    (left / OWNER).write_text(json.dumps({"host": "gone", "boot": "x", "pid": 1, "started": 1}))
+    assert (
+        storage.leftovers(made(tmp_path)).status == "ok"
+    )  # touched just now, on another machine: it may live
+    day_ago = time.time() - 90_000
+    os.utime(left / OWNER, (day_ago, day_ago))
+    found = storage.leftovers(made(tmp_path))
+    assert found.status == "warn" and "runs/a/.tls-00aa" in found.told
+    os.utime(tmp_path / ".glacierhpc-doctor-young", (day_ago, day_ago))
+    assert ".glacierhpc-doctor-young" in storage.leftovers(made(tmp_path)).told
