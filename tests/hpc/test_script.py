@@ -19,6 +19,7 @@ from glacierhpc.hpc import surroundings
 from glacierhpc.hpc.site import PLAIN, Site
 from glacierhpc.hpc.slurm import JOBS, JobSpec, job_surroundings, render, write_jobs
 from glacierhpc.hpc.slurm.arrays import numbers_of, numbers_text, parted
+from glacierhpc.hpc.slurm.job import Launch
 from glacierhpc.workflows.tasks import TASKS
 from tests.hpc.scripts import SPEC, environment, program, run_script
 
@@ -378,6 +379,90 @@ def test_no_value_is_ever_executed(tmp_path_factory: pytest.TempPathFactory, val
     for option in ("comment", "account", "partition", "job-name"):
         found = [shlex.split(line) for line in lines if line.startswith(f"--{option}")]
         assert found == [[f"--{option}={attack}".replace("\\", "\\\\")]]  # sbatch halves them again
+
+
+CONTAINER = """\
+if [[ "$*" == *rendezvous* ]]; then echo 127.0.0.1 1; exec cat; fi
+printf "%s\\0" image "$@"
+"""
+STEP = """\
+options=()
+while [[ $1 == --* ]]; do options+=("$1"); shift; done
+printf "%s\\0" srun "${options[@]}" end
+exec "$@"
+"""
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    value=HOSTILE.map(lambda text: text.replace("/", "")),
+    launch=st.sampled_from(["alone", "srun", "gloo", "mpi"]),
+)
+def test_nor_is_any_value_of_a_run_in_an_image(
+    tmp_path_factory: pytest.TempPathFactory, value: str, launch: Launch
+) -> None:
+    """The fields that a script of `glacierhpc submit` has besides, for each way to start processes."""
+    folder = tmp_path_factory.mktemp("hostile")
+    program(
+        folder,
+        "apptainer",
+        '[[ "$*" == *rendezvous* ]] && { echo 127.0.0.1 1; cat; exit; }; printf "%s\\0" image "$@"',
+    )
+    program(folder, "srun", STEP)
+    program(folder, "scontrol", "echo n1")
+    program(folder, "touch", f"echo >{folder}/hacked")
+    attack = f"{value}$(touch hacked)`touch hacked`"
+    path = attack.replace("$", "").replace(":", "").replace(",", "")
+    try:
+        site = Site(
+            image=f"/{path}",
+            binds=(f"/{path}", "/b"),
+            srun=(f"--x={attack}",),
+            gpu_type=attack,
+            interface=attack,
+        )
+        run = folder / path
+        spec = replace(
+            SPEC, config=str(run), folder=str(run), launch=launch, gpus=1, numbered=f"--{attack}", array=(3,)
+        )
+        text = render(spec, site)
+    except (InputError, ValueError):
+        assert any(ord(letter) < 32 or letter in "\x7f\x85\u2028\u2029" for letter in value)
+        return
+    run.mkdir()
+    subprocess.run(["bash", "-n", "/dev/stdin"], input=text, text=True, check=True)
+    job = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_NODELIST": "n1",
+           "SLURM_STEP_TASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0",
+           "SLURM_NODEID": "0", "SLURM_STEP_NUM_NODES": "1", "SLURMD_NODENAME": "n1"}  # fmt: skip
+    answer = run_script(text, [attack], environment(folder, **job))
+    said = answer.stdout.split("\0")
+    assert answer.returncode == 0 and not (folder / "hacked").exists(), answer.stderr
+    if launch != "alone":
+        assert f"--x={attack}" in said[: said.index("end")]
+    inside = said[said.index("image") :]
+    assert {f"/{path}", str(folder)} <= set(inside)
+    called = ["glacierhpc", "run", str(run), f"--{attack}", "3", "cluster.workers=1", attack, ""]
+    assert inside[inside.index("glacierhpc") :] == called and inside[-len(called) - 1] == f"/{path}"
+    assert (run / "test-6_3.exit").read_text().startswith("0 ended 0 ")
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="on Debian: apt install shellcheck")
+@pytest.mark.parametrize("launch", ["alone", "srun", "gloo", "mpi"])
+def test_a_script_full_of_special_characters_is_right_for_shellcheck(launch: Launch, tmp_path: Path) -> None:
+    nasty = "a b;&|<>()#\"'`$(id)${HOME}\\%j*?~!{}[]= ü"
+    site = Site.model_validate({
+        "environment": {"VALUE": nasty}, "modules": [nasty], "scratch": nasty, "binds": [nasty], "image": nasty,
+        "account": nasty, "use": {"cpu": nasty}, "interface": nasty, "srun": [nasty], "gpu_type": nasty,
+        "directives": {"all": {"comment": nasty}},
+    })  # fmt: skip
+    spec = JobSpec(
+        "a", nasty, ("run", nasty), label=nasty, overrides=(nasty,), config=f"/{nasty}", folder=f"/{nasty}",
+        launch=launch, numbered=nasty, array=(0, 5), gpus=2,
+    )  # fmt: skip
+    path = tmp_path / "job.sbatch"
+    path.write_text(render(spec, site))
+    answer = subprocess.run(["shellcheck", path], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout
 
 
 @pytest.mark.parametrize(
