@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,8 +62,8 @@ def _digest(inputs: Iterable[Path]) -> str:
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the image, signed by nobody."""
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the image, signed by nobody; what it leaves on this machine is removed at the end."""
     if not shutil.which("apptainer"):
         pytest.skip("Apptainer is not installed here; as root on Debian 12: make test-cluster")
     cache = Cache(Path(os.environ.get("GLACIERHPC_TESTCLUSTER_CACHE") or tmp_path_factory.mktemp("kept")))

@@ -21,12 +21,10 @@ import glacierhpc
 from glacierhpc.config import Config, config_to_yaml
 from glacierhpc.hpc import apptainer
 from glacierhpc.rundir import RunDirectory, read_json
-from tests.cluster.image import COMMIT, image
+from tests.cluster.image import COMMIT
 from tests.cluster.jobs import log_of, quick, submit, told, trained_alone, waited_for, weights
 from tests.conftest import ROOT
 from tests.workflows.cubes import given_config, given_cube, store
-
-__all__ = ["image"]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
