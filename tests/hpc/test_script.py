@@ -88,6 +88,8 @@ def test_a_script_runs_the_image_it_is_given(fake: dict[str, str]) -> None:
     assert words[:2] == ["apptainer", "exec"] and {"--nv", "--cleanenv", "--no-home"} <= set(words)
     called = ["glacierhpc", "run", "a.yaml", "cluster.workers=1"]
     assert words[words.index("/images/my image.sif") + 1 :] == called
+    words = run_script(render(SPEC, Site(gpu_maker="amd")), ["a.yaml"], given_image).stdout.splitlines()
+    assert "--rocm" in words and "--nv" not in words
 
 
 def test_an_image_sees_of_the_environment_only_what_is_named(fake: dict[str, str], tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ if [[ -n $image ]]; then
     inside=("$container" exec --cleanenv --no-home --bind "$PWD")
     for folder in "${{binds[@]}}"; do inside+=(--bind "$folder"); done
     if [[ -e ${{config:-}} ]]; then inside+=(--bind "$(dirname "$(realpath "$config")")"); fi
-    if [[ -n ${{SLURM_JOB_GPUS:-}}${{SLURM_GPUS_ON_NODE:-}} ]]; then inside+=(--nv); fi
+    if [[ -n ${{SLURM_JOB_GPUS:-}}${{SLURM_GPUS_ON_NODE:-}} ]]; then inside+=({gpus}); fi
     glacierhpc=("${{inside[@]}}" "$image" glacierhpc)
 elif [[ -x .venv/bin/glacierhpc ]]; then
     glacierhpc=(.venv/bin/glacierhpc)

@@ -17,6 +17,10 @@ INTERFACES = ("GLOO_SOCKET_IFNAME", "HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
 """Who asks which network lies between the nodes: torch, Horovod, NCCL."""
 
 
+GPUS = {"nvidia": "--nv", "amd": "--rocm"}
+"""What Apptainer calls the drivers."""
+
+
 def render(spec: JobSpec, site: Site = PLAIN) -> str:
     """Return the script of a job, to be given to ``sbatch``.
 
@@ -177,7 +181,7 @@ def _surroundings(site: Site) -> str:
 
 def _runner(site: Site) -> str:
     runtimes, names = parts.RUNTIMES[None if site.container == "none" else site.container]
-    return parts.RUNNER.format(runtimes=runtimes, names=names)
+    return parts.RUNNER.format(runtimes=runtimes, names=names, gpus=GPUS[site.gpu_maker])
 
 
 def _launch(spec: JobSpec, site: Site) -> str:
