@@ -53,7 +53,9 @@ def test_another_user_of_the_node_cannot_give_tasks(scheme: str) -> None:
 def test_a_worker_short_of_memory_is_heard_of(caplog: pytest.LogCaptureFixture) -> None:
     with make_cluster("local", workers=1), caplog.at_level(logging.WARNING, logger="glacierhpc"):
         logging.getLogger("distributed.nanny.memory").warning("Worker exceeded 95% memory budget")
-    assert "glacierhpc.hpc.cluster.local" in {record.name for record in caplog.records if "95%" in record.message}
+    assert "glacierhpc.hpc.cluster.local" in {
+        record.name for record in caplog.records if "95%" in record.message
+    }
 
 
 def interrupt_is_ignored(_: int) -> bool:
