@@ -166,6 +166,23 @@ def test_steps_run_restart_and_answer_in_json(
     assert (tmp_path / "run" / "logs" / "search.log").stat().st_size > 0
 
 
+def test_a_copied_run_is_worked_on_where_it_is(tmp_path: Path, config: Path) -> None:
+    from glacierhpc.cli.arguments import load
+    from glacierhpc.config import load_config
+    from glacierhpc.rundir import RunDirectory
+
+    with workflows.runner.claimed(load_config(config)) as run:
+        shutil.copytree(run.path, tmp_path / "copy")
+    copied = tmp_path / "copy" / "config.yaml"
+    assert load(copied, None).run_path == load(copied.parent, None).run_path == tmp_path / "copy"
+    assert load(copied, [f"run_dir={tmp_path / 'other'}"]).run_path == tmp_path / "other"
+    with workflows.runner.claimed(load(copied, None)) as again:
+        assert again.path == tmp_path / "copy"
+    (tmp_path / "mine").mkdir()
+    own = shutil.copy(config, tmp_path / "mine" / "config.yaml")  # not of a run, though it has that name
+    assert load(Path(own), None).run_path == RunDirectory(tmp_path / "run").path
+
+
 # --- bad input
 
 
