@@ -1,12 +1,13 @@
 """Two runs of the scaling benchmark side by side: what became slower, what faster, and what cannot be told.
 
-A difference counts as told only beyond doubt: where every order of the repeats of both runs that chance alone would
-give in 99 of 100 cases speaks for it.
+A difference counts as told only beyond doubt: two runs that differ in nothing are told apart, at any of their points,
+in no more than 5 of 100 comparisons.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from scaling_points import ratio_interval
 
 from glacierhpc.errors import InputError
 
-DOUBT = 0.99
-"""Coverage that an interval of the ratio must have; five repeats against five reach it."""
+DOUBT = 0.05
+"""Chance of a false alarm in a whole comparison, shared out to its points (Bonferroni)."""
 SLOWER, FASTER, UNDECIDED = "slower beyond doubt", "faster beyond doubt", "not told apart"
 
 
@@ -51,10 +52,13 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
         Whole results, as written by ``--output``.
     """
     before = {_key(point): point for point in old["details"]["points"]}
+    both = [point for point in new["details"]["points"] if _key(point) in before]
     rows = [
-        {**dict(zip(_KEY, _key(point))), **judged(point["seconds"], before[_key(point)]["seconds"])}
-        for point in new["details"]["points"]
-        if _key(point) in before
+        {
+            **dict(zip(_KEY, _key(point))),
+            **judged(point["seconds"], before[_key(point)]["seconds"], points=len(both)),
+        }
+        for point in both
     ]
     differences = _differences(new, old)
     words = (
@@ -71,10 +75,11 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def judged(new: Sequence[float], old: Sequence[float]) -> dict[str, Any]:
-    """Return ratio, interval and verdict of the repeats of one point in two runs."""
-    ratio = ratio_interval(new, old, wanted=DOUBT)
-    sure = ratio.coverage >= DOUBT
+def judged(new: Sequence[float], old: Sequence[float], *, points: int = 1) -> dict[str, Any]:
+    """Return ratio, interval and verdict of the repeats of one of some points in two runs."""
+    wanted = 1 - DOUBT / points
+    ratio = ratio_interval(new, old, wanted=wanted)
+    sure = ratio.coverage >= wanted
     verdict = SLOWER if sure and ratio.low > 1 else FASTER if sure and ratio.high < 1 else UNDECIDED
     return {
         "ratio": ratio.value,
@@ -84,8 +89,13 @@ def judged(new: Sequence[float], old: Sequence[float]) -> dict[str, Any]:
         "verdict": verdict,
         "reason": ""
         if sure
-        else f"{len(new)} and {len(old)} repeats cannot tell; measure 5 or more in both runs",
+        else f"{len(new)} and {len(old)} repeats cannot tell; measure {_enough(points)} or more in both",
     }
+
+
+def _enough(points: int) -> int:
+    """Return how many repeats in each run can tell some points apart without a false alarm."""
+    return next(n for n in range(1, 100) if 2 / math.comb(2 * n, n) <= DOUBT / points)
 
 
 _KEY = ("step", "mode", "workers", "work", "unit")

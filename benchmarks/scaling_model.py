@@ -50,6 +50,12 @@ class Stage:
     bytes: float = 0.0
     """Mean size of what a task reads from the archive."""
 
+    def __post_init__(self) -> None:
+        if not self.compute_s or len(self.compute_s) != len(self.wait_s):
+            raise InputError(
+                f"a stage has {len(self.compute_s)} compute times and {len(self.wait_s)} waits: give both of each task"
+            )
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -233,8 +239,8 @@ class Ranks:
     """Compute time per sample of a rank's share."""
     deviations: tuple[float, ...]
     """Measured compute times over their median."""
-    input_s: float
-    """Wait for data, per step."""
+    input_share: float
+    """Wait for data, over the compute time of a step."""
     exchange_s: Callable[[int], float]
     """Time of the exchanges of a step between a number of ranks."""
     cores: float = math.inf
@@ -269,7 +275,7 @@ def simulate_ranks(model: Ranks, ranks: int, *, steps: int, batch: float, seed: 
     compute = (model.fixed_s + model.sample_s * batch / ranks) * max(1.0, ranks / model.cores)
     # the largest of many draws from one distribution is its quantile at U^(1/ranks)
     slowest = np.quantile(model.deviations, rng.random(steps) ** (1 / ranks), method="inverted_cdf")
-    waited = model.input_s + model.exchange_s(ranks)
+    waited = model.input_share * compute + model.exchange_s(ranks)
     seconds = compute * slowest + waited
     every = model.checkpoint_every or steps
     blocks = [float(seconds[k : k + every].sum()) for k in range(0, steps, every)]

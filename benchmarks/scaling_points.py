@@ -90,7 +90,7 @@ def ratio_interval(above: Sequence[float], below: Sequence[float], *, wanted: fl
     ----------
     Hodges & Lehmann (1963), doi:10.1214/aoms/1177704172; Hollander, Wolfe & Chicken (2014), section 4.3
     """
-    if not above or not below or min(*above, *below) <= 0:
+    if not len(above) or not len(below) or min(*above, *below) <= 0:
         raise InputError(
             "a ratio needs repeats above 0 on both sides: measure both, with --repeats 1 or more"
         )

@@ -155,10 +155,10 @@ class Calibrated:
             for p in self.base.values()
             for s in np.divide(p.details["step_s"], _median(p.details["step_s"]))
         ]
-        input_s = statistics.mean(
-            p.split["data_wait"] * _median(p.seconds) / p.details["steps"] for p in self.base.values()
-        )
-        return Ranks(fixed_s, sample_s, tuple(map(float, steps)), input_s, exchange, cores)
+        waiting = statistics.mean(min(p.split["data_wait"], 0.99) for p in self.base.values())
+        busy = 1 - waiting  # a measured step holds both
+        deviations = tuple(map(float, steps))
+        return Ranks(fixed_s * busy, sample_s * busy, deviations, waiting / busy, exchange, cores)
 
 
 def calibrate(step: str, points: Sequence[Point]) -> Calibrated:

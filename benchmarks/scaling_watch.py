@@ -61,6 +61,9 @@ class _ByValue:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
         return cloudpickle.loads, (by_value(self._function),)
 
