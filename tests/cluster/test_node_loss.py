@@ -13,6 +13,7 @@ import torch
 from glacierhpc.fence import epoch_file, epochs, read_record
 from glacierhpc.rundir import RunDirectory
 from tests.cluster.jobs import (
+    control,
     fields,
     log_of,
     prepared,
@@ -23,7 +24,7 @@ from tests.cluster.jobs import (
     waited_for,
     weights,
 )
-from tests.cluster.test_scheduler import CONTROL, ours
+from tests.cluster.test_scheduler import ours
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -44,7 +45,7 @@ def test_the_orphan_of_a_lost_node_is_fenced_and_the_results_are_those_of_one_ru
     reached((run.checkpoints / "last.pt").exists, 300)
     first = read_record(epoch_file(run.path, max(epochs(run.path))))
     node, orphan = fields(job)["NodeList"], int(first["pid"])
-    CONTROL.write_text(f"kill {node}\n")
+    control(f"kill {node}")
     os.kill(orphan, signal.SIGSTOP)
     try:
         reached(lambda: fields(job)["Restarts"] == "1", 300)
@@ -58,7 +59,7 @@ def test_the_orphan_of_a_lost_node_is_fenced_and_the_results_are_those_of_one_ru
     finally:
         with suppress(ProcessLookupError):
             os.kill(orphan, signal.SIGKILL)
-        CONTROL.write_text(f"start {node}\n")
+        control(f"start {node}")
         told("scancel", str(job))
     log = log_of(job)
     assert "taken over from process" in log and "it is an earlier start of this job" in log, log
