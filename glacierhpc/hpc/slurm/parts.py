@@ -193,7 +193,8 @@ succeeded() {
 
 again=${GLACIERHPC_AGAIN:-$again} next=''
 # 140: USR2 came before glacierhpc listened
-if [[ -n ${SLURM_JOB_ID:-} && $asked != end && ($code -eq 75 || ($asked == resume && $code -eq 140)) ]] && ! overtaken; then
+if [[ -n ${SLURM_JOB_ID:-} && $asked != end && ($code -eq 75 || ($asked == resume && $code -eq 140)) ]] \\
+    && ! overtaken; then
     if [[ $again == none ]]; then
         echo "saved; submit it again to go on" >&2
     elif [[ $((attempt + 1)) -ge $attempts ]]; then
