@@ -117,6 +117,18 @@ def test_folders_of_a_site_are_seen_in_the_image(fake: dict[str, str]) -> None:
     assert '/scratch/p 1/it\'s "$(touch hacked)" `x`' in words
 
 
+@pytest.mark.parametrize("name", ["a,b", "a:b"])
+def test_a_folder_that_would_be_two_in_an_image_is_refused(
+    name: str, fake: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a.yaml").touch()
+    in_image = {**fake, "GLACIERHPC_IMAGE": "/i.sif"}
+    answer = run_script(render(SPEC), [f"{name}/a.yaml"], in_image)
+    assert answer.returncode == 2 and f"{name} cannot be seen in an image" in answer.stderr
+    assert run_script(render(SPEC), [f"{name}/a.yaml"], fake).returncode == 0
+
+
 def test_a_script_without_a_configuration_says_so(fake: dict[str, str]) -> None:
     answer = run_script(render(SPEC), [], fake)
     assert answer.returncode == 2 and "no configuration given" in answer.stderr

@@ -30,9 +30,18 @@ if [[ -n $image ]]; then
     }}
     # nothing of the home folder and of the environment gets inside but what is named: packages in ~/.local would
     # stand before those of the image
-    inside=("$container" exec --cleanenv --no-home --bind "$PWD")
-    for folder in "${{binds[@]}}"; do inside+=(--bind "$folder"); done
-    if [[ -e ${{config:-}} ]]; then inside+=(--bind "$(dirname "$(realpath "$config")")"); fi
+    inside=("$container" exec --cleanenv --no-home)
+    shown=("$PWD" "${{binds[@]}}")
+    if [[ -e ${{config:-}} ]]; then shown+=("$(dirname "$(realpath "$config")")"); fi
+    for folder in "${{shown[@]}}"; do
+        case $folder in
+        *[,:]*)
+            echo "the folder $folder cannot be seen in an image: commas and colons part lists of folders; rename it" >&2
+            exit 2
+            ;;
+        esac
+        inside+=(--bind "$folder")
+    done
     if [[ -n ${{SLURM_JOB_GPUS:-}}${{SLURM_GPUS_ON_NODE:-}} ]]; then inside+=({gpus}); fi
     glacierhpc=("${{inside[@]}}" "$image" glacierhpc)
 elif [[ -x .venv/bin/glacierhpc ]]; then
