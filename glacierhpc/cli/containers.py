@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 from pathlib import Path
@@ -31,7 +32,7 @@ def build(
     ] = None,
 ) -> None:
     """Build the image, without root."""
-    from glacierhpc.hpc.apptainer import build_command, find_runtime, origin_arguments
+    from glacierhpc.hpc.apptainer import FIXES, build_command, fakeroot_rung, find_runtime, origin_arguments
     from glacierhpc.rundir import source_commit
 
     if not definition.is_file():
@@ -42,7 +43,8 @@ def build(
     if "{{ COMMIT }}" in definition.read_text(encoding="utf-8"):  # ours; others refuse what they do not name
         pairs = origin_arguments(pairs, commit=source_commit(definition.absolute().parent))
         (definition.absolute().parent / "build" / "wheelhouse").mkdir(parents=True, exist_ok=True)
-    _pass(build_command(find_runtime(), image, definition, arguments=pairs))
+    hint = "" if os.getuid() == 0 else FIXES[fakeroot_rung(getpass.getuser())]
+    _pass(build_command(find_runtime(), image, definition, arguments=pairs), hint=hint)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -146,7 +148,9 @@ def _there(image: Path) -> Path:
     return image
 
 
-def _pass(command: list[str], environ: dict[str, str] | None = None) -> None:
-    """Run a command in the place of this one's terminal, and end with its exit code."""
+def _pass(command: list[str], environ: dict[str, str] | None = None, *, hint: str = "") -> None:
+    """Run a command in the place of this one's terminal, and end with its exit code; if it fails, with a hint."""
     code = subprocess.run(command, env=environ or dict(os.environ), check=False).returncode
+    if code and hint:
+        typer.echo(f"building without root, on this machine: {hint}", err=True)
     raise typer.Exit(code if code >= 0 else 128 - code)
