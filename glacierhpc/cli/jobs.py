@@ -47,15 +47,14 @@ def submit(
     sweep: Annotated[
         bool | None,
         typer.Option(
-            help="train what is listed under sweep: as a job array; by default if anything is listed"
+            help="submit what is listed under sweep:, jobs.trials.at_once at a time; by default if anything is"
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Submit what is still to do as a chain of jobs, each waiting for the one before to end well.
 
-    With variations or seeds under sweep: the trials are the tasks of a job array (--set jobs.trials.at_once=N: so many
-    at a time), and a last job writes down what they gave.
+    Variations and seeds under sweep: become the tasks of a job array.
     """
     loaded = load(config, overrides)
     from glacierhpc.config.trials import has_sweep
