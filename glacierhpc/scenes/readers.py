@@ -142,7 +142,9 @@ def _read_remote(request: ReadRequest, file: RemoteFile, policy: RetryPolicy) ->
         try:
             image = LOADERS[request.loader](replace(request, href=seen.path), policy)
         except (*_READ_ERRORS, OSError, RuntimeError) as err:
-            raise seen.problem or err from err
+            if seen.problem is None:
+                raise
+            raise seen.problem from err
         if seen.problem is not None:
             raise seen.problem
         return image

@@ -5,6 +5,7 @@ What is asked, and what becomes of the answer, is `files`'s.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import threading
@@ -67,7 +68,7 @@ class Host:
         self._rest_until = 0.0  # wall clock: nodes that share a file system share the time, roughly
         self._failures, self._failing_since = 0, 0.0
         self._probe_at = 0.0
-        self._looked_at, self._seen = 0.0, 0
+        self._looked_at, self._seen = -math.inf, 0
         self._next_at = 0.0
 
     @contextmanager
@@ -100,9 +101,9 @@ class Host:
             self._look()
             with self._lock:
                 now = time.time()
-                wait_s = self._rest_until - now
+                wait_s, why = self._rest_until - now, "asks for longer pauses than a file may take"
                 if wait_s <= 0 and self._failures >= BREAK_AFTER:
-                    wait_s = self._probe_at - now
+                    wait_s, why = self._probe_at - now, "does not answer"
                     if wait_s <= 0:
                         self._probe_at = now + self._cooling_s()
                         return
@@ -110,7 +111,7 @@ class Host:
                         raise Fault("dead", f"{self.place} has not answered for {DEAD_AFTER_S:.0f} s")
                 if wait_s <= 0:
                     return
-            _nap(wait_s, ends, f"{self.place} asks for longer pauses than a file may take")
+            _nap(wait_s, ends, f"{self.place} {why}")
 
     def _cooling_s(self) -> float:
         doublings = min((self._failures - BREAK_AFTER), 10)

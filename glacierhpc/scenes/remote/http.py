@@ -175,16 +175,23 @@ class _Hasty:
         limit = self.sock.gettimeout() if self.sock else None
         if not limit:
             return super().getresponse()  # type: ignore[misc]
-        watch = threading.Timer(limit, _hang_up, (self.sock,))
+        late = threading.Event()
+        # a little later than the socket's own limit, which sees plain silence
+        watch = threading.Timer(1.1 * limit, _hang_up, (self.sock, late))
         watch.daemon = True
         watch.start()
         try:
             return super().getresponse()  # type: ignore[misc]
+        except OSError as err:
+            if late.is_set():
+                raise TimeoutError("the headers took too long") from err
+            raise
         finally:
             watch.cancel()
 
 
-def _hang_up(connection: socket.socket | None) -> None:
+def _hang_up(connection: socket.socket | None, late: threading.Event) -> None:
+    late.set()
     try:
         if connection is not None:
             connection.shutdown(socket.SHUT_RDWR)
