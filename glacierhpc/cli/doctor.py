@@ -40,6 +40,9 @@ def doctor(
     settings: Settings = None,
     account: Annotated[str | None, typer.Option(help="project that is billed")] = None,
     image: Annotated[str | None, typer.Option(help="image that jobs run in")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="public key that the image is signed by, PEM; by default your keyring")
+    ] = None,
     compute: Annotated[
         bool, typer.Option("--compute", help="look at a compute node, too, by a short job")
     ] = False,
@@ -67,7 +70,7 @@ def doctor(
     folder, archive = _of_config(config)
     m = _machine(
         chosen, folder, archive, needed=compute or meet is not None or site not in (None, "generic"), here=here,
-        gpu=here and kind == "gpu",
+        gpu=here and kind == "gpu", key=str(key) if key else None,
     )  # fmt: skip
     if here:
         _look_here(m, meet, as_json=as_json)
@@ -87,14 +90,14 @@ def _of_config(config: Path | None) -> tuple[Path, str | None]:
 
 
 def _machine(
-    site: Site, folder: Path, archive: str | None, *, needed: bool, here: bool, gpu: bool
+    site: Site, folder: Path, archive: str | None, *, needed: bool, here: bool, gpu: bool, key: str | None
 ) -> Machine:
     from glacierhpc.hpc.doctor import Machine
 
     environ = dict(os.environ)
     image = environ.get("GLACIERHPC_IMAGE") or site.image
     return Machine(
-        environ=environ, user=_user(), site=site, folder=folder, archive=archive, image=image, gpu=gpu,
+        environ=environ, user=_user(), site=site, folder=folder, archive=archive, image=image, gpu=gpu, key=key,
         scheduler_needed=needed, role="compute" if here else "login",
     )  # fmt: skip
 

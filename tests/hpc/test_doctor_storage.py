@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from glacierhpc import lease
+from glacierhpc.fence import epoch_file
 from glacierhpc.hpc.cluster.tls import OWNER
 from glacierhpc.hpc.doctor import storage
 from tests.hpc.machines import in_namespace, made, says
@@ -140,6 +142,19 @@ def test_the_file_mode(mask: str, status: str, words: str, tmp_path: Path) -> No
     found = storage.file_mode(made(tmp_path, files={"proc/self/status": f"Name:\tx\nUmask:\t{mask}\n"}))
     assert found.status == status and words in found.told
     assert storage.file_mode(made(tmp_path / "root")).status == "unknown"
+
+
+def test_the_holder_of_a_run(tmp_path: Path) -> None:
+    assert storage.holder(made(tmp_path)).status == "skip"
+    held = lease.take(tmp_path)
+    assert storage.holder(made(tmp_path)).status == "ok"
+    path = epoch_file(tmp_path, 1)
+    hour_ago = time.time() - 3600
+    os.utime(path, (hour_ago, hour_ago))
+    found = storage.holder(made(tmp_path))
+    assert found.status == "warn" and "60 minutes" in found.told
+    held.release()
+    assert storage.holder(made(tmp_path)).told == "no command has the run"
 
 
 def test_keys_of_dead_runs_are_found(tmp_path: Path) -> None:

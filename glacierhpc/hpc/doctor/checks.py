@@ -72,6 +72,7 @@ CHECKS = (
     Check("file times", storage.file_times),
     Check("file mode", storage.file_mode),
     Check("leftovers", storage.leftovers, LOGIN, OF_COMMANDS_S),
+    Check("holder of the run", storage.holder, LOGIN),
     Check("open files", process.open_files),
     Check("processes", process.processes),
     Check("locked memory", process.locked_memory),

@@ -149,16 +149,20 @@ def signature(m: Machine) -> Finding:
     found = m.runtime()
     if m.image is None or found is None or not Path(m.expanded(m.image)).is_file():
         return skip("there is no image")
-    answer = m.ask(found.path, "verify", m.expanded(m.image), timeout_s=50)
+    # without a key of one's own no key server is asked, either
+    by = ["--key", m.key] if m.key else ["--local"]
+    answer = m.ask(found.path, "verify", *by, m.expanded(m.image), timeout_s=50)
     said = answer.err + answer.out
     if answer.ok:
-        return ok("signed, by a key of your keyring")
+        return ok(f"signed, by {'the key ' + m.key if m.key else 'a key of your keyring'}")
     if answer.code is None:
         return unknown(f"not checked: {words_of(answer)}", f"check it by hand: {found.name} verify {m.image}")
     if re.search(r"signature not found|not signed|no signatures", said, re.I):
         return warn(
             "the image is not signed", f"{found.name} sign {m.image}; nothing shows a change otherwise"
         )
+    if re.search(r"key material not provided", said, re.I):
+        return warn("signed by a key in a file, which is not named here", "name it: --key PUBLIC.pem")
     if re.search(r"unknown authority|not found in|public key|entity not found|unknown entity", said, re.I):
         return warn(
             f"signed by a key that is not known here: {words_of(answer)}", f"{found.name} key import FILE"

@@ -17,6 +17,7 @@ from typing import Literal
 from glacierhpc.hpc.apptainer import PROGRAMS, Runtime, exec_command, inside_environment
 from glacierhpc.hpc.site import PLAIN, Site
 from glacierhpc.hpc.slurm.client import Answer, outside
+from glacierhpc.hpc.slurm.script import GPUS
 
 Role = Literal["login", "compute"]
 
@@ -42,6 +43,8 @@ class Machine:
     """Where runs are, or this one run."""
     image: str | None = None
     """The image that jobs run in; None where they run in an environment of Python."""
+    key: str | None = None
+    """Public key, a file in PEM, by which the image is signed; None for those of the user's keyring."""
     archive: str | None = None
     """Address that scenes are read from, where the user has named one."""
     gpu: bool = False
@@ -67,6 +70,11 @@ class Machine:
     def inside(self) -> bool:
         """Whether this process runs in a container, from where the machine's own programs are not seen."""
         return any(name in self.environ for name in ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"))
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether there is, or must be, a GPU to show to an image."""
+        return self.gpu or self.which("nvidia-smi") is not None or self.path("dev/kfd").exists()
 
     @property
     def home(self) -> Path:
@@ -123,7 +131,10 @@ class Machine:
         runtime = self.runtime()
         if runtime is None:
             return Answer(("apptainer",), None, err="there is no program that runs images", missing=True)
-        command = exec_command(runtime, self.image, ["python3", *words], binds=[self.folder], gpu=self.gpu)
+        command = exec_command(
+            runtime, self.expanded(self.image), ["python3", *words], binds=[self.folder], gpu=self.has_gpu
+        )
+        command = [GPUS[self.site.gpu_maker] if word == GPUS["nvidia"] else word for word in command]
         return self.ask(*command, timeout_s=timeout_s, environ=inside_environment(self.environ))
 
 

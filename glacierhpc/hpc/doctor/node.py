@@ -135,6 +135,7 @@ class _Visit:
         pause, asked, last_news = ASK_S[0], 0.0, ""
         end = time.monotonic() + wait_s
         ended_at: float | None = None
+        started = False
         while True:
             if (answer := self._answer()) is not None:
                 return answer
@@ -146,8 +147,8 @@ class _Visit:
                 if (news := _news(self.state)) != last_news:
                     log.info("job %s is %s", self.job, news)
                     last_news = news
-                if self.state.verdict == "running":
-                    end = max(end, now + 1)  # its walltime ends it
+                if self.state.verdict == "running" and not started:
+                    started, end = True, now + 60 * MINUTES + SETTLE_S  # its walltime ends it
                 elif not self.state.active and self.state is not UNKNOWN:
                     ended_at = ended_at or now
             if now > end or (ended_at is not None and now > ended_at + SETTLE_S):

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from glacierhpc.fence import describe, epoch_file, epochs, read_record
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, listed, words_of
+from glacierhpc.lease import BEAT_S, MISSES
 
 LITTLE_GB, LITTLE_FILES = 20.0, 20_000
 """What a run of some hundred scenes takes, with its stores of a few files each."""
@@ -264,6 +266,28 @@ def leftovers(m: Machine) -> Finding:
             f"they may hold keys; the next start of such a run removes them, or: cd {folder} and rm -r",
         )
     return ok("no keys left by runs that were killed")
+
+
+def holder(m: Machine) -> Finding:
+    """Look whether a command that has the run is alive, as far as a look without waiting tells."""
+    numbers = epochs(m.folder)
+    if not numbers:
+        return skip("no run is here")
+    path = epoch_file(m.folder, max(numbers))
+    record = read_record(path)
+    if record.get("released"):
+        return ok("no command has the run")
+    try:
+        silent_s = time.time() - path.stat().st_mtime
+    except OSError as err:
+        return unknown(f"{path}: {err.strerror}")
+    if silent_s > BEAT_S * MISSES:
+        return warn(
+            f"{describe(record)} has the run, without a sign of life for {silent_s / 60:.0f} minutes",
+            "start the run again when none of your jobs is at it: the next command waits two minutes for a sign, "
+            "then takes it over",
+        )
+    return ok(f"{describe(record)} is at it")
 
 
 def file_mode(m: Machine) -> Finding:
