@@ -291,6 +291,7 @@ def disturbed(
             seen.kills += 1
             seen.in_a_write += run.path.is_dir() and bool(under_way(run.path))
             seen.steps[running(run)] = seen.steps.get(running(run), 0) + 1
+            (config.parent / "seen.json").write_text(json.dumps(asdict(seen)))
         if run.path.is_dir():
             check(run.path, reference)
     assert code == 0, log.read_text()[-3000:]
@@ -309,6 +310,9 @@ def harness(folder: Path, *, kills: int, seed: int, fresh: bool) -> dict[str, An
     began, draw, seen = time.monotonic(), random.Random(seed), Seen()
     run = RunDirectory(folder / "run")
     config = write_config(folder / "kills.yaml", make_archive(folder / "archive"), run.path)
+    undisturbed(
+        config, run, fresh=fresh
+    )  # the process that compiles a kernel may differ from others in the last bit
     reference = undisturbed(config, run, fresh=fresh)
     while seen.kills < kills:
         disturbed(config, run, reference, draw, seen, kills=kills, fresh=fresh)
