@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from glacierhpc import cli
 from glacierhpc.config.trials import trials_of
+from glacierhpc.errors import InputError
 from glacierhpc.evaluation.score import Scores
 from glacierhpc.evaluation.table import Scored
 from glacierhpc.models import MODELS, build_model
@@ -290,3 +292,16 @@ def test_figures_of_two_machines_are_not_mixed(tmp_path):
     done = rewrite(tmp_path)
     assert done.returncode == 1 and "2 machines" in done.stderr
     assert (tmp_path / "README.md").read_text() == README
+
+
+def test_an_installed_package_runs_the_benchmarks_of_the_clone_it_is_called_in(tmp_path, monkeypatch):
+    home = tmp_path / "site-packages" / "glacierhpc" / "cli" / "bench.py"
+    monkeypatch.setattr(cli.bench, "__file__", str(home))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="call them in a clone"):
+        cli.bench._benchmark("gaps", [])
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "gaps.py").write_text("raise SystemExit(7)")
+    with pytest.raises(typer.Exit) as ended:
+        cli.bench._benchmark("gaps", [])
+    assert ended.value.exit_code == 7

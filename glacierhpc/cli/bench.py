@@ -43,10 +43,15 @@ for _name, _help in BENCHMARKS.items():
 
 
 def _benchmark(name: str, arguments: list[str]) -> None:
-    script = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
-    if not script.is_file():
+    # beside the package, or in the clone that an image's glacierhpc is called in
+    places = [
+        folder / "benchmarks" / f"{name}.py" for folder in (Path(__file__).resolve().parents[2], Path.cwd())
+    ]
+    script = next((place for place in places if place.is_file()), None)
+    if script is None:
         raise InputError(
-            f"{script} does not exist; benchmarks come with the source repository, run them from a clone"
+            f"neither {str(places[0])!r} nor {str(places[1])!r} exists; benchmarks come with the source repository: "
+            "call them in a clone of it"
         )
     code = subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
     raise typer.Exit(code)
