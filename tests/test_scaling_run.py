@@ -1,0 +1,153 @@
+"""The scaling benchmark runs from end to end, on real workers and ranks of this machine, and refuses what cannot be."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "benchmarks" / "scaling.py"
+
+
+def run(*options):
+    """Run the benchmark outside of any job."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, options)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**outside, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    names = {
+        "main": "scaling",
+        "schema": "scaling_schema",
+        "train": "scaling_train",
+        "watch": "scaling_watch",
+    }
+    return SimpleNamespace(**{name: importlib.import_module(full) for name, full in names.items()})
+
+
+def checked(bench, done):
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    details = bench.schema.Details.model_validate(told["details"])
+    assert told["benchmark"] == "scaling" and told["machine"]["cores"] >= 1
+    assert told["rows"] and (details.cores == 1 or any(row["in_readme"] for row in told["rows"]))
+    assert all(p.oversubscribed == (p.workers > p.details["cores"]) for p in details.points)
+    assert all(sum(p.split.values()) == pytest.approx(1) for p in details.points)
+    assert details.projection.projection and details.load_average["before"] >= 0
+    return told, details
+
+
+def test_a_quick_run_measures_workers_and_writes_its_page(bench, tmp_path):
+    places = ("--output", tmp_path / "x.json", "--plots", tmp_path / "plots")
+    done = run("--quick", "--json", "--what", "acquire", "--mode", "strong", *places)
+    told, details = checked(bench, done)
+    assert json.loads((tmp_path / "x.json").read_text()) == told
+    assert [(p.step, p.workers, p.work) for p in details.points] == [("acquire", 1, 6), ("acquire", 2, 6)]
+    (stage,) = details.points[0].details["stages"]
+    assert stage["tasks"] == 6 * 4 and stage["bytes"] > 1000  # three bands and the end of each scene
+    assert "acquire" in (tmp_path / "plots" / "scaling.html").read_text()
+
+
+@pytest.mark.slow
+def test_every_step_is_measured_and_compared_with_an_earlier_run(bench, tmp_path):
+    first = run("--quick", "--json", "--output", tmp_path / "x.json")
+    _, details = checked(bench, first)
+    assert len(details.points) == 4 * 2 * 2
+    assert {(v.step, v.workers) for v in details.validation if v.calibrated_on} == {
+        (step, 1) for step in bench.main.STEPS
+    }
+    assert {row.step for row in details.projection.rows} <= set(bench.main.STEPS)
+    again = run("--quick", "--json", "--what", "sequences", "--against", tmp_path / "x.json")
+    told, details = checked(bench, again)
+    assert len(details.comparison.rows) == 4
+    assert {row.verdict for row in details.comparison.rows} == {"not told apart"}  # of two repeats
+    assert told["conditions"] in " ".join(details.comparison.differences)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["ddp", "horovod"])
+def test_ranks_tell_what_they_did_alone_and_together(bench, tmp_path, backend, monkeypatch):
+    if backend == "horovod" and importlib.util.find_spec("horovod") is None:
+        pytest.skip("Horovod is not installed; build it with: make horovod")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launcher = {"ddp": "torchrun", "horovod": "horovodrun"}[backend]
+    work = bench.train.Training(batch=4, steps=3, repeats=2, size_px=16)
+    told = bench.train.train(2, [work], tmp_path, backend=backend, launcher=launcher)
+    (trained,) = told.trained
+    assert told.ranks == 2 and len(trained.seconds) == 2 and len(trained.alone_s) == 2
+    assert len(trained.step_s) == 2 * 2  # the first step of each epoch has no beginning
+    assert all(seconds > 0 for _, seconds in told.exchanges)
+    assert told.gradient_bytes in {size for size, _ in told.exchanges}
+    assert sum(trained.split().values()) == pytest.approx(1)
+
+
+def test_ranks_that_fail_are_told_with_their_words(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        bench.train, "_launch", lambda *_: [sys.executable, "-c", "raise SystemExit('no seat')"]
+    )
+    work = bench.train.Training(batch=4, steps=3, repeats=2, size_px=16)
+    with pytest.raises(bench.main.GlacierError, match="(?s)2 ranks ended with code 1.*no seat"):
+        bench.train.train(2, [work], tmp_path, backend="ddp", launcher="torchrun")
+
+
+def test_the_split_of_a_training_adds_up(bench):
+    trained = bench.train.Trained((10.0, 10.0), 0.1, ((6.0, 6.0), (8.0, 8.0)), 0.25, (0.1,))
+    assert trained.split() == pytest.approx(
+        {"compute": 0.7 * 0.75, "data_wait": 0.7 * 0.25, "idle": 0.1, "communication": 0.2}
+    )
+    noisy = bench.train.Trained(
+        (10.0,), 0.1, ((11.0,),), 0.0, (0.1,)
+    )  # alone it was slower, on a busy machine
+    assert noisy.split() == pytest.approx({"compute": 1, "data_wait": 0, "idle": 0, "communication": 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--what", "acqire"), "did you mean 'acquire'"),
+        (("--mode", "strang"), "did you mean 'strong'"),
+        (("--repeats", "2"), "give 3 or more"),
+        (("--workers", "1,two"), "no list of numbers"),
+        (("--workers", "0,2"), "give 1 or more"),
+        (("--scenes", "0"), "--scenes 0: give 1 or more"),
+        (("--assume", "queue_s"), "no number"),
+        (("--against", "nowhere.json"), "no result of this benchmark"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_measured(bench, monkeypatch, capsys, options, said):
+    monkeypatch.setattr(sys, "argv", ["scaling.py", *options])
+    monkeypatch.setattr(bench.main, "measure", lambda _: pytest.fail("measured all the same"))
+    with pytest.raises(SystemExit) as ended:
+        bench.main.main()
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_job_decides_on_workers_and_launcher(bench, monkeypatch):
+    monkeypatch.setattr(bench.train.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_NTASKS", "6")
+    monkeypatch.setattr(sys, "argv", ["scaling.py"])
+    plan = bench.main.plan_of(bench.main.asked_for())
+    assert (plan.cluster, plan.counts, plan.scratch) == ("allocation", (1, 2, 4), Path.cwd())
+    assert bench.train.launcher_for("ddp") == "srun"
+    monkeypatch.delenv("SLURM_JOB_ID")
+    monkeypatch.delenv("SLURM_NTASKS")
+    plan = bench.main.plan_of(bench.main.asked_for())
+    assert (plan.cluster, plan.counts[0], plan.scratch) == ("local", 1, None)
+    assert bench.train.launcher_for("ddp") == "torchrun"
