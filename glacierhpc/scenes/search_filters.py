@@ -52,6 +52,11 @@ def check_bbox(bbox_lonlat: Sequence[float]) -> tuple[float, float, float, float
             f"area.bbox_lonlat {list(bbox_lonlat)!r} must be four numbers: [west, south, east, north]"
         )
     west, south, east, north = box
+    if west > east and -180 <= east < west <= 180 and west - east > 180:
+        raise InputError(
+            f"area.bbox_lonlat {list(box)!r} lies across the 180th meridian, which one area cannot; make two runs: "
+            f"{[west, south, 180.0, north]} and {[-180.0, south, east, north]}"
+        )
     if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
         raise InputError(
             f"area.bbox_lonlat {list(box)!r} is not [west, south, east, north] in degrees: west {west} must be less "
@@ -69,7 +74,11 @@ def choose_scenes(
     """
     kept, dropped = [], []
     for item in items:
-        if not _asked_for(item, criteria):
+        try:
+            if not _asked_for(item, criteria):
+                continue
+        except InputError:
+            dropped.append({"scene": str(item["id"]), "reason": "it has no usable date"})
             continue
         reason = next(_objections(item, criteria), None)
         if reason:

@@ -5,11 +5,12 @@ Which asset holds which band is `collections`'s; nothing here reads pixels or si
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from glacierhpc.scenes.static_catalogue import StaticCatalogue, absolute_hrefs
 log = logging.getLogger(__name__)
 
 PAGE_SIZE = 100  # items to a page: larger ones run into the time limits of public servers
+MOST_PAGES_WITHOUT_NEW = 3  # a page of repeated items may come before one with new ones
 
 
 @dataclass(frozen=True)
@@ -203,11 +205,10 @@ class ApiCatalogue:
         return {}
 
     def items(self, criteria: Criteria, filters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield all items of all pages; a page that brings nothing new is the last."""
+        """Yield all items of all pages, until there is no further page or they repeat themselves."""
         extra: dict[str, Any] = {}
         for sent in filters.values():
             extra.update(sent)
-        seen: set[tuple[Any, Any]] = set()
         with _clear_errors(self._url):
             search = self._client.search(
                 collections=list(criteria.collections) or None,
@@ -216,13 +217,53 @@ class ApiCatalogue:
                 limit=PAGE_SIZE,
                 **extra,
             )
+            paging = _Paging(self._url)
             for page in search.pages_as_dicts():
                 features = page.get("features") or []
-                new = {(item.get("collection"), item["id"]) for item in features} - seen
-                if not new:
-                    break
-                seen |= new
                 yield from (absolute_hrefs(item, _self_link(item) or self._url) for item in features)
+                if paging.repeats(page):
+                    break
+
+
+class _Paging:
+    """Knows when further pages bring nothing: servers exist whose last page links to another one for ever."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._seen: set[tuple[Any, Any]] = set()
+        self._links: set[str] = set()
+        self._without_new = 0
+
+    def repeats(self, page: Mapping[str, Any]) -> bool:
+        """Take note of a page; say whether it was the last one worth asking for.
+
+        Raises
+        ------
+        GlacierError
+            If it was, although the server says that there are more items than came.
+        """
+        new = {(item.get("collection"), item["id"]) for item in page.get("features") or []} - self._seen
+        self._seen |= new
+        self._without_new = 0 if new else self._without_new + 1
+        link = next((one for one in page.get("links", ()) if one.get("rel") == "next"), None)
+        if link is None:
+            return False
+        where = json.dumps([link.get("href"), link.get("method"), link.get("body")], sort_keys=True)
+        again = where in self._links
+        self._links.add(where)
+        if not again and self._without_new < MOST_PAGES_WITHOUT_NEW:
+            return False
+        self._compare(page)
+        return True
+
+    def _compare(self, page: Mapping[str, Any]) -> None:
+        stated = page.get("numberMatched", (page.get("context") or {}).get("matched"))
+        if isinstance(stated, int) and stated > len(self._seen):
+            raise GlacierError(
+                f"{self._url} repeats its pages: {len(self._seen)} scenes came of {stated} that it says there are; "
+                "ask for a shorter period or a smaller area"
+            )
+        log.warning("%s repeats its pages: ended after %d scenes", self._url, len(self._seen))
 
 
 def _self_link(item: Mapping[str, Any]) -> str | None:
@@ -287,7 +328,22 @@ def _nothing_found(catalogue: Catalogue, criteria: Criteria, report: Mapping[str
             f"{report['matched']} scenes are there, and every one was dropped ({'; '.join(reasons[:3])}); loosen "
             "the filters in archive and period"
         )
+    west, south, east, north = criteria.bbox_lonlat
+    if _has_any(catalogue, replace(criteria, bbox_lonlat=(south, west, north, east))):
+        return InputError(
+            f"no scenes within area.bbox_lonlat {list(criteria.bbox_lonlat)}, but there are some within "
+            f"{[south, west, north, east]}: longitude and latitude are swapped; write [west, south, east, north]"
+        )
     return InputError(
         f"no scenes of {', '.join(criteria.collections) or 'any collection'} within {criteria.bbox_lonlat} from "
         f"{criteria.start} to {criteria.end}; check area, period and archive.collections"
     )
+
+
+def _has_any(catalogue: Catalogue, criteria: Criteria) -> bool:
+    """Say whether anything is found with other criteria; a search that fails finds nothing."""
+    try:
+        check_bbox(criteria.bbox_lonlat)
+        return any(choose_scenes([item], criteria) != ([], []) for item in catalogue.items(criteria, {}))
+    except GlacierError:
+        return False

@@ -46,13 +46,14 @@ class StaticCatalogue:
         if root.is_file():
             yield from _walk(root.resolve(), set())
             return
-        files = sorted(self._root.rglob("*.json")) + sorted(self._root.rglob("*.geojson"))
+        # not the folders below: a folder named by mistake may hold a whole file system
+        files = sorted(self._root.glob("*.json")) + sorted(self._root.glob("*.geojson"))
         for file in files:
             yield from _items_of(_read(file), file.resolve())
         if not files:
             raise InputError(
-                f"{str(self._root)!r} holds no STAC catalogue; make one of its images with: "
-                f"glacierhpc archive index {self._root}"
+                f"{str(self._root)!r} holds no STAC catalogue: no catalog.json, collection.json or items, and folders "
+                f"below it are not searched; make one of its images with: glacierhpc archive index {self._root}"
             )
 
 

@@ -281,6 +281,17 @@ def test_one_scene_without_a_band_does_not_stop_the_others(three, tmp_path):
     assert run(three, tmp_path).assets_read == 0
 
 
+@pytest.mark.parametrize("loader", ["odc", "stackstac"])
+@pytest.mark.parametrize("stated", [{}, {"proj:code": GRID.crs}, {"proj:code": None, "proj:epsg": None}])
+def test_a_catalogue_may_state_no_projection_or_the_newer_one_only(three, tmp_path, loader, stated):
+    for item in three:
+        kept = {name: value for name, value in item["properties"].items() if not name.startswith("proj:")}
+        item["properties"] = {**kept, **stated}
+    run(three, tmp_path, loader=loader)
+    raw = xr.open_zarr(tmp_path / "cube.zarr", mask_and_scale=False)
+    np.testing.assert_array_equal(raw.data[0, 0], numbers(0))
+
+
 def test_pieces_of_another_acquisition_are_refused(three, tmp_path):
     Path(three[0]["assets"]["swir16"]["href"]).unlink()
     run(three, tmp_path)

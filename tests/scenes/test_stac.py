@@ -141,11 +141,117 @@ def test_paging_by_post_body_without_duplicates(exchange):
     assert order == sorted(order)
 
 
-def test_endless_paging_ends(exchange):
-    recorded = Recorded(exchange, endless=True)
+def test_a_link_that_was_followed_before_ends_the_paging(exchange):
+    page = {
+        key: value for key, value in exchange["response"].items() if key not in ("context", "numberMatched")
+    }
+    recorded = Recorded({**exchange, "response": page}, endless=True)
     with replay(recorded) as url:
         assert len(search(url).items) == 11
-    assert len(recorded.bodies) == 3
+    assert len(recorded.bodies) == 2
+
+
+def test_paging_that_loses_scenes_is_an_error(exchange):
+    with (
+        replay(Recorded(exchange, endless=True)) as url,
+        pytest.raises(GlacierError, match="repeats its pages: 11 scenes came of 115912758 .*shorter period"),
+    ):
+        search(url)
+
+
+class Pages:
+    """Answers with pages of given items; the next link is ever new unless there is no further page."""
+
+    def __init__(self, pages: list[list[dict[str, Any]]], *, endless: bool = False, **stated: Any) -> None:
+        self.pages, self.endless, self.stated = pages, endless, stated
+        self.asked = 0
+
+    def __call__(self, method: str, path: str, body: Any, base: str) -> Answer:
+        if path == "/":
+            return 200, landing(base, CORE)
+        if path.startswith("/collections"):
+            return 200, {"collections": [], "links": []}
+        number, self.asked = self.asked, self.asked + 1
+        more = self.endless or number + 1 < len(self.pages)
+        link = {
+            "rel": "next",
+            "method": "POST",
+            "href": f"{base}/search",
+            "body": {"token": number},
+            "merge": True,
+        }
+        features = self.pages[min(number, len(self.pages) - 1)]
+        links = [link] if more else []
+        return 200, {"type": "FeatureCollection", "features": features, "links": links, **self.stated}
+
+
+def test_a_page_that_comes_twice_hides_none_behind_it(exchange):
+    items = exchange["response"]["features"]
+    pages = Pages([items[:3], items[:3], items[:3], items[3:6]])
+    with replay(pages) as url:
+        result = search(url)
+    assert len(result.items) == 6 and result.report["duplicates"] == 6 and pages.asked == 4
+
+
+def test_ever_new_links_to_the_same_items_end(exchange, caplog):
+    items = exchange["response"]["features"]
+    pages = Pages([items[:3]], endless=True)
+    with replay(pages) as url, caplog.at_level(logging.WARNING, "glacierhpc"):
+        assert len(search(url).items) == 3
+    assert pages.asked == 4 and "repeats its pages: ended after 3 scenes" in caplog.text
+    counted = Pages([items[:3]], endless=True, numberMatched=3)
+    with replay(counted) as url:
+        assert len(search(url).items) == 3
+    lossy = Pages([items[:3]], endless=True, numberMatched=5)
+    with replay(lossy) as url, pytest.raises(GlacierError, match="3 scenes came of 5"):
+        search(url)
+
+
+def test_swapped_coordinates_are_said(exchange):
+    items = exchange["response"]["features"]
+    west, south, east, north = BRAZIL
+    with (
+        replay(Pages([items[:3]])) as url,
+        pytest.raises(InputError, match="longitude and latitude are swapped; write .west, south"),
+    ):
+        search(url, bbox_lonlat=(south, west, north, east))
+    with replay(Pages([items[:3]])) as url, pytest.raises(InputError, match="check area, period"):
+        search(url, bbox_lonlat=(70.0, 10.0, 71.0, 11.0))
+
+
+def test_an_area_across_the_180th_meridian_is_told_how_to_be_two():
+    with pytest.raises(InputError, match=r"179.0, -17.0, 180.0, -16.0\] and \[-180.0, -17.0, -179.0, -16.0"):
+        check_bbox((179, -17, -179, -16))
+
+
+@pytest.mark.parametrize(("west", "found"), [(179.2, True), (-179.8, True), (170.0, False)])
+def test_scenes_across_the_180th_meridian_are_found_on_both_sides(exchange, west, found):
+    item = {**exchange["response"]["features"][0], "bbox": [179.0, -18.0, -179.0, -15.0]}
+    box = (west, -17.0, west + 0.2, -16.0)
+    with replay(Pages([[item]])) as url:
+        if found:
+            assert len(search(url, bbox_lonlat=box).items) == 1
+            return
+        with pytest.raises(InputError, match="no scenes"):
+            search(url, bbox_lonlat=box)
+
+
+def test_a_scene_without_a_date_is_a_row(exchange):
+    good, bad = exchange["response"]["features"][:2]
+    bad = {**bad, "properties": {**bad["properties"], "datetime": "yesterday"}}
+    with replay(Pages([[good, bad]])) as url:
+        result = search(url)
+    assert [item["id"] for item in result.items] == [good["id"]]
+    assert result.report["dropped"] == [{"scene": bad["id"], "reason": "it has no usable date"}]
+
+
+def test_folders_below_a_folder_are_not_searched(exchange, tmp_path):
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "item.json").write_text(json.dumps(exchange["response"]["features"][0]))
+    with pytest.raises(InputError, match="folders below it are not searched"):
+        search(tmp_path)
+    assert len(search(deep).items) == 1
 
 
 @pytest.mark.parametrize(

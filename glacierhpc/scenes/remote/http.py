@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPException
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -181,13 +182,16 @@ class _Hasty:
         watch.daemon = True
         watch.start()
         try:
-            return super().getresponse()  # type: ignore[misc]
-        except OSError as err:
+            response = super().getresponse()  # type: ignore[misc]
+        except (OSError, HTTPException) as err:
             if late.is_set():
                 raise TimeoutError("the headers took too long") from err
             raise
         finally:
             watch.cancel()
+        if late.is_set():  # headers that were cut look like fewer headers
+            raise TimeoutError("the headers took too long")
+        return response
 
 
 def _hang_up(connection: socket.socket | None, late: threading.Event) -> None:
