@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.errors import InputError
 from glacierhpc.rundir import RunDirectory, atomic_path, plain, read_json, read_table, write_json, write_table
 
 CONFIG = "name: a\nalign: {motion: translation}\n"
@@ -23,48 +22,6 @@ def contents(run: Path) -> dict[str, bytes]:
     """All files of a run but those that say who has it."""
     files = [path for path in run.rglob("*") if path.is_file() and path.name != ".lock"]
     return {str(path): path.read_bytes() for path in files if path.parent.name != ".lease"}
-
-
-def test_atomic_path_replaces_only_on_success(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "file.tif"
-    with atomic_path(target) as temporary:
-        assert temporary.parent == target.parent and temporary.suffix == ".tif"
-        temporary.write_text("first")
-        assert not target.exists()
-    with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
-        temporary.write_text("second")
-        raise ZeroDivisionError
-    assert target.read_text() == "first"
-    assert [item.name for item in target.parent.iterdir()] == ["file.tif"]
-
-
-def test_atomic_path_replaces_a_folder(tmp_path: Path) -> None:
-    target = tmp_path / "store.zarr"
-    for content in ("one", "two"):
-        with atomic_path(target) as temporary:
-            temporary.mkdir()
-            (temporary / content).write_text(content)
-    assert [item.name for item in target.iterdir()] == ["two"]
-    assert [item.name for item in tmp_path.iterdir()] == ["store.zarr"]
-
-
-def test_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    target.write_text("kept")
-    with pytest.raises(GlacierError, match="free some space and run again"), atomic_path(target):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert target.read_text() == "kept"
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk_for_real(tmp_path: Path) -> None:
-    with (
-        pytest.raises(GlacierError, match="disk or quota is full"),
-        atomic_path(tmp_path / "file") as temporary,
-    ):
-        temporary.symlink_to("/dev/full")
-        temporary.write_text("x" * 100_000)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_is_strict_and_plain(tmp_path: Path) -> None:
