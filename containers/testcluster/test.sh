@@ -16,7 +16,7 @@ trap 'exit 130' INT TERM
 "$here/testcluster" up --no-accounting || exit
 # what is known of jobs by others than the accounting
 "$here/testcluster" run "$python" -m pytest -q -m cluster tests/cluster/test_scheduler.py tests/cluster/test_submit.py \
-    -k 'accounting or whoever' || exit
+    tests/cluster/test_doctor.py -k 'accounting or whoever' || exit
 "$here/testcluster" down || exit
 "$here/testcluster" up || exit
 "$here/testcluster" run "$python" -m pytest "$@"

@@ -153,11 +153,39 @@ def test_an_image_is_looked_into(tmp_path: Path) -> None:
     given = f"image={str(image)!r}"
     assert looked("containers", "image", more=given).startswith("ok ")
     assert looked("containers", "signature", more=given).startswith("warn the image is not signed")
+    private, public = signing_keys(tmp_path)
+    signed = subprocess.run(
+        ["apptainer", "sign", "--key", private, image], capture_output=True, text=True, check=False
+    )
+    assert signed.returncode == 0, signed.stderr
+    assert looked("containers", "signature", more=given).startswith(
+        "warn signed by a key in a file, which is not named"
+    )
+    by_key = f"{given}, key={str(public)!r}"
+    assert looked("containers", "signature", more=by_key).startswith("ok signed, by the key")
+    changed = bytearray(image.read_bytes())
+    changed[changed.index(b"hsqs") + 200] ^= 1  # in the packed files
+    (tmp_path / "changed.sif").write_bytes(changed)
+    other = f"image={str(tmp_path / 'changed.sif')!r}, key={str(public)!r}"
+    assert looked("containers", "signature", more=other).startswith("fail the signature is wrong")
     # one without Python is told as such
     assert looked("software", "python", more=given).startswith("fail does not start in the image")
     torn = tmp_path / "torn.sif"
     torn.write_bytes(image.read_bytes()[:-100].replace(b"SIF_MAGIC", b"SIF_LOSTX"))
     assert "is no image" in looked("containers", "image", more=f"image={str(torn)!r}")
+
+
+def signing_keys(folder: Path) -> tuple[Path, Path]:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    private, public = folder / "private.pem", folder / "public.pem"
+    private.touch(mode=0o600)
+    private.write_bytes(key.private_bytes(pem, kind, serialization.NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
 
 
 def test_packages_of_the_home_folder_and_of_pythonpath(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 from glacierhpc import lease
 from glacierhpc.fence import epoch_file
 from glacierhpc.hpc.cluster.tls import OWNER
-from glacierhpc.hpc.doctor import storage
+from glacierhpc.hpc.doctor import folders, storage
 from tests.hpc.machines import in_namespace, made, says
 
 LOOK = """
 from pathlib import Path
-from glacierhpc.hpc.doctor import Machine, storage
-found = storage.{check}(Machine(environ={{'PATH': '/usr/bin:/bin', 'TMPDIR': '{folder}', 'HOME': '{folder}'}}, folder=Path('{folder}')))
+from glacierhpc.hpc.doctor import Machine, folders, storage
+found = {check}(Machine(environ={{'PATH': '/usr/bin:/bin', 'TMPDIR': '{folder}', 'HOME': '{folder}'}}, folder=Path('{folder}')))
 print(found.status, found.told, found.fix)
 """  # noqa: E501
 
@@ -32,11 +32,11 @@ def looked(check: str, folder: Path, options: str) -> str:
 
 
 def test_the_temporary_folder(tmp_path: Path) -> None:
-    assert looked("temporary", tmp_path, "size=20g").startswith("ok ")
-    assert looked("temporary", tmp_path, "size=5g").startswith("warn ")
-    assert looked("temporary", tmp_path, "size=500m").startswith("fail ")
-    assert "mounted noexec" in looked("temporary", tmp_path, "size=20g,noexec")
-    assert looked("temporary", tmp_path, "ro").startswith("fail ")
+    assert looked("storage.temporary", tmp_path, "size=20g").startswith("ok ")
+    assert looked("storage.temporary", tmp_path, "size=5g").startswith("warn ")
+    assert looked("storage.temporary", tmp_path, "size=500m").startswith("fail ")
+    assert "mounted noexec" in looked("storage.temporary", tmp_path, "size=20g,noexec")
+    assert looked("storage.temporary", tmp_path, "ro").startswith("fail ")
     absent = storage.temporary(made(tmp_path, environ={"TMPDIR": str(tmp_path / "none")}))
     assert absent.status == "fail" and "TMPDIR" in absent.fix
 
@@ -51,17 +51,17 @@ def test_the_scratch_of_the_site_is_that_of_jobs(tmp_path: Path) -> None:
 
 
 def test_room_for_bytes_and_for_files(tmp_path: Path) -> None:
-    assert looked("work", tmp_path, "size=50g,nr_inodes=100k").startswith("ok ")
-    assert looked("work", tmp_path, "size=50g,nr_inodes=1000").startswith("warn ")
-    assert looked("work", tmp_path, "size=1g,nr_inodes=100k").startswith("warn ")
-    assert looked("work", tmp_path, "size=50m,nr_inodes=100k").startswith("fail ")
+    assert looked("storage.work", tmp_path, "size=50g,nr_inodes=100k").startswith("ok ")
+    assert looked("storage.work", tmp_path, "size=50g,nr_inodes=1000").startswith("warn ")
+    assert looked("storage.work", tmp_path, "size=1g,nr_inodes=100k").startswith("warn ")
+    assert looked("storage.work", tmp_path, "size=50m,nr_inodes=100k").startswith("fail ")
     assert storage.room("x", 100, None).status == "ok"  # a file system that does not count them
     assert storage.work(made(tmp_path, folder=tmp_path / "not" / "yet")).status in ("ok", "warn")
 
 
 def test_home(tmp_path: Path) -> None:
-    assert looked("home", tmp_path, "size=5g").startswith("ok ")
-    assert looked("home", tmp_path, "size=500m").startswith("warn ")
+    assert looked("storage.home", tmp_path, "size=5g").startswith("ok ")
+    assert looked("storage.home", tmp_path, "size=500m").startswith("warn ")
     assert storage.home(made(tmp_path, environ={"HOME": str(tmp_path / "none")})).status == "warn"
 
 
@@ -116,22 +116,22 @@ def test_stripes_of_lustre(tmp_path: Path) -> None:
 
 
 def test_locks(tmp_path: Path) -> None:
-    assert storage.locks(made(tmp_path)).status == "ok"  # really: a second process is kept off
+    assert folders.locks(made(tmp_path)).status == "ok"  # really: a second process is kept off
     # where locks do nothing: the second process gets it, too
-    assert storage.locks(made(tmp_path, python="/bin/true")).status == "warn"
-    assert storage.locks(made(tmp_path, python="/bin/false")).status == "unknown"
+    assert folders.locks(made(tmp_path, python="/bin/true")).status == "warn"
+    assert folders.locks(made(tmp_path, python="/bin/false")).status == "unknown"
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".glacierhpc")] == []
 
 
 def test_renames(tmp_path: Path) -> None:
-    assert looked("renames", tmp_path, "size=1m").startswith("ok ")
-    assert looked("renames", tmp_path, "ro").startswith("fail ")
+    assert looked("folders.renames", tmp_path, "size=1m").startswith("ok ")
+    assert looked("folders.renames", tmp_path, "ro").startswith("fail ")
 
 
 def test_file_times(tmp_path: Path) -> None:
-    assert storage.file_times(made(tmp_path)).status == "ok"
-    assert storage.skewed(100, "the file server's clock").status == "warn"
-    assert looked("file_times", tmp_path, "ro").startswith("unknown ")
+    assert folders.file_times(made(tmp_path)).status == "ok"
+    assert folders.skewed(100, "the file server's clock").status == "warn"
+    assert looked("folders.file_times", tmp_path, "ro").startswith("unknown ")
 
 
 @pytest.mark.parametrize(
@@ -139,36 +139,36 @@ def test_file_times(tmp_path: Path) -> None:
     [("0022", "ok", "may read"), ("0077", "ok", "umask 027"), ("0000", "warn", "everybody")],
 )
 def test_the_file_mode(mask: str, status: str, words: str, tmp_path: Path) -> None:
-    found = storage.file_mode(made(tmp_path, files={"proc/self/status": f"Name:\tx\nUmask:\t{mask}\n"}))
+    found = folders.file_mode(made(tmp_path, files={"proc/self/status": f"Name:\tx\nUmask:\t{mask}\n"}))
     assert found.status == status and words in found.told
-    assert storage.file_mode(made(tmp_path / "root")).status == "unknown"
+    assert folders.file_mode(made(tmp_path / "root")).status == "unknown"
 
 
 def test_the_holder_of_a_run(tmp_path: Path) -> None:
-    assert storage.holder(made(tmp_path)).status == "skip"
+    assert folders.holder(made(tmp_path)).status == "skip"
     held = lease.take(tmp_path)
-    assert storage.holder(made(tmp_path)).status == "ok"
+    assert folders.holder(made(tmp_path)).status == "ok"
     path = epoch_file(tmp_path, 1)
     hour_ago = time.time() - 3600
     os.utime(path, (hour_ago, hour_ago))
-    found = storage.holder(made(tmp_path))
+    found = folders.holder(made(tmp_path))
     assert found.status == "warn" and "60 minutes" in found.told
     held.release()
-    assert storage.holder(made(tmp_path)).told == "no command has the run"
+    assert folders.holder(made(tmp_path)).told == "no command has the run"
 
 
 def test_keys_of_dead_runs_are_found(tmp_path: Path) -> None:
     (tmp_path / ".glacierhpc-doctor-young").mkdir()
-    assert storage.leftovers(made(tmp_path)).status == "ok"
+    assert folders.leftovers(made(tmp_path)).status == "ok"
     left = tmp_path / "runs" / "a" / ".tls-00aa"
     left.mkdir(parents=True)
     (left / OWNER).write_text(json.dumps({"host": "gone", "boot": "x", "pid": 1, "started": 1}))
     assert (
-        storage.leftovers(made(tmp_path)).status == "ok"
+        folders.leftovers(made(tmp_path)).status == "ok"
     )  # touched just now, on another machine: it may live
     day_ago = time.time() - 90_000
     os.utime(left / OWNER, (day_ago, day_ago))
-    found = storage.leftovers(made(tmp_path))
+    found = folders.leftovers(made(tmp_path))
     assert found.status == "warn" and "runs/a/.tls-00aa" in found.told
     os.utime(tmp_path / ".glacierhpc-doctor-young", (day_ago, day_ago))
-    assert ".glacierhpc-doctor-young" in storage.leftovers(made(tmp_path)).told
+    assert ".glacierhpc-doctor-young" in folders.leftovers(made(tmp_path)).told

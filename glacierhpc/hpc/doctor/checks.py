@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from glacierhpc.errors import redact
-from glacierhpc.hpc.doctor import containers, devices, network, process, scheduler, software, storage
+from glacierhpc.hpc.doctor import containers, devices, folders, network, process, scheduler, software, storage
 from glacierhpc.hpc.doctor.finding import Finding, unknown
 from glacierhpc.hpc.doctor.machine import Machine, Role
 
@@ -67,12 +67,12 @@ CHECKS = (
     Check("home folder", storage.home, limit_s=OF_COMMANDS_S),
     Check("run folder", storage.work, limit_s=OF_COMMANDS_S),
     Check("lustre", storage.lustre, limit_s=OF_COMMANDS_S),
-    Check("locks", storage.locks, limit_s=OF_COMMANDS_S),
-    Check("renames", storage.renames),
-    Check("file times", storage.file_times),
-    Check("file mode", storage.file_mode),
-    Check("leftovers", storage.leftovers, LOGIN, OF_COMMANDS_S),
-    Check("holder of the run", storage.holder, LOGIN),
+    Check("locks", folders.locks, limit_s=OF_COMMANDS_S),
+    Check("renames", folders.renames),
+    Check("file times", folders.file_times),
+    Check("file mode", folders.file_mode),
+    Check("leftovers", folders.leftovers, LOGIN, OF_COMMANDS_S),
+    Check("holder of the run", folders.holder, LOGIN),
     Check("open files", process.open_files),
     Check("processes", process.processes),
     Check("locked memory", process.locked_memory),
