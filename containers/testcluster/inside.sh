@@ -89,6 +89,13 @@ start_node() {
     echo $! >"$root/run/node-$node"
 }
 
+run_as_other() {
+    setpriv --reuid "$other" --regid "$other" --init-groups \
+        env --chdir=/ -i PATH=/usr/local/bin:/usr/bin:/bin HOME="$root/home/$other" SLURM_CONF="$SLURM_CONF" bash "$1" \
+        >"$1.said" 2>&1 </dev/null
+    echo $? >"$1.code"
+}
+
 all_idle() {
     [ "$(sinfo --noheader --Node --partition=normal --states=idle --format=%N | wc -l)" -eq ${#nodes[@]} ]
 }
@@ -104,7 +111,8 @@ for node in "${nodes[@]}"; do start_node "$node"; done
 wait_for 60 nodes all_idle || fail "the nodes do not come up ($(sinfo --noheader 2>&1 | tr '\n' ';')); see $root/log"
 
 # Tests lose a node and get it back by a line in this pipe: `kill r2` (its daemon at once, its jobs go on), `start r2`;
-# and the controller, which takes connections and answers none: `stop controller`, `go-on controller`.
+# and the controller, which takes connections and answers none: `stop controller`, `go-on controller`. What the second
+# user can do they learn from `as-other FILE`: that user runs it with bash; FILE.said and, at the end, FILE.code tell.
 mkfifo -m 600 "$root/run/control" && chown "$user" "$root/run/control"
 exec 3<>"$root/run/control"
 touch "$root/run/ready"
@@ -113,6 +121,7 @@ while :; do
     case "$verb $node" in
     "stop controller") kill -STOP "$(cat "$root/state/slurmctld.pid")" ;;
     "go-on controller") kill -CONT "$(cat "$root/state/slurmctld.pid")" ;;
+    "as-other "*) run_as_other "$node" & ;;
     esac
     [[ " ${nodes[*]} " == *" $node "* ]] || continue
     case $verb in

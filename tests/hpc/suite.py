@@ -20,12 +20,6 @@ LEFT_OUT = {
     "test_oar.py": "a batch system that is not one of ours",
 }
 
-NOT_RUN = {
-    "test_slurm_runner": "tries SLURMRunner, which is not one of the classes; it waits for ever where a step may not "
-    "use all of the job's cores",
-    "test_different_interfaces_on_scheduler_and_workers": "needs networks called eth0:worker and eth0:scheduler",
-}
-
 
 @dataclass(frozen=True)
 class Results:
@@ -58,7 +52,6 @@ def run_suite(folder: Path, *options: str, path: str | None = None) -> Results:
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "tests.hpc.jobqueue_plugin", "-p", "no:cacheprovider",
         f"--junitxml={report}", "-o", "faulthandler_timeout=60", str(suite), *options,
-        *(f"--deselect={suite}/test_slurm.py::{name}" for name in NOT_RUN),
     ]  # fmt: skip
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CI_SHARED_SPACE": str(folder)}
     done = subprocess.run(

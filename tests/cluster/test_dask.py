@@ -1,0 +1,321 @@
+"""Workers that are jobs of a real Slurm: they work, they vanish and are replaced, they let nobody else in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from glacierhpc.errors import GlacierError
+from glacierhpc.files import read_table
+from glacierhpc.hpc.cluster import make_cluster
+from glacierhpc.hpc.site import Site
+from glacierhpc.scenes.archive import serve
+from glacierhpc.scenes.archive.index import index
+from tests.cluster.workers import (
+    BANDS,
+    JOBS,
+    SCENES,
+    files_of,
+    items_of,
+    own_jobs,
+    place,
+    reached,
+    read,
+    told,
+)
+from tests.conftest import ROOT
+from tests.scenes.rasters import numbers, write_raster
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten small scenes."""
+    path = tmp_path_factory.mktemp("archive")
+    for scene in range(SCENES):
+        stem = f"LC08_L2SP_147038_201501{scene + 1:02d}_20200908_02_T1"
+        for number, name in enumerate(BANDS.values()):
+            write_raster(path / f"{stem}_SR_{name}.TIF", numbers(10 * scene + number))
+        write_raster(path / f"{stem}_QA_PIXEL.TIF", numbers(0) * 0 + 64, nodata=1)
+    index(path, collection="landsat-c2-l2")
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The cube that one process makes."""
+    out = tmp_path_factory.mktemp("serial")
+    read(items_of(str(archive)), out)
+    return files_of(out)
+
+
+@pytest.mark.parametrize("folder", ["plain", "a b;$(touch X)'\"é%j"])
+def test_workers_are_jobs_and_nothing_is_left_of_them(folder: str, tmp_path: Path) -> None:
+    shared = tmp_path / folder
+    with make_cluster("jobqueue", workers=2, memory_gb=1, jobs=replace(JOBS, folder=shared)) as executor:
+        assert executor is not None
+        found: set[tuple[str, str | None]] = set()
+        while len(found) < 2:  # one of them may be there long before the other
+            found |= set(executor.map(place, range(8)))
+        assert {job for _, job in found} == set(own_jobs())
+        assert len(list(shared.glob(".tls-*/worker.key"))) == 1
+    assert list(shared.glob(".tls-*")) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder]
+    reached(lambda: own_jobs() == [])
+
+
+def test_a_job_brings_its_own_workers(tmp_path: Path) -> None:
+    """One job of two nodes; its process starts a worker on each by srun, and submits nothing."""
+    script = tmp_path / "job.sh"
+    script.write_text(
+        f"#!/bin/bash\ncd '{ROOT}'\n'{sys.executable}' -m glacierhpc workers '{tmp_path}/own.yaml' --json\n"
+    )
+    (tmp_path / "site.yaml").write_text("interface: lo\n")
+    (tmp_path / "own.yaml").write_text(
+        (ROOT / "configs" / "demo.yaml").read_text()
+        + f"\ncluster: {{kind: allocation, workers: 2, memory_gb: 1, site: {tmp_path}/site.yaml}}\n"
+        + f"run_dir: {tmp_path}/run\n"
+    )
+    options = ["--nodes=2", "--ntasks-per-node=1", "--mem=2G", "--time=5", f"--output={tmp_path}/log"]
+    told("sbatch", "--wait", *options, str(script))
+    said = (tmp_path / "log").read_text()
+    last = json.loads(said.strip().splitlines()[-1])
+    assert sum(last["workers"].values()) == 2 and set(last["workers"]) <= {"r1", "r2", "r3"}
+    assert list((tmp_path / "run").glob(".tls-*")) == []
+
+
+def test_without_tls_it_is_said_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    jobs = replace(JOBS, folder=tmp_path, insecure=True)
+    with (
+        caplog.at_level(logging.WARNING),
+        make_cluster("jobqueue", workers=1, memory_gb=1, jobs=jobs) as executor,
+    ):
+        assert executor is not None and executor.submit(pow, 2, 3).result(120) == 8
+        assert executor._client.scheduler.address.startswith("tcp://127.0.0.1")  # type: ignore[attr-defined]
+    assert "INSECURE" in caplog.text
+
+
+def test_workers_that_are_killed_or_end_are_replaced_and_nothing_is_lost_or_double(
+    archive: Path, reference: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Every few seconds the job of a worker is cancelled, and none lives longer than 20 s."""
+    jobs = replace(JOBS, folder=tmp_path / "shared", lifetime_s=20.0)
+    with (
+        serve(archive, delay_s=0.5) as served,
+        make_cluster("jobqueue", workers=2, memory_gb=1, jobs=jobs) as executor,
+        cancelling(every_s=7.0, seed=1) as cancelled,
+    ):
+        summary = read(items_of(served.stac_url), tmp_path, executor)
+    started = list((tmp_path / "shared" / "logs").iterdir())
+    assert len(cancelled) >= 1 and len(started) >= 2 + len(cancelled)
+    assert summary.failed == {} and files_of(tmp_path) == reference
+    rows = read_table(tmp_path / "manifest.parquet")
+    assert len(rows) == SCENES * (len(BANDS) + 1) == len(rows.drop_duplicates(["scene", "asset"]))
+
+
+class cancelling:
+    """Cancels a running job of this user now and then, until it is left; says which."""
+
+    def __init__(self, every_s: float, seed: int) -> None:
+        self._every_s, self._random = every_s, random.Random(seed)
+        self._over, self._done = threading.Event(), []  # type: ignore[var-annotated]
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every_s):
+            running = told("squeue", "--me", "--noheader", "--states=RUNNING", "--format=%A").split()
+            if running:
+                self._done.append(self._random.choice(sorted(running)))
+                told("scancel", self._done[-1])
+
+    def __enter__(self) -> list[str]:
+        self._thread.start()
+        return self._done
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def test_when_no_worker_comes_the_jobs_and_their_last_words_are_named(tmp_path: Path) -> None:
+    """Workers that cannot start Python: after three of them the error reaches whoever waits for a result."""
+    site = Site(interface="lo", environment={"PYTHONHOME": "/nowhere"})
+    jobs = replace(JOBS, folder=tmp_path, site=site, bad_starts=3)
+    with (
+        pytest.raises(
+            GlacierError, match=r"3 jobs in a row ended.*failed, exit code 1.*(?s:last words.*encodings)"
+        ),
+        make_cluster("jobqueue", workers=1, memory_gb=1, jobs=jobs) as executor,
+    ):
+        assert executor is not None
+        executor.submit(pow, 2, 3).result(300)
+    assert len(list((tmp_path / "logs").iterdir())) == 3
+    assert list(tmp_path.glob(".tls-*")) == []
+
+
+def test_a_partition_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
+    jobs = replace(JOBS, folder=tmp_path, options={"partition": "nowhere"}, bad_starts=1)
+    with (
+        pytest.raises(GlacierError, match="(?s)not taken by the scheduler.*invalid partition"),
+        make_cluster("jobqueue", workers=1, jobs=jobs) as executor,
+    ):
+        assert executor is not None
+        executor.submit(pow, 2, 3).result(300)
+
+
+DRIVER = """
+import json, sys, warnings
+from pathlib import Path
+from tests.cluster.workers import JOBS, items_of, read
+from glacierhpc.hpc.cluster import make_cluster
+from dataclasses import replace
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    warnings.simplefilter("ignore")
+    items = items_of(sys.argv[2])
+    jobs = replace(JOBS, folder=out / "shared")
+    with make_cluster("jobqueue", workers=2, memory_gb=1, jobs=jobs) as executor:
+        read(items, out, executor, progress=lambda done, total: print(done, flush=True))
+"""
+
+
+def driver(out: Path, catalogue: str) -> subprocess.Popen[str]:
+    script = out / "driver.py"
+    script.write_text(DRIVER)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, str(script), str(out), catalogue], stdout=subprocess.PIPE, text=True,
+                            env=environ, cwd=ROOT)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_driver_that_is_killed_goes_on_where_it_was(
+    archive: Path, reference: dict[str, bytes], tmp_path: Path, number: signal.Signals
+) -> None:
+    """What has a line in the journal is not asked for again, and keys are swept by the next start."""
+    with serve(archive, delay_s=0.1) as served:
+        first = driver(tmp_path, served.stac_url)
+        assert first.stdout is not None
+        for line in first.stdout:
+            if int(line) >= 12:
+                break
+        first.send_signal(number)
+        first.wait(120)
+        first.stdout.close()
+        keys = list((tmp_path / "shared").glob(".tls-*"))
+        assert len(keys) == (1 if number == signal.SIGKILL else 0)
+        if number == signal.SIGTERM:
+            reached(lambda: own_jobs() == [])
+        told("scancel", "--me")  # the workers of a killed driver end by themselves only after minutes
+        reached(lambda: own_jobs() == [])
+        done = journaled(tmp_path)
+        assert len(done) >= 12
+        served.reset_statistics()
+        second = driver(tmp_path, served.stac_url)
+        assert second.wait(300) == 0
+        assert second.stdout is not None
+        second.stdout.close()
+        asked = " ".join(served.statistics().by_path)
+    again = [name for name in done if name in asked]
+    assert again == [] and files_of(tmp_path) == reference
+    assert list((tmp_path / "shared").glob(".tls-*")) == []
+
+
+def journaled(out: Path) -> list[str]:
+    """The files of the archive that have been read, by name."""
+    rows = [
+        json.loads(line)
+        for line in (out / ".parts" / "journal.jsonl").read_text().splitlines()
+        if line.strip()
+    ]
+    files = {"green": "SR_B3", "nir08": "SR_B5", "swir16": "SR_B6"}
+    return [
+        f"{row['scene']}_{files.get(row['asset'], 'QA_PIXEL')}" for row in rows if row.get("state") == "done"
+    ]
+
+
+STRANGER = r"""
+cd /
+for file in "{keys}" "{keys}"/* ; do
+    if cat "$file" 2>/dev/null | grep -q . || ls "$file" 2>/dev/null | grep -q . ; then echo "READ $file"; fi
+done
+"{python}" - <<'END'
+import asyncio, sys
+sys.path.insert(0, "{root}")
+from distributed import Client, Security
+for scheme, security in (("tls", Security.temporary()), ("tcp", None)):
+    address = "{address}".replace("tls", scheme)
+    try:
+        with Client(address, security=security, timeout="4s", set_as_default=False) as client:
+            print("INSIDE", scheme, client.run_on_scheduler(lambda: __import__("os").getuid()))
+    except Exception as err:
+        print("REFUSED", scheme, type(err).__name__)
+END
+"""
+
+
+def test_a_second_user_neither_gets_in_nor_reads_a_key(tmp_path: Path) -> None:
+    """That user is a real one: of the test cluster, whose pipe runs a file as them."""
+    home = os.environ.get("GLACIERHPC_TESTCLUSTER")
+    if not home:
+        pytest.skip("needs the second user of containers/testcluster; run: make test-cluster")
+    # all may enter the folder above: it is the keys' own that must keep them out
+    shared = Path(home) / "tmp" / f"open-{os.getpid()}"
+    shared.mkdir()
+    shared.chmod(0o755)
+    with make_cluster("jobqueue", workers=1, memory_gb=1, jobs=replace(JOBS, folder=shared)) as executor:
+        assert executor is not None and executor.submit(pow, 2, 3).result(120) == 8
+        scheduler = executor._client.cluster.scheduler  # type: ignore[attr-defined]
+        (keys,) = shared.glob(".tls-*")
+        file = shared / "stranger.sh"
+        file.write_text(
+            STRANGER.format(keys=keys, python=sys.executable, address=scheduler.address, root=ROOT)
+        )
+        shared.chmod(0o777)  # what they say is written here
+        said = as_other(file)
+        pages = listening(os.getpid())
+        assert executor.submit(pow, 2, 4).result(120) == 16
+    assert re.findall("^REFUSED (tls|tcp)", said, re.MULTILINE) == ["tls", "tcp"], said
+    assert "INSIDE" not in said and "READ" not in said, said
+    assert pages and pages <= {"127.0.0.1"}
+
+
+def as_other(file: Path) -> str:
+    pipe = Path(os.environ["GLACIERHPC_TESTCLUSTER"]) / "run" / "control"
+    pipe.write_text(f"as-other {file}\n")
+    code = file.with_name(file.name + ".code")
+    reached(lambda: code.exists() and code.read_text().strip() != "")
+    return file.with_name(file.name + ".said").read_text()
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses that a process listens on."""
+    import psutil
+
+    return {
+        each.laddr.ip
+        for each in psutil.Process(pid).net_connections("inet")
+        if each.status == psutil.CONN_LISTEN
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    subprocess.run(["scancel", "--me"], check=False)

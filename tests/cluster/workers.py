@@ -1,0 +1,69 @@
+"""What the tests of workers share with their workers and drivers: imports no torch, which takes them half a minute."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from glacierhpc.grid import Grid
+from glacierhpc.hpc.cluster import WorkerJobs
+from glacierhpc.hpc.site import Site
+from glacierhpc.scenes.acquire import AcquireSummary, acquire
+from glacierhpc.scenes.stac import search_scenes
+from tests.scenes.rasters import GRID
+
+JOBS = WorkerJobs(site=Site(interface="lo"), hours=0.2, look_s=1.0, first_wait_s=0.5)
+BANDS = {"green": "B3", "nir08": "B5", "swir16": "B6"}
+SCENES = 10
+
+
+def place(_: int) -> tuple[str, str | None]:
+    time.sleep(0.3)
+    return socket.gethostname(), os.environ.get("SLURM_JOB_ID")
+
+
+def items_of(catalogue: str) -> list[dict[str, Any]]:
+    box = GRID.bounds_lonlat()
+    return search_scenes(
+        catalogue, collections=["landsat-c2-l2"], bbox_lonlat=box, start="2015-01-01", end="2015-12-31"
+    ).items
+
+
+def read(
+    items: list[dict[str, Any]], out: Path, executor: Executor | None = None, **more: Any
+) -> AcquireSummary:
+    return acquire(
+        items, Grid.from_dict(GRID.to_dict()), out / "cube.zarr", bands=list(BANDS), manifest=out / "manifest.parquet",
+        scenes_table=out / "scenes.parquet", backoff_s=0.05, signing="none", executor=executor, in_flight=8, **more,
+    )  # fmt: skip
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    cube = out / "cube.zarr"
+    return {str(path.relative_to(cube)): path.read_bytes() for path in cube.rglob("*") if path.is_file()}
+
+
+def told(*command: str) -> str:
+    """Run a command that must succeed and return what it says."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def own_jobs() -> list[str]:
+    """The numbers of this user's jobs."""
+    return told("squeue", "--me", "--noheader", "--format=%A").split()
+
+
+def reached(condition: Callable[[], bool], timeout_s: float = 200) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.3)
