@@ -115,6 +115,8 @@ def test_folders_of_a_site_are_seen_in_the_image(fake: dict[str, str]) -> None:
     site = Site(binds=('/scratch/$PROJECT/it\'s "$(touch hacked)" `x`',), image="/i.sif")
     words = run_script(render(SPEC, site), ["a.yaml"], {**fake, "PROJECT": "p 1"}).stdout.splitlines()
     assert '/scratch/p 1/it\'s "$(touch hacked)" `x`' in words
+    twice = run_script(render(SPEC, Site(binds=("/a", "/a b", "/a"), image="/i.sif")), ["a.yaml"], fake)
+    assert [word for word in twice.stdout.splitlines() if word.startswith("/a")] == ["/a", "/a b"]
 
 
 @pytest.mark.parametrize("name", ["a,b", "a:b"])

@@ -31,7 +31,7 @@ if [[ -n $image ]]; then
     # nothing of the home folder and of the environment gets inside but what is named: packages in ~/.local would
     # stand before those of the image
     inside=("$container" exec --cleanenv --no-home)
-    shown=("$PWD" "${{binds[@]}}")
+    shown=("$PWD" "${{binds[@]}}") seen=''
     if [[ -e ${{config:-}} ]]; then shown+=("$(dirname "$(realpath "$config")")"); fi
     for folder in "${{shown[@]}}"; do
         case $folder in
@@ -40,7 +40,8 @@ if [[ -n $image ]]; then
             exit 2
             ;;
         esac
-        inside+=(--bind "$folder")
+        if [[ $seen != *":$folder:"* ]]; then inside+=(--bind "$folder"); fi
+        seen+=:$folder:
     done
     if [[ -n ${{SLURM_JOB_GPUS:-}}${{SLURM_GPUS_ON_NODE:-}} ]]; then inside+=({gpus}); fi
     glacierhpc=("${{inside[@]}}" "$image" glacierhpc)
