@@ -172,7 +172,57 @@ def write_time(path: Path | str, index: int, arrays: Mapping[str, np.ndarray]) -
         array = zarr.open_array(Path(path) / name, mode="r+")
         if values.shape != array.shape[1:]:
             raise ValueError(f"{name} of one date has shape {array.shape[1:]}, not {values.shape}")
+        if (array.shards or array.chunks)[0] != 1:
+            raise ValueError(
+                f"{name} keeps several dates in one file, so that dates cannot be written one by one"
+            )
         array[index] = values
+
+
+def write_lazy(path: Path | str, arrays: Mapping[str, Any]) -> None:
+    """Compute Dask arrays into the arrays of an existing cube, each task writing whole files.
+
+    Chunks that do not fit the files are refused before anything is written: two tasks that write parts of one
+    file each read, change and write all of it, and one of the two is lost without an error
+    (github.com/dask/dask/issues/12583).
+
+    Parameters
+    ----------
+    arrays : mapping of variable name to dask.array.Array
+        In the shape that the cube's array has.
+
+    Raises
+    ------
+    InputError
+        If shape or chunks of one of them do not fit; says how to rechunk.
+    """
+    import dask.array
+
+    targets: dict[str, Any] = {name: zarr.open_array(Path(path) / name, mode="r+") for name in arrays}
+    for name, values in arrays.items():
+        _check_chunks(name, values.shape, values.chunks, targets[name])
+    dask.array.store(list(arrays.values()), list(targets.values()), lock=False)
+
+
+def _check_chunks(
+    name: str, shape: tuple[int, ...], chunks: Sequence[Sequence[int]], array: zarr.Array
+) -> None:
+    if shape != array.shape:
+        raise InputError(
+            f"{name!r} has shape {shape}, and the cube's {name!r} {array.shape}; write all of it at once"
+        )
+    files = array.shards or array.chunks
+    names = getattr(array.metadata, "dimension_names", None) or [f"axis {axis}" for axis in range(len(files))]
+    wrong = {
+        str(dim): step
+        for dim, step, sizes in zip(names, files, chunks)
+        if any(size % step for size in list(sizes)[:-1])
+    }
+    if wrong:
+        raise InputError(
+            f"{name!r} comes in chunks that end inside the cube's files ({files} along {tuple(names)}): tasks would "
+            f"overwrite each other's pixels; rechunk before writing, .chunk({wrong})"
+        )
 
 
 def finish_cube(path: Path | str) -> None:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 from pathlib import Path
 
+import dask.array
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
+import zarr
 
-from glacierhpc.cube import Variable, create_cube, finish_cube, missing_pieces, open_cube, write_time
+from glacierhpc import cube
+from glacierhpc.cube import (
+    Variable,
+    create_cube,
+    finish_cube,
+    missing_pieces,
+    open_cube,
+    write_lazy,
+    write_time,
+)
 from glacierhpc.errors import InputError
 from glacierhpc.grid import Grid
 
@@ -104,3 +117,60 @@ def test_lost_pieces_are_found_although_they_read_as_fill(written: tuple[Path, n
     assert missing_pieces(path) == {"valid": 1}
     shutil.rmtree(path / "data")
     assert missing_pieces(path) == {"data": 2, "valid": 1}
+
+
+def sharded(path: Path) -> Path:
+    """Create a cube of one array whose files hold (1, 1, 32, 32) pixels in chunks of 16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cube, "CHUNK_PX", 16)
+        patch.setattr(cube, "SHARD_PX", 32)
+        dates = np.array(["2020-01-01", "2020-02-01"], "datetime64[ns]")
+        create_cube(path, GRID, times=dates, bands=["green", "red"], variables={"data": VARIABLES["data"]})
+    return path
+
+
+def pixels_on_disk(path: Path) -> int:
+    return sum(file.is_file() for file in (path / "data").glob("c/**/*"))
+
+
+VALUES = np.random.default_rng(1).integers(1, 65535, (2, 2, *GRID.shape)).astype("uint16")
+
+
+@pytest.mark.parametrize(
+    "chunks", [(1, 1, 32, 32), (2, 1, 32, 50), (1, 2, (32, 8), (32, 18)), (2, 2, 40, 50)]
+)
+def test_lazy_arrays_in_whole_files_are_written(tmp_path: Path, chunks: tuple) -> None:
+    path = sharded(tmp_path / "c.zarr")
+    write_lazy(path, {"data": dask.array.from_array(VALUES, chunks)})
+    written = xr.open_zarr(path, mask_and_scale=False, consolidated=False).data
+    np.testing.assert_array_equal(written, VALUES)
+    assert pixels_on_disk(path) == 2 * 2 * 2 * 2
+
+
+@pytest.mark.parametrize("chunks", [(1, 1, 16, 32), (1, 1, 32, 16), (1, 1, 32, (20, 30)), (2, 2, 10, 10)])
+def test_chunks_that_share_a_file_are_refused_before_any_write(tmp_path: Path, chunks: tuple) -> None:
+    path = sharded(tmp_path / "c.zarr")
+    lazy = dask.array.from_array(VALUES, chunks)
+    with pytest.raises(InputError, match="overwrite each other's pixels; rechunk before writing") as caught:
+        write_lazy(path, {"data": lazy})
+    assert pixels_on_disk(path) == 0
+    advice = re.search(r"chunk\((\{.*\})\)", str(caught.value))
+    assert advice is not None
+    mended = xr.DataArray(lazy, dims=("time", "band", "y", "x")).chunk(ast.literal_eval(advice[1]))
+    write_lazy(path, {"data": mended.data})
+    np.testing.assert_array_equal(xr.open_zarr(path, mask_and_scale=False, consolidated=False).data, VALUES)
+
+
+def test_a_lazy_array_of_another_shape_is_refused(tmp_path: Path) -> None:
+    path = sharded(tmp_path / "c.zarr")
+    with pytest.raises(InputError, match="has shape .2, 2, 40, 49."):
+        write_lazy(path, {"data": dask.array.from_array(VALUES[..., :-1], -1)})
+    assert pixels_on_disk(path) == 0
+
+
+def test_one_date_is_not_written_where_a_file_holds_several(tmp_path: Path) -> None:
+    zarr.create_array(
+        tmp_path / "c" / "data", shape=(4, 8, 8), chunks=(1, 8, 8), shards=(2, 8, 8), dtype="uint16"
+    )
+    with pytest.raises(ValueError, match="several dates in one file"):
+        write_time(tmp_path / "c", 0, {"data": np.ones((8, 8), "uint16")})

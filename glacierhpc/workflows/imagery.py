@@ -23,6 +23,7 @@ from glacierhpc.errors import GlacierError
 from glacierhpc.fence import fenced
 from glacierhpc.grid import Grid
 from glacierhpc.hpc.cluster import make_cluster
+from glacierhpc.hpc.quota import quota_left
 from glacierhpc.mapping.outlines import glacier_mask
 from glacierhpc.rundir import RunDirectory, atomic_path, write_table
 from glacierhpc.scenes.acquire import acquire as acquire_scenes
@@ -32,6 +33,7 @@ from glacierhpc.scenes.collections import archive_anchor
 from glacierhpc.scenes.composite import composite_cube
 from glacierhpc.scenes.indices import check_bands
 from glacierhpc.scenes.reasons import group_reasons
+from glacierhpc.scenes.room import Room
 from glacierhpc.scenes.stac import SearchResult, read_items, search_scenes, write_items
 from glacierhpc.workflows.tasks import Summary, need
 from glacierhpc.workflows.workers import worker_jobs
@@ -58,6 +60,7 @@ def acquire(config: Config, run: RunDirectory) -> Summary:
             manifest=run.manifest,
             scenes_table=run.scenes,
             executor=executor,
+            quota=_quota(run.path),
             progress=_progress("acquire"),
             **_reading(config),
         )
@@ -253,6 +256,11 @@ def _reading(config: Config) -> dict[str, Any]:
         "attrs": {"config_hash": config_hash(config)},
         "in_flight": 2 * acquisition.read_threads,
     }
+
+
+def _quota(folder: Path) -> Room | None:
+    left = quota_left(folder)
+    return Room(left.bytes, left.files, "your quota") if left else None
 
 
 def _median_px(values: pd.Series, otherwise: str = "too little ground with texture") -> str:
