@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -20,16 +20,19 @@ from glacierhpc.rundir import RunDirectory, read_json, read_table
 from glacierhpc.workflows.sweep import sweep
 from tests.cluster.jobs import (
     SMALL_JOBS,
+    fields,
     glacier,
     log_of,
     prepared,
     reached,
+    submit,
     told,
     trained_alone,
     verdicts,
     waited_for,
     weights,
 )
+from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -54,32 +57,34 @@ def same_weights(one: Path, other: Path) -> bool:
 def test_the_demo_in_the_image_by_two_ranks_on_two_nodes_is_that_of_one_process(
     image: Path, tmp_path: Path
 ) -> None:
-    """From scenes to report, every job in the image; one process does the same without one."""
+    """From scenes to report, every job in the image; a plain `sbatch jobs/run.sbatch` does the same in one process."""
     scenes, run, alone = (tmp_path / name for name in ("scenes", "run", "alone"))
-    told(
-        sys.executable, "-m", "glacierhpc", "archive", "create", scenes, "--scenes", "60", "--size-px", "192"
-    )
-    values = ("configs/demo.yaml", f"archive.catalogue={scenes}", *DEMO)
-    site = (f"--set=image={image}", f"--set=binds=[{tmp_path}]")
-    jobs = glacier("submit", *values, f"run_dir={run}", *TWO_RANKS, *SMALL_JOBS, *site)["jobs"]
+    inside = ("apptainer", "exec", "--bind", tmp_path, image)
+    told(*inside, "glacierhpc", "archive", "create", scenes, "--scenes", "60", "--size-px", "192")
+    path = Path(shutil.copy(ROOT / "configs" / "demo.yaml", tmp_path))  # its folder is seen in the image
+    values = (path, f"archive.catalogue={scenes}", *DEMO)
+    jobs = glacier(
+        "submit", *values, f"run_dir={run}", *TWO_RANKS, *SMALL_JOBS, f"--set=image={image}"
+    )["jobs"]  # fmt: skip
     assert list(jobs) == ["imagery", "train", "results"]
-    told(sys.executable, "-m", "glacierhpc", "run", *values, f"run_dir={alone}")
-    all_done(jobs, run)
+    one = submit("run", *values, f"run_dir={alone}", GLACIERHPC_IMAGE=str(image))
+    all_done(jobs | {"one": str(one)}, run)
     assert verdicts(run) == dict.fromkeys(jobs, "done")
-    inside = told("apptainer", "exec", image, "cat", "/opt/glacierhpc/image-id").strip()
-    assert read_json(RunDirectory(run).provenance_file)["container_digest"] == inside
-    assert "2 processes" in log_of(int(jobs["train"])) or "rank" in log_of(int(jobs["train"])).lower()
-    states = {path.stem: json.loads(path.read_text())["state"] for path in (run / "steps").glob("*.json")}
-    assert set(states.values()) == {"done"} and {"acquire", "align", "sequences", "evaluate", "report"} < set(
-        states
-    )
-    pd.testing.assert_frame_equal(
-        read_table(RunDirectory(run).alignment), read_table(RunDirectory(alone).alignment)
-    )
+    assert fields(int(jobs["train"]))["NumNodes"] == "2"
+    digest = told(*inside, "cat", "/opt/glacierhpc/image-id").strip()
+    for folder in (run, alone):
+        assert read_json(RunDirectory(folder).provenance_file)["container_digest"] == digest
+        states = {
+            path.stem: json.loads(path.read_text())["state"] for path in (folder / "steps").glob("*.json")
+        }
+        assert set(states.values()) == {"done"}
+        assert {"acquire", "align", "sequences", "train", "evaluate", "report"} < set(states)
+    pd.testing.assert_frame_equal(*(read_table(RunDirectory(folder).alignment) for folder in (run, alone)))
     assert same_weights(run, alone)
-    scores = [read_json(RunDirectory(folder).metrics)["models"] for folder in (run, alone)]
-    for model, figures in scores[1].items():
-        assert scores[0][model]["mse"]["all"] == pytest.approx(figures["mse"]["all"], rel=1e-4), model
+    scores, of_one = (read_json(RunDirectory(folder).metrics)["models"] for folder in (run, alone))
+    assert {name: figures["mse"]["all"] for name, figures in scores.items()} == pytest.approx(
+        {name: figures["mse"]["all"] for name, figures in of_one.items()}, rel=1e-4
+    )
     assert (run / "report.html").stat().st_size > 10_000
 
 
