@@ -124,8 +124,9 @@ def test_a_configuration_that_is_not_there_and_a_controller_that_is_not_there(tm
     (tmp_path / "slurm.conf").write_text(
         "\n".join(["MessageTimeout=2", *(x for x in lines if "MessageTimeout" not in x)])
     )
-    away = looked("scheduler", "credentials", SLURM_CONF=str(tmp_path / "slurm.conf"))
-    assert away.startswith("fail ") and "controller is" in away, away
+    away = looked("scheduler", "controller", SLURM_CONF=str(tmp_path / "slurm.conf"))
+    assert away.startswith("fail ") and "DOWN" in away, away
+    assert looked("scheduler", "credentials", SLURM_CONF=str(tmp_path / "slurm.conf")).startswith("unknown ")
 
 
 def test_the_rung_of_this_user_and_what_is_switched_off() -> None:

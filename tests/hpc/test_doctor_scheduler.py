@@ -31,6 +31,8 @@ CASES: list[tuple[Any, dict[str, Any], str, str]] = [
     (scheduler.controller, {"commands": {"scontrol": says("Slurmctld(primary) at ctl is DOWN")}}, "warn", "DOWN"),
     (scheduler.controller, {"commands": {"scontrol": AWAY}, "scheduler_needed": True}, "fail", "down or not reached"),
     (scheduler.controller, {"commands": {"scontrol": NO_CONFIG}}, "skip", "slurm.conf"),
+    (scheduler.controller, {"commands": {"scontrol": NO_CONFIG}, "scheduler_needed": True}, "unknown", "slurm.conf"),
+    (scheduler.credentials, {"commands": {"squeue": AWAY}, "scheduler_needed": True}, "unknown", "down or not reached"),
     (scheduler.credentials, {"commands": {"squeue": says("12\n13")}}, "ok", "2 jobs of yours"),
     (
         scheduler.credentials,
@@ -58,7 +60,7 @@ CASES: list[tuple[Any, dict[str, Any], str, str]] = [
         scheduler.accounting, {"commands": {"sacct": complains("Slurm accounting storage is disabled")}}, "warn",
         "exit files",
     ),
-    (scheduler.accounting, {"commands": {"sacct": AWAY}, "scheduler_needed": True}, "fail", "try again"),
+    (scheduler.accounting, {"commands": {"sacct": AWAY}, "scheduler_needed": True}, "unknown", "try again"),
     (scheduler.partitions, {"commands": {"sinfo": ROWS}, "site": {"use": {"cpu": "normal"}}}, "ok", "1-00:00:00"),
     (scheduler.partitions, {"commands": {"sinfo": ROWS}, "site": {"use": {"cpu": "small"}}}, "fail", "no partition"),
     (scheduler.partitions, {"commands": {"sinfo": ROWS}, "site": {"use": {"gpu": "long"}}}, "warn", "takes no jobs"),

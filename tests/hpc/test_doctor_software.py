@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from glacierhpc.hpc.doctor import software
+from glacierhpc.hpc.doctor import containers, devices, software
+from glacierhpc.hpc.doctor.finding import unknown
 from tests.hpc.machines import complains, made, says, shim
 
 
@@ -83,13 +84,32 @@ def test_what_may_shadow_one_day_is_told(tmp_path: Path) -> None:
 
 
 def test_nothing_leaks_into_the_image(tmp_path: Path) -> None:
+    (tmp_path / "i.sif").touch()
     given: dict[str, Any] = {
-        "image": "i.sif", "environ": {"PYTHONPATH": "/evil", "LD_LIBRARY_PATH": "/evil"},
+        "image": str(tmp_path / "i.sif"), "environ": {"PYTHONPATH": "/evil", "LD_LIBRARY_PATH": "/evil"},
         "commands": {"apptainer": says('{"user": false, "shadowed": {}}')},
     }  # fmt: skip
     assert software.leaks(made(tmp_path, **given)).status == "ok"
     assert software.native_leaks(made(tmp_path, **given)).status == "ok"
     assert software.compiled(made(tmp_path, **given)).status == "skip"
+
+
+def test_of_an_image_that_is_not_there_nothing_is_known(tmp_path: Path) -> None:
+    """That it is not there is told once, by the check of the image."""
+    m = made(
+        tmp_path, image=str(tmp_path / "none.sif"), commands={"apptainer": says("3 11 2 /usr/bin/python3")}
+    )
+    checks = (
+        software.python,
+        software.packages,
+        software.leaks,
+        devices.torch,
+        devices.horovod,
+        devices.mpi,
+        devices.added,
+    )
+    assert {check(m) for check in checks} == {unknown("not known: the image cannot be run here")}
+    assert containers.image(m).status == "fail"
 
 
 def test_libraries_of_other_places(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, listed, words_of
-from glacierhpc.hpc.doctor.software import where
+from glacierhpc.hpc.doctor.software import unasked, where
 
 DRIVERS = {11: 450, 12: 525, 13: 580}
 """The oldest NVIDIA driver for each release of CUDA (CUDA Toolkit release notes, minor version compatibility)."""
@@ -84,7 +84,7 @@ def torch(m: Machine) -> Finding:
             return warn(
                 f"not {where(m)}: no training", "write: pip install -c constraints.txt -e '.[learning]'"
             )
-        return unknown(
+        return unasked(m, answer) or unknown(
             f"does not start {where(m)}: {words_of(answer)}", "start it by hand: python -c 'import torch'"
         )
     driver = None
@@ -132,6 +132,8 @@ def seen(told: dict[str, object], driver: str | None, m: Machine) -> Finding:
 def horovod(m: Machine) -> Finding:
     """Ask Horovod, in a process of its own, what it was built with."""
     answer = m.ask_python(HOROVOD, "--check-build", timeout_s=55)
+    if finding := unasked(m, answer):
+        return finding
     if "No module named" in answer.err:
         return skip(f"not {where(m)}; train.backend=ddp does without")
     built = set(re.findall(r"^\s*\[X\]\s*(\w+)", answer.out, re.M))
@@ -162,6 +164,8 @@ def mpi(m: Machine) -> Finding:
     """Look whether the MPI that Horovod was built with is here, and speaks with srun."""
     answer = m.ask_python(LINKED, timeout_s=30)
     found = re.search(r"libmpi(?:_\w+)?\.so\.(\d+) => (\S+)(.*)", answer.out)
+    if finding := unasked(m, answer):
+        return finding
     if not answer.ok or found is None:
         program = m.which("mpirun") or m.which("mpiexec")
         return skip(f"Horovod without MPI; {program or 'no mpirun'} {'is here' if program else 'here'}")
@@ -209,6 +213,8 @@ def plugins(m: Machine) -> list[str]:
 def added(m: Machine) -> Finding:
     """Let two processes of this machine add their numbers, as training adds gradients."""
     answer = m.ask_python(ADDED, m.site.interface or "", timeout_s=58)
+    if finding := unasked(m, answer):
+        return finding
     if "No module named" in answer.err:
         return skip(f"torch is not {where(m)}")
     if answer.ok and answer.out.strip() == "3.0":

@@ -128,12 +128,10 @@ class Machine:
         words = ["-c", code, *arguments]
         if self.image is None:
             return self.ask(self.python, *words, timeout_s=timeout_s)
-        runtime = self.runtime()
-        if runtime is None:
-            return Answer(("apptainer",), None, err="there is no program that runs images", missing=True)
-        command = exec_command(
-            runtime, self.expanded(self.image), ["python3", *words], binds=[self.folder], gpu=self.has_gpu
-        )
+        runtime, image = self.runtime(), self.expanded(self.image)
+        if runtime is None or not Path(image).exists():
+            return Answer(("apptainer",), None, err="the image cannot be run here", missing=True)
+        command = exec_command(runtime, image, ["python3", *words], binds=[self.folder], gpu=self.has_gpu)
         command = [GPUS[self.site.gpu_maker] if word == GPUS["nvidia"] else word for word in command]
         return self.ask(*command, timeout_s=timeout_s, environ=inside_environment(self.environ))
 

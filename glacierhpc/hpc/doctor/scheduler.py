@@ -35,6 +35,10 @@ CAUSES = (
 """What Slurm's commands say, in lower case, and what to do about it; the first that fits."""
 
 
+REFUSED = re.compile("credential|munge|authentication", re.I)
+"""What they say when it is the user's credential that is at fault, not the controller."""
+
+
 def cause(answer: Answer) -> str:
     """Return what to do about what a command of the scheduler said."""
     said = (answer.err + answer.out).lower()
@@ -48,13 +52,12 @@ def missing(m: Machine, told: str, fix: str = NOT_HERE) -> Finding:
     return fail(told, fix) if m.scheduler_needed else skip(f"{told}; not needed to work on this machine")
 
 
-def unanswered(m: Machine, told: str, answer: Answer) -> Finding:
-    """Return the finding for a command of the scheduler that failed."""
-    if m.scheduler_needed:
-        return fail(told, cause(answer))
+def unanswered(m: Machine, answer: Answer) -> Finding:
+    """Return the finding for what is not known because the scheduler does not answer, which is told once, elsewhere."""
     if "configuration source" in answer.err:
-        return skip("no slurm.conf is found, see above; not needed to work on this machine")
-    return warn(told, cause(answer))
+        told = "not known without a slurm.conf"
+        return unknown(told) if m.scheduler_needed else skip(told)
+    return unknown(f"not told: {words_of(answer)}", cause(answer))
 
 
 def commands(m: Machine) -> Finding:
@@ -83,7 +86,10 @@ def controller(m: Machine) -> Finding:
     took_s = time.monotonic() - began
     up = [line.strip() for line in answer.out.splitlines() if line.rstrip().endswith(" UP")]
     if not up:
-        return unanswered(m, f"does not answer: {words_of(answer)}", answer)
+        if "configuration source" in answer.err:
+            return unanswered(m, answer)
+        told = f"does not answer: {words_of(answer)}"
+        return fail(told, cause(answer)) if m.scheduler_needed else warn(told, cause(answer))
     if took_s > SLOW_S:
         return warn(
             f"{up[0]}, after {took_s:.0f} s", "the scheduler is busy: expect submissions to take minutes"
@@ -97,7 +103,10 @@ def credentials(m: Machine) -> Finding:
         return missing(m, "no squeue")
     answer = m.ask("squeue", "--me", "--noheader", "--format=%A")
     if not answer.ok:
-        return unanswered(m, f"the queue is not told: {words_of(answer)}", answer)
+        if not REFUSED.search(answer.err):
+            return unanswered(m, answer)
+        told = f"not accepted: {words_of(answer)}"
+        return fail(told, cause(answer)) if m.scheduler_needed else warn(told, cause(answer))
     jobs = len(answer.out.split())
     return ok(f"accepted; {jobs} job{'' if jobs == 1 else 's'} of yours in the queue")
 
@@ -114,7 +123,7 @@ def accounting(m: Machine) -> Finding:
             "off",
             "nothing to do: how jobs ended is taken from the queue and from the exit files that jobs leave",
         )
-    return unanswered(m, words_of(answer), answer)
+    return unanswered(m, answer)
 
 
 def limits(m: Machine) -> Finding:
@@ -122,11 +131,10 @@ def limits(m: Machine) -> Finding:
     if m.which("scontrol") is None:
         return missing(m, "no scontrol")
     try:
-        check(_links(m), m.site)
+        # who is billed is a question of its own
+        check(_links(m), m.site.model_copy(update={"account_needed": False}))
     except GlacierError as err:
-        return fail(
-            str(err).replace("\n", "; "), "set these for this call, or in ~/.config/glacierhpc/site.yaml"
-        )
+        return fail(str(err), "set these for this call, or in ~/.config/glacierhpc/site.yaml")
     used = sorted(set(m.site.use.values()))
     if not m.ask("scontrol", "ping").ok and not all(name in m.site.partitions for name in used or [""]):
         return skip("what partitions give is not told here")
@@ -150,7 +158,7 @@ def partitions(m: Machine) -> Finding:
     answer = m.ask("sinfo", "--noheader", "--format=%R|%a|%l")
     rows = [line.split("|") for line in answer.out.split() if line.count("|") == 2]
     if not answer.ok or not rows:
-        return unanswered(m, f"not told: {words_of(answer)}", answer)
+        return unanswered(m, answer)
     there = {name: state for name, state, _ in rows}
     used = sorted(set(m.site.use.values()))
     if absent := [name for name in used if name not in there]:
@@ -195,7 +203,7 @@ def memory(m: Machine) -> Finding:
     answer = m.ask("scontrol", "show", "config")
     found = re.search(r"^SelectTypeParameters\s*=\s*(\S+)", answer.out, re.M)
     if not answer.ok or not found:
-        return unanswered(m, f"not told: {words_of(answer)}", answer)
+        return unanswered(m, answer)
     counted = "MEMORY" in found[1].upper()
     if counted and m.site.memory == "none":
         return warn(
@@ -214,8 +222,10 @@ def trial(m: Machine) -> Finding:
     """Let the scheduler judge the scripts of a chain, without submitting them."""
     if m.which("sbatch") is None:
         return missing(m, "no sbatch")
-    if not m.scheduler_needed and not m.ask("scontrol", "ping").ok:
-        return skip("the controller does not answer")
+    if not m.ask("scontrol", "ping").ok:
+        return (
+            unknown("the controller does not answer") if m.scheduler_needed else skip("no controller answers")
+        )
     try:
         tested(_links(m))
     except GlacierError as err:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, listed, words_of
+from glacierhpc.hpc.slurm.client import Answer
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 """Of Python, for which the pinned packages have wheels."""
@@ -48,10 +49,17 @@ def where(m: Machine) -> str:
     return "in the image" if m.image else "here"
 
 
+def unasked(m: Machine, answer: Answer) -> Finding | None:
+    """Return the finding for what nobody could be asked, because the image does not run; why is told elsewhere."""
+    return unknown("not known: the image cannot be run here") if m.image and answer.missing else None
+
+
 def python(m: Machine) -> Finding:
     """Look for Python as jobs use it."""
     answer = m.ask_python("import sys; print(*sys.version_info[:3], sys.executable)", timeout_s=30)
     words = answer.out.split()
+    if finding := unasked(m, answer):
+        return finding
     if not answer.ok or len(words) < 4:
         return fail(f"does not start {where(m)}: {words_of(answer)}", _no_python(m))
     version = tuple(int(word) for word in words[:3])
@@ -80,7 +88,7 @@ def packages(m: Machine) -> Finding:
     try:
         there = {_plain(name): version for name, version in json.loads(answer.out).items()}
     except (ValueError, AttributeError):
-        return unknown(f"not told {where(m)}: {words_of(answer)}", _no_python(m))
+        return unasked(m, answer) or unknown(f"not told {where(m)}: {words_of(answer)}", _no_python(m))
     pinned = _pinned(m)
     absent = [f"{name} ({what})" for name, what in PARTS.items() if name not in there]
     return compared(there, pinned, absent, where(m))
@@ -123,7 +131,7 @@ def leaks(m: Machine) -> Finding:
         told = json.loads(answer.out)
         shadowed = dict(told["shadowed"])
     except (ValueError, KeyError, TypeError):
-        return unknown(f"not told {where(m)}: {words_of(answer)}", _no_python(m))
+        return unasked(m, answer) or unknown(f"not told {where(m)}: {words_of(answer)}", _no_python(m))
     if shadowed:
         name, place = next(iter(sorted(shadowed.items())))
         return fail(

@@ -79,7 +79,8 @@ def _row(start: str, told: Sequence[tuple[str, str]], width: int) -> list[str]:
     room = max(width - len(start), 24)
     lines: list[str] = []
     for text, fix in told:
-        lines += textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+        for line in text.split("\n"):
+            lines += textwrap.wrap(line, room, break_on_hyphens=False) or [""]
         if fix:
             lines += textwrap.wrap(
                 fix, room, initial_indent="> ", subsequent_indent="  ", break_on_hyphens=False
