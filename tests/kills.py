@@ -107,7 +107,10 @@ def ended(pid: int) -> int | None:
 
 
 def kill(pid: int) -> None:
-    os.killpg(pid, signal.SIGKILL)
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # a fork that has not come as far as to its own group
+        os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
 
