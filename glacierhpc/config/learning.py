@@ -149,6 +149,16 @@ class Train(Section):
         description="single: one process; ddp (torchrun, srun) or horovod (horovodrun, mpirun): several",
         json_schema_extra=OPERATIONAL,
     )
+    watchdog_s: float = Field(
+        900.0,
+        ge=0,
+        description="end the training with exit code 70 when nothing has moved for so many seconds; 0 = never",
+        json_schema_extra=OPERATIONAL,
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="a step whose loss or gradient is not finite: stop the training, or skip the step and count it",
+    )
     compression: Literal["none", "fp16"] = Field("none", description="of exchanged gradients; horovod only")
     backward_passes_per_step: int = Field(
         1, gt=0, description="gradients added up before they are exchanged; horovod only"

@@ -46,9 +46,11 @@ def history(run: RunFiles) -> list[Block]:
         figure.legend(loc="outside upper left", ncols=3)
 
     seconds = f", {number(float(rows['seconds'].sum()))} s in all" if "seconds" in rows else ""
+    skipped = int(rows["skipped_steps"].sum()) if "skipped_steps" in rows else 0
+    left_out = f"; {plural(skipped, 'step')} left out, as loss or gradient was not finite" if skipped else ""
     caption = (
         f"{plural(len(rows), 'epoch')}{seconds}; smallest {_words(watched)} {number(float(rows[watched][best]))} "
-        f"in epoch {int(rows['epoch'][best])} (dotted line)."
+        f"in epoch {int(rows['epoch'][best])} (dotted line){left_out}."
     )
     return [Picture(drawing.draw(paint, height_in=2.9), "Training and validation loss by epoch", caption)]
 

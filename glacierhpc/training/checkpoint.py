@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from glacierhpc.errors import InputError
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -165,9 +165,22 @@ class Checkpoints:
             path.unlink()
             (self.folder / BEST).unlink(missing_ok=True)
 
-    def load_best(self, model: nn.Module) -> None:
-        """Load the weights of the best epoch into a model."""
-        model.load_state_dict(_load(self.folder / BEST)["model"])
+    def load_best(self, model: nn.Module, *, epoch: int) -> None:
+        """Load the weights of the best epoch into a model.
+
+        Raises
+        ------
+        GlacierError
+            If the file is of another epoch, as one that a process of a lost node wrote late.
+        """
+        path = self.folder / BEST
+        state = _load(path)
+        if state.get("epoch") != epoch:
+            raise GlacierError(
+                f"{path} is of epoch {state.get('epoch')!r}, and the best one is {epoch}: delete {path} and "
+                f"{self.folder / LAST} to train from the start"
+            )
+        model.load_state_dict(state["model"])
 
 
 def _check_same(path: Path, *, stored: dict[str, Any], given: dict[str, Any]) -> None:

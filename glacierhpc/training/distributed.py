@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +19,7 @@ from glacierhpc.training.backends.exchange import Exchange
 from glacierhpc.training.backends.horovod import Horovod
 from glacierhpc.training.backends.launch import Launch, read_launch
 from glacierhpc.training.backends.single import Single
+from glacierhpc.training.preflight import check_interfaces, check_nccl, check_pmi, fabric
 
 __all__ = ["BACKENDS", "Backend", "Single", "open_backend", "surroundings", "wandb_mode"]
 
@@ -115,10 +118,25 @@ def open_backend(
     compression: str = "none",
     backward_passes_per_step: int = 1,
     adasum: bool = False,
+    watchdog_s: float = 0.0,
 ) -> Backend:
     """Return a backend by name, joined with the other ranks that the launcher started.
 
     ``ddp`` and ``horovod`` started without a launcher are one rank of one.
+
+    =============================  ===  =======  =============================================================
+    launcher                       ddp  horovod  how the ranks find each other
+    =============================  ===  =======  =============================================================
+    ``torchrun``                   yes  no       the store of torchrun
+    ``horovodrun --gloo``          yes* yes      its own server; one machine, or ssh between them
+    ``horovodrun --mpi``           yes* yes      mpirun
+    ``mpirun``                     yes* yes      MPI; ddp: MASTER_ADDR on several machines
+    ``srun --mpi=pmix``            yes  yes      Slurm's PMI, and the MPI that Horovod was built with
+    ``srun``                       yes  no       ddp: the first node of the step, a port made of the job's number
+    ``jobs/train-horovod.sbatch``  yes  yes      ``glacierhpc rendezvous``, which the job script starts
+    =============================  ===  =======  =============================================================
+
+    (*) on one machine, or with MASTER_ADDR and MASTER_PORT set.
 
     Parameters
     ----------
@@ -133,6 +151,9 @@ def open_backend(
     adasum : bool
         Combine the ranks' steps by Adasum in place of averaging gradients; gradients are then clipped on each rank.
         The three are options of ``"horovod"``.
+    watchdog_s : float
+        Limit of the watch over the training, see `loop.fit`: Horovod warns of a rank that is waited for before it, and
+        gives up after twice as long. 0: as Horovod does by itself.
 
     Raises
     ------
@@ -156,7 +177,16 @@ def open_backend(
         srun --mpi=pmix --ntasks-per-node 4 python -m glacierhpc train CONFIG train.backend=horovod
     """
     launch = _launch_for(name)
-    return BACKENDS[name](launch, Exchange(compression, backward_passes_per_step, adasum), device)
+    check_interfaces(os.environ)
+    if name == "horovod":
+        check_pmi(launch, os.environ)
+        _set_patience(watchdog_s, os.environ)
+    with _nccl_log(launch, os.environ) as log:
+        backend = BACKENDS[name](launch, Exchange(compression, backward_passes_per_step, adasum), device)
+        if log is not None and backend.device.type == "cuda":
+            backend.sum(torch.zeros(1, device=backend.device))  # NCCL joins at the first exchange
+            check_nccl(log.read_text(errors="replace"), os.environ, adapters=fabric(), hosts=2)
+    return backend
 
 
 def surroundings(backend_name: str) -> tuple[int, int]:
@@ -198,3 +228,28 @@ def _launch_for(name: str) -> Launch:
             "or set train.backend to ddp"
         )
     return launch if name != "single" else Launch()
+
+
+def _set_patience(watchdog_s: float, environment: MutableMapping[str, str]) -> None:
+    """Let Horovod tell of a rank that is waited for within the watchdog's time, and give up only after it."""
+    if watchdog_s:
+        environment.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(max(1, min(60, int(watchdog_s / 4)))))
+        environment.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(max(2, int(2 * watchdog_s))))
+
+
+@contextmanager
+def _nccl_log(launch: Launch, environment: MutableMapping[str, str]) -> Iterator[Path | None]:
+    """Give the file in which NCCL tells of its network; None on one machine, and where the user reads it himself."""
+    if launch.one_machine or "NCCL_DEBUG" in environment or not torch.cuda.is_available():
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "nccl.log"
+        path.touch()
+        asked = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET", "NCCL_DEBUG_FILE": str(path)}
+        environment.update(asked)
+        try:
+            yield path
+        finally:
+            for name in asked:
+                environment.pop(name, None)

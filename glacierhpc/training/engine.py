@@ -20,13 +20,14 @@ from glacierhpc.training.distributed import Backend
 from glacierhpc.training.losses import Loss, count_valid, find_loss
 from glacierhpc.training.meters import Meter
 from glacierhpc.training.precision import Precision
+from glacierhpc.training.pulse import Pulse
 from glacierhpc.training.recipe import Recipe
 from glacierhpc.training.schedules import rate_share
 from glacierhpc.training.stopping import StopRequest
 from glacierhpc.training.teacher import draw, teacher_share
 
 MAX_SKIPPED = 25
-"""Steps in a row that fp16 may skip: its scale, 65536 at first, has by then been halved to 0.002."""
+"""Steps in a row that may be skipped: the scale of fp16, 65536 at first, has by then been halved to 0.002."""
 
 Teacher = tuple[Tensor, Tensor, Tensor]
 """(frames (B, T', C, H, W), valid (B, T', H, W) bool, use (B, T') bool)."""
@@ -59,6 +60,7 @@ class Engine:
     recipe: Recipe
     precision: Precision
     stop: StopRequest
+    pulse: Pulse = field(default_factory=Pulse)
     _loss: Loss = field(init=False)
     _learning: list[nn.Parameter] = field(init=False)
     _pending: _Pending | None = None
@@ -83,6 +85,7 @@ class Engine:
         """
         _train_mode(self.wrapped)
         batches = self._shares(feed, epoch=progress.epoch, shuffle=True)
+        self.pulse.in_step(progress.epoch, progress.step)
         for micro in self._read(feed, batches[progress.step :], meter):
             count = self._agree(sum(count_valid(batch.targets, batch.targets_valid) for batch in micro))
             self._set_rate(progress, len(batches))
@@ -91,6 +94,7 @@ class Engine:
             self._pending = pending
             meter.samples += self._global_length(feed, progress.step)
             progress.step += 1
+            self.pulse.in_step(progress.epoch, progress.step)
             yield len(batches)
         self.settle(progress, meter)
 
@@ -131,8 +135,11 @@ class Engine:
         """
         self.wrapped.eval()
         total, count = torch.zeros((), dtype=torch.float64, device=self.backend.device), 0
-        for micro in self._read(feed, self._shares(feed, epoch=0, shuffle=False), Meter()):
+        batches = self._read(feed, self._shares(feed, epoch=0, shuffle=False), Meter())
+        for step, micro in enumerate(batches):
+            self.pulse.in_step(self.pulse.epoch, step, part="validation")
             count += self._agree(sum(count_valid(batch.targets, batch.targets_valid) for batch in micro))
+            self.pulse.at("forward")
             for batch in micro:
                 # not by `wrapped`: DDP would wait for the other ranks at every call
                 total += self._total(self.model, batch.to(self.backend.device), None)
@@ -150,15 +157,21 @@ class Engine:
         total = torch.zeros((), dtype=torch.float64, device=backend.device)
         for number, (batch, use) in enumerate(zip(micro, teachers), start=1):
             with backend.no_sync(self.wrapped) if number < len(micro) else nullcontext():
+                self.pulse.at("forward")
                 part = self._total(self.wrapped, batch.to(backend.device), use)
                 # gradients are averaged over the ranks: times size, over the global count, gives the global mean's
+                self.pulse.at("backward")
                 scaler.scale(part * (backend.size / count)).backward()
             total += part.detach()
+        self.pulse.at("exchange")
         total = backend.sum(total)
         backend.synchronize(self.optimizer)
+        self.pulse.at("update")
         scaler.unscale_(self.optimizer) if self.precision.scales else None
         norm = _clipped(self._learning, recipe.gradient_clip)
-        scaler.step(self.optimizer)
+        # all ranks see the same two numbers; asking for them makes a GPU wait, so that it is an option
+        if recipe.on_nonfinite == "stop" or self.precision.scales or bool((total + norm).isfinite()):
+            scaler.step(self.optimizer)
         scaler.update()
         return _Pending(torch.stack([total, norm.double()]), count, progress.epoch, progress.step)
 
@@ -173,6 +186,7 @@ class Engine:
 
     def _agree(self, count: int) -> int:
         """Return the sum of a count over the ranks; all leave here if any has been asked to stop."""
+        self.pulse.at("agreement")
         told = [float(count), float(bool(self.stop))]
         if self.backend.size > 1:
             values = torch.tensor(told, dtype=torch.float64, device=self.backend.device)
@@ -219,6 +233,7 @@ class Engine:
         parts = [micro_batches(share, self.recipe.accumulate) for share in batches]
         stream = feed.read([piece for pieces in parts for piece in pieces])
         for pieces in parts:
+            self.pulse.at("data")
             with meter.waiting():
                 micro = list(islice(stream, len(pieces)))
             yield micro
@@ -234,16 +249,18 @@ class Engine:
     def _refuse_or_skip(self, pending: _Pending, total: float, norm: float) -> None:
         place = f"at epoch {pending.epoch}, step {pending.step}"
         self._skipped_in_a_row += 1
-        if not self.precision.scales:
+        if not self.precision.scales and self.recipe.on_nonfinite == "stop":
             what, value = ("loss", total) if not math.isfinite(total) else ("norm of the gradient", norm)
             raise GlacierError(
                 f"the training {what} is {value!r} {place}: lower train.learning_rate, give train.warmup_epochs or a "
-                "smaller train.gradient_clip, or look for extreme values in the data"
+                "smaller train.gradient_clip, look for extreme values in the data, or set train.on_nonfinite to skip"
             )
         if self._skipped_in_a_row > MAX_SKIPPED:
+            what = "fp16 has overflowed" if self.precision.scales else "loss or gradient was not finite"
             raise GlacierError(
-                f"fp16 has overflowed in {self._skipped_in_a_row} steps in a row, last {place} (loss {total!r}): set "
-                "train.precision to bf16 or fp32, lower train.learning_rate, or look for extreme values in the data"
+                f"{what} in {self._skipped_in_a_row} steps in a row, last {place} (loss {total!r}): set "
+                "train.precision to bf16 or fp32 and train.compression to none where they are not, lower "
+                "train.learning_rate, or look for extreme values in the data"
             )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.training.checkpoint import Checkpoints, Progress, Stateful
 from glacierhpc.training.distributed import Backend
+from glacierhpc.training.pulse import Pulse
 from glacierhpc.training.seeds import random_state, restore_random_state, seed_rank
 
 
@@ -26,6 +27,7 @@ class Keeper:
     backend: Backend
     run: dict[str, Any]
     """Which run this is."""
+    pulse: Pulse = field(default_factory=Pulse)
     _best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def resume(self, *, seed: int) -> Progress:
@@ -71,6 +73,7 @@ class Keeper:
         """Keep what the run can go on from."""
         if self.checkpoints is None:
             return
+        self.pulse.at("checkpoint")
         random = self.backend.gather(random_state(self.backend.device))
         if self.backend.rank == 0:
             self.checkpoints.save_last(progress, self.model, self.parts, random=random, run=self.run)
@@ -78,6 +81,7 @@ class Keeper:
 
     def end_epoch(self, progress: Progress, *, better: bool) -> None:
         """Keep the best state first: killed between the two, the epoch is done again and gives the same."""
+        self.pulse.at("checkpoint")
         if better and self.checkpoints is None:
             self._best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         elif better and self.checkpoints is not None and self.backend.rank == 0:
@@ -98,6 +102,6 @@ class Keeper:
                 "best: lower train.learning_rate, or look for extreme values in the data"
             )
         if self.checkpoints is not None:
-            self.checkpoints.load_best(self.model)
+            self.checkpoints.load_best(self.model, epoch=progress.best_epoch)
         else:
             self.model.load_state_dict(self._best)

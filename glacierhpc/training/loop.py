@@ -11,8 +11,10 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from glacierhpc import __version__
 from glacierhpc.errors import InputError
 from glacierhpc.training.batches import BatchedDataset, Feed
 from glacierhpc.training.checkpoint import Checkpoints, Progress
@@ -21,10 +23,12 @@ from glacierhpc.training.engine import Engine, Stopped
 from glacierhpc.training.keeper import Keeper
 from glacierhpc.training.meters import Meter, ProgressListener, ProgressLog, forget_peak
 from glacierhpc.training.precision import Precision, compiled, use_channels_last
+from glacierhpc.training.preflight import check_ranks
 from glacierhpc.training.recipe import Recipe
 from glacierhpc.training.seeds import deterministic_mode, mixed, own_random_state, seed_rank
 from glacierhpc.training.stopping import Interrupted, StopRequest
 from glacierhpc.training.trackers import Tracker
+from glacierhpc.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ def fit(
     compile: bool = False,
     deterministic: bool = False,
     workers: int = 0,
+    watchdog_s: float = 0.0,
     **settings: Any,
 ) -> History:
     """Train a model and leave it with the weights of its best epoch.
@@ -86,6 +91,8 @@ def fit(
         Refuse operations that may give other bits the next time.
     workers : int
         Processes that read batches ahead.
+    watchdog_s : float
+        End the process with code 70 when nothing has moved for so long, with the stacks of all ranks; 0: never.
     **settings
         Those of `Recipe`: loss, optimizer, epochs, batch_size, learning_rate, ...
 
@@ -96,16 +103,18 @@ def fit(
     Interrupted
         If a signal asked any rank to stop; the checkpoint is written.
     GlacierError
-        If the loss or its gradient is no longer finite.
+        If the loss or its gradient is no longer finite, another rank has ended, or there is no memory left.
     """
     recipe = Recipe(**settings)
     _check(model, train, recipe)
     backend = backend or Single()
+    check_ranks(backend, _facts(model, train, valid, recipe, identity or {}))
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(own_random_state(backend.device))
         stack.enter_context(deterministic_mode(deterministic))
         stack.enter_context(compiled(model, compile))
+        pulse = stack.enter_context(Watch(backend, limit_s=watchdog_s))
         seed_rank(recipe.seed, backend.rank)
         if channels_last:
             use_channels_last(model)
@@ -113,9 +122,11 @@ def fit(
         stepper = recipe.make_optimizer([p for p in model.parameters() if p.requires_grad])
         stepper = backend.wrap_optimizer(stepper, wrapped)
         numbers = Precision(recipe.precision, backend.device)
-        engine = Engine(model, wrapped, stepper, backend, recipe, numbers, stop)
+        engine = Engine(model, wrapped, stepper, backend, recipe, numbers, stop, pulse)
         parts: dict[str, Any] = {"optimizer": stepper, "scaler": numbers.scaler}
-        keeper = Keeper(model, parts, checkpoints, backend, recipe.identity(len(train), identity or {}))
+        keeper = Keeper(
+            model, parts, checkpoints, backend, recipe.identity(len(train), identity or {}), pulse
+        )
         state = keeper.resume(seed=recipe.seed)
         pin, seed = backend.device.type == "cuda", mixed(recipe.seed, backend.rank)
         feed = stack.enter_context(closing(Feed(train, workers=workers, pin=pin, seed=seed)))
@@ -165,6 +176,25 @@ def _check(model: nn.Module, train: BatchedDataset, recipe: Recipe) -> None:
         )
 
 
+def _facts(
+    model: nn.Module,
+    train: BatchedDataset,
+    valid: BatchedDataset | None,
+    recipe: Recipe,
+    identity: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what must be alike on all ranks, by the name that a user knows it by."""
+    shapes = [(name, list(value.shape)) for name, value in model.state_dict().items()]
+    return {
+        "the code (glacierhpc, torch)": [__version__, str(torch.__version__)],
+        "the model": [type(model).__name__, shapes],
+        "the number of training sequences": len(train),
+        "the number of validation sequences": len(valid) if valid else 0,
+        "the settings of the training": [recipe.identity(len(train), {}), recipe.epochs, recipe.patience],
+        "the data, split, model or origin": dict(identity),
+    }
+
+
 def _started(
     trackers: Sequence[Tracker], state: Progress, stack: ExitStack, configuration: Mapping[str, Any]
 ) -> Sequence[Tracker]:
@@ -181,7 +211,7 @@ def _so_far(engine: Engine, state: Progress, meter: Meter) -> dict[str, float]:
 
 
 def _mean(state: Progress) -> float:
-    """Return the mean loss of the epoch at work; NaN before its first step counts, or where fp16 skipped all."""
+    """Return the mean loss of the epoch at work; NaN before its first step counts, or where all were skipped."""
     return state.total / state.count if state.count else float("nan")
 
 
@@ -193,7 +223,7 @@ def _row(engine: Engine, state: Progress, meter: Meter) -> dict[str, float]:
     row |= {"learning_rate": engine.rate, **meter.row(engine.backend.device)}
     if engine.recipe.teacher_forcing:
         row["teacher_share"] = engine.shown_share(state.epoch)
-    if engine.precision.scales:
+    if engine.precision.scales or engine.recipe.on_nonfinite == "skip":
         row["skipped_steps"] = meter.skipped
     return row
 
@@ -214,7 +244,10 @@ def _tell(row: Mapping[str, float], epochs: int) -> None:
         extra={"done": row["epoch"] + 1, "total": epochs},
     )
     if row.get("skipped_steps"):
-        logger.warning("fp16 overflowed in %d steps of the epoch; they were skipped", row["skipped_steps"])
+        text = (
+            "fp16 overflowed, or loss or gradient was not finite, in %d steps of the epoch; they were skipped"
+        )
+        logger.warning(text, row["skipped_steps"])
 
 
 def _interrupted(state: Progress, stop: StopRequest, checkpoints: Checkpoints | None) -> Interrupted:

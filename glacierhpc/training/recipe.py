@@ -61,6 +61,9 @@ class Recipe:
     """Share of forecast steps that start from the truth, at the start."""
     teacher_decay: str = "none"
     """How that share falls to 0, a name in ``DECAYS``."""
+    on_nonfinite: str = "stop"
+    """``"stop"`` ends the training at a loss or gradient that is not finite, ``"skip"`` leaves that step out. Under
+    precision fp16 steps are left out in any case: its scaling finds the largest scale so."""
 
     def __post_init__(self) -> None:
         find_loss(self.loss)
@@ -69,6 +72,7 @@ class Recipe:
             ("precision", PRECISIONS),
             ("schedule", SCHEDULES),
             ("teacher_decay", DECAYS),
+            ("on_nonfinite", ("stop", "skip")),
         ):
             if getattr(self, what) not in names:
                 raise unknown_name(what, getattr(self, what), names)
@@ -103,6 +107,8 @@ class Recipe:
         The number of epochs counts only where the rate or the teacher depends on it: else a run may be prolonged.
         """
         told = {name: value for name, value in vars(self).items() if name not in ("epochs", "patience")}
+        if self.on_nonfinite == "stop":
+            del told["on_nonfinite"]  # as in checkpoints from before there was a choice
         told |= {"format": FORMAT, "samples": samples, "loss": _called(self.loss), "identity": dict(others)}
         if self.schedule == "cosine" or (self.teacher_forcing and self.teacher_decay != "none"):
             told["epochs"] = self.epochs

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 OF_FIT = (
     "loss", "optimizer", "epochs", "batch_size", "learning_rate", "weight_decay", "gradient_clip", "patience", "seed",
     "precision", "channels_last", "compile", "accumulate", "schedule", "warmup_epochs", "teacher_forcing",
-    "teacher_decay", "deterministic", "workers",
+    "teacher_decay", "deterministic", "workers", "on_nonfinite", "watchdog_s",
 )  # fmt: skip
 """Keys of ``train:`` that `fit` takes under the same name."""
 
@@ -157,7 +157,8 @@ def _backend_options(config: Config) -> dict[str, Any]:
     """Return what only Horovod can do, where it is used."""
     if config.train.backend != "horovod":
         return {}
-    return {key: getattr(config.train, key) for key in ("compression", "backward_passes_per_step", "adasum")}
+    names = ("compression", "backward_passes_per_step", "adasum", "watchdog_s")
+    return {key: getattr(config.train, key) for key in names}
 
 
 def device() -> str:

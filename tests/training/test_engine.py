@@ -17,6 +17,7 @@ from glacierhpc.training.distributed import Single
 from glacierhpc.training.loop import fit
 from glacierhpc.training.losses import ssim_mse
 from glacierhpc.training.precision import Precision, compiled, use_channels_last
+from glacierhpc.training.recipe import Recipe
 from tests.training.lines import (
     OPTIONS,
     DiesAfter,
@@ -215,7 +216,7 @@ def test_fp16_skips_steps_that_overflow_counts_them_and_resumes_exactly(tmp_path
     history = fit(whole, data, validation(), **options)
     skipped = [row["skipped_steps"] for row in history.rows]
     assert 0 < sum(skipped) < 12 and history.best_loss < 0.8 * history.rows[0]["valid_loss"]
-    assert f"fp16 overflowed in {max(skipped)} steps of the epoch" in caplog.text
+    assert f"in {max(skipped)} steps of the epoch; they were skipped" in caplog.text
     with pytest.raises(Killed):
         fit(Line(), DiesAfter(15), validation(), checkpoints=Checkpoints(tmp_path, every_steps=1), **options)
     again = Line()
@@ -454,3 +455,35 @@ def test_deterministic_mode_refuses_what_may_differ_and_is_left_again():
 def test_settings_that_cannot_be_are_refused(options, says):
     with pytest.raises(InputError, match=says):
         fit(Line(), LineData(), **{**OPTIONS, **options})
+
+
+def test_a_step_that_is_not_finite_is_skipped_on_demand_and_counted(caplog):
+    data = LineData()
+    data.y[5] = 1e30  # 7e4 would do where gradients cross as fp16
+    told = "the training norm of the gradient is inf .*train.on_nonfinite to skip|the training loss is inf"
+    with pytest.raises(GlacierError, match=told):
+        fit(Line(), data, validation(), **OPTIONS)
+    model = Line()
+    history = fit(model, data, validation(), on_nonfinite="skip", **OPTIONS)
+    assert [row["skipped_steps"] for row in history.rows] == [1] * OPTIONS["epochs"]
+    assert weights(model).isfinite().all() and history.best_loss < history.rows[0]["valid_loss"]
+    assert "not finite, in 1 steps of the epoch; they were skipped" in caplog.text
+
+
+def test_skipping_has_an_end():
+    data = LineData()
+    data.y[:] = 1e30
+    with pytest.raises(GlacierError, match="was not finite in 26 steps in a row.*lower train.learning_rate"):
+        fit(Line(), data, on_nonfinite="skip", **{**OPTIONS, "epochs": 9})
+    with pytest.raises(InputError, match="on_nonfinite 'ignore' is not known"):
+        fit(Line(), data, on_nonfinite="ignore", **OPTIONS)
+
+
+def test_skipping_changes_nothing_where_all_is_finite_and_older_checkpoints_go_on():
+    plain, skipping = Line(), Line()
+    fit(plain, LineData(), **OPTIONS)
+    fit(skipping, LineData(), on_nonfinite="skip", **OPTIONS)
+    assert torch.equal(weights(plain), weights(skipping))
+    assert "on_nonfinite" not in Recipe().identity(1, {}) and "on_nonfinite" in Recipe(
+        on_nonfinite="skip"
+    ).identity(1, {})

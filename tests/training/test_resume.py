@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glacierhpc.errors import InputError
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.training.checkpoint import BEST, LAST, Checkpoints
 from glacierhpc.training.distributed import Single
 from glacierhpc.training.loop import fit
@@ -185,6 +185,16 @@ def test_a_checkpoint_whose_best_weights_are_gone_is_told_before_any_training(tm
     data.__getitems__ = None  # type: ignore[assignment]
     with pytest.raises(InputError, match="best.pt, the weights of the best epoch so far .*is missing"):
         fit(Line(), data, checkpoints=Checkpoints(tmp_path), **OPTIONS)
+
+
+def test_best_weights_of_another_epoch_are_told(tmp_path):
+    """Such as those that a process of a lost node writes after the others have gone on."""
+    fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **OPTIONS)
+    state = torch.load(tmp_path / BEST, weights_only=True)
+    state["epoch"] -= 1
+    torch.save(state, tmp_path / BEST)
+    with pytest.raises(GlacierError, match=r"best.pt is of epoch \d, and the best one is \d: delete"):
+        fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path), **OPTIONS)
 
 
 class Apart(Single):

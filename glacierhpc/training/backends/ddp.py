@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import AbstractContextManager, nullcontext
+import socket
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -16,14 +17,15 @@ from torch.optim import Optimizer
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.training.backends.launch import PORTS, Launch
+from glacierhpc.training.backends.meeting import follow, signpost
 from glacierhpc.training.backends.ranks import Statistics, ending_at_once, rank_device, share_state
 
 logger = logging.getLogger(__name__)
 
 JOIN_TIMEOUT = timedelta(minutes=5)
 """For all ranks to come up: a job's nodes read the environment from one shared file system at the same time."""
-WAIT_TIMEOUT = timedelta(minutes=15)
-"""For one exchange: longer than any checkpoint takes to write or model to compile, shorter than a wasted night."""
+WAIT_TIMEOUT = timedelta(hours=1)
+"""For one exchange: longer than the watch waits, which says more, shorter than a wasted night."""
 
 
 class DDP:
@@ -119,24 +121,55 @@ class DDP:
 def _join(launch: Launch, device: torch.device) -> None:
     kind = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     place: dict[str, Any] = {"rank": launch.rank, "world_size": launch.size}
-    # torchrun keeps the meeting place itself
-    where = "env://" if launch.launcher == "torchrun" else meeting_place(launch)
+    where = "torchrun's store" if launch.launcher == "torchrun" or launch.size == 1 else None
     try:
-        if launch.size == 1:
-            store: dist.Store = dist.HashStore()
-        else:
-            store = next(dist.rendezvous(where, launch.rank, launch.size, timeout=JOIN_TIMEOUT))[0]
-        dist.init_process_group(kind, store=store, **place, timeout=WAIT_TIMEOUT)
-    except (RuntimeError, ValueError) as err:
+        where = where or "{}:{}".format(*meeting_place(launch))
+        with ExitStack() as stack:
+            store = _store(launch, stack)
+            _wait_for_all(store, launch)
+            dist.init_process_group(kind, store=store, **place, timeout=WAIT_TIMEOUT)
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, OSError, GlacierError) as err:
         raise GlacierError(
             f"rank {launch.rank} of {launch.size} did not find the others at {where} in "
-            f"{JOIN_TIMEOUT.total_seconds():.0f} s ({err}): look whether all ranks started and the port is free, "
+            f"{JOIN_TIMEOUT.total_seconds():.0f} s ({err}): look whether all ranks started, "
             "or set MASTER_ADDR and MASTER_PORT"
         ) from err
 
 
-def meeting_place(launch: Launch) -> str:
-    """Return the address where the ranks meet, from what mpirun or srun tell.
+def _wait_for_all(store: dist.Store, launch: Launch) -> None:
+    """Wait until all ranks have come; what joins them then has the patience of an exchange, which is longer."""
+    store.set(f"came/{launch.rank}", "")
+    store.wait([f"came/{rank}" for rank in range(launch.size)], JOIN_TIMEOUT)
+
+
+def _store(launch: Launch, stack: ExitStack) -> dist.Store:
+    """Return the store through which ranks exchange their addresses; the stack ends what leads to it."""
+    if launch.size == 1:
+        return dist.HashStore()
+    if launch.launcher == "torchrun":  # keeps the meeting place itself
+        store: dist.Store = next(dist.rendezvous("env://", launch.rank, launch.size, timeout=JOIN_TIMEOUT))[0]
+        return store
+    address, port = meeting_place(launch)
+    run = launch.run or f"parent {os.getppid()}"
+    open_to = address if launch.one_machine else ""  # else a machine may have several names
+    if launch.rank > 0:
+        port = follow(address, port, run=run, timeout_s=JOIN_TIMEOUT.total_seconds())
+        return dist.TCPStore(address, port, launch.size, False, JOIN_TIMEOUT, wait_for_workers=False)
+    listener = socket.create_server((open_to, 0), backlog=1024)
+    own, descriptor = int(listener.getsockname()[1]), listener.detach()
+    store = dist.TCPStore(
+        address, own, launch.size, True, JOIN_TIMEOUT, wait_for_workers=False, master_listen_fd=descriptor
+    )
+    told = stack.enter_context(signpost(open_to, port, run=run, store=own))
+    if told != port:
+        logger.info("port %d of %s is another program's; the ranks meet at %d", port, address, told)
+    return store
+
+
+def meeting_place(launch: Launch) -> tuple[str, int]:
+    """Return the address and port where the ranks meet, from what mpirun or srun tell.
 
     Raises
     ------
@@ -146,10 +179,10 @@ def meeting_place(launch: Launch) -> str:
     if launch.one_machine:
         # the launcher is the parent of all its ranks: two runs at once on a machine do not meet
         port = launch.port or PORTS[os.getppid() % len(PORTS)]
-        return f"tcp://{launch.address or '127.0.0.1'}:{port}"
+        return launch.address or "127.0.0.1", port
     if not launch.address or not launch.port:
         raise InputError(
             f"{launch.launcher} started {launch.size} ranks on several machines and does not tell them where rank 0 "
-            "is: set MASTER_ADDR to its machine and MASTER_PORT to a free port , or use srun"
+            "is: set MASTER_ADDR to its machine and MASTER_PORT to a free port, or use srun"
         )
-    return f"tcp://{launch.address}:{launch.port}"
+    return launch.address, launch.port

@@ -183,8 +183,9 @@ def _check_launch(hvd: Any, launch: Launch) -> None:
     built = "with" if hvd.mpi_built() else "without"
     raise InputError(
         f"{launch.launcher or 'nothing'} started rank {launch.rank} of {launch.size}, but Horovod (built {built} MPI) "
-        f"sees rank {hvd.rank()} of {hvd.size()}: the MPI that it was built with must be that of the launcher "
-        "(srun --mpi=pmix, or mpirun of the same MPI), or start it with horovodrun --gloo, which needs no MPI"
+        f"sees rank {hvd.rank()} of {hvd.size()}: size {hvd.size()} is not the {launch.size} tasks. The MPI that it "
+        "was built with must be that of the launcher (srun --mpi=pmix, or mpirun of the same MPI), or start it with "
+        "jobs/train-horovod.sbatch or horovodrun --gloo, which need no MPI"
     )
 
 

@@ -27,6 +27,8 @@ class Launch:
     """Machine of rank 0; empty where the launcher does not tell."""
     port: int = 0
     """Port on it that all ranks know; 0 where the launcher does not tell."""
+    run: str = ""
+    """Tells this start from others at the same time; empty where the launcher does not."""
 
     @property
     def one_machine(self) -> bool:
@@ -78,7 +80,8 @@ def _launch(launcher: str, names: tuple[str, ...], environment: Mapping[str, str
         local_size = _tasks_here(environment, size)
     else:
         local_size = _number(names[3], environment) if names[3] in environment else size
-    return Launch(launcher, rank, size, local_rank, local_size, _address(environment), _port(environment))
+    place = _address(environment), _port(environment)
+    return Launch(launcher, rank, size, local_rank, local_size, *place, _run(environment))
 
 
 def _number(name: str, environment: Mapping[str, str]) -> int:
@@ -113,7 +116,11 @@ def _port(environment: Mapping[str, str]) -> int:
     """Return the port where ranks meet: as told, or made of what tells this start from others on the machine."""
     if "MASTER_PORT" in environment:
         return _number("MASTER_PORT", environment)
-    job = f"{environment.get('SLURM_JOB_ID', '')}.{environment.get('SLURM_STEP_ID', '')}"
-    namespace = environment.get("PMIX_NAMESPACE", environment.get("OMPI_MCA_ess_base_jobid", ""))
-    digits = re.sub(r"\D", "", namespace or job)
+    digits = re.sub(r"\D", "", _run(environment))
     return PORTS[int(digits) % len(PORTS)] if digits else 0
+
+
+def _run(environment: Mapping[str, str]) -> str:
+    """Return the name of this start: of MPI, else of the job and its step."""
+    job = f"{environment.get('SLURM_JOB_ID', '')}.{environment.get('SLURM_STEP_ID', '')}".strip(".")
+    return environment.get("PMIX_NAMESPACE", environment.get("OMPI_MCA_ess_base_jobid", job))
