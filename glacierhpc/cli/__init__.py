@@ -50,6 +50,8 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C, without a word to the user
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 1 the work failed, 2 the input is wrong, 75 asked to stop and to go on later.
 
+    A training in which nothing moves any more ends itself with 70.
+
     Never ends with a traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
