@@ -128,15 +128,14 @@ def open_backend(
     launcher                       ddp  horovod  how the ranks find each other
     =============================  ===  =======  =============================================================
     ``torchrun``                   yes  no       the store of torchrun
-    ``horovodrun --gloo``          yes* yes      its own server; one machine, or ssh between them
-    ``horovodrun --mpi``           yes* yes      mpirun
-    ``mpirun``                     yes* yes      MPI; ddp: MASTER_ADDR on several machines
+    ``horovodrun --gloo``          set  yes      its own server; one machine, or ssh between them
+    ``mpirun``                     yes  yes      MPI; ddp on several machines: as set
     ``srun --mpi=pmix``            yes  yes      Slurm's PMI, and the MPI that Horovod was built with
     ``srun``                       yes  no       ddp: the first node of the step, a port made of the job's number
     ``jobs/train-horovod.sbatch``  yes  yes      ``glacierhpc rendezvous``, which the job script starts
     =============================  ===  =======  =============================================================
 
-    (*) on one machine, or with MASTER_ADDR and MASTER_PORT set.
+    "set": where MASTER_ADDR and MASTER_PORT name the machine of rank 0 and a port.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def set_all(monkeypatch, environment):
         # started by torchrun inside a step of one task
         (
             {**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", **TORCHRUN},
-            Launch("torchrun", 3, 4, 1, 2, "node1", 29501, "77.0"),
+            Launch("torchrun", 3, 4, 1, 2, "node1", 29501),
         ),
         # a batch script outside srun is one process, however many tasks the job may have
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "77"}, Launch()),

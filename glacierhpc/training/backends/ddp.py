@@ -152,7 +152,7 @@ def _store(launch: Launch, stack: ExitStack) -> dist.Store:
         store: dist.Store = next(dist.rendezvous("env://", launch.rank, launch.size, timeout=JOIN_TIMEOUT))[0]
         return store
     address, port = meeting_place(launch)
-    run = launch.run or f"parent {os.getppid()}"
+    run = launch.run or (f"port {port}" if launch.port else f"parent {os.getppid()}")
     open_to = address if launch.one_machine else ""  # else a machine may have several names
     if launch.rank > 0:
         port = follow(address, port, run=run, timeout_s=JOIN_TIMEOUT.total_seconds())

@@ -81,7 +81,9 @@ def _launch(launcher: str, names: tuple[str, ...], environment: Mapping[str, str
     else:
         local_size = _number(names[3], environment) if names[3] in environment else size
     place = _address(environment), _port(environment)
-    return Launch(launcher, rank, size, local_rank, local_size, *place, _run(environment))
+    # what others start by ssh may have the variables of a job on one machine only
+    run = _run(environment) if launcher in ("srun", "mpirun") else ""
+    return Launch(launcher, rank, size, local_rank, local_size, *place, run)
 
 
 def _number(name: str, environment: Mapping[str, str]) -> int:
