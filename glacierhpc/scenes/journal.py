@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from glacierhpc import fence
 from glacierhpc.errors import InputError
 
 SYNC_EVERY_S = 0.5
@@ -76,6 +77,7 @@ class Journal:
         self.close()
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
+        fence.check(self._path)  # what an overtaken command has to say would come after its successor's
         # a leading newline ends a line that an earlier kill may have torn
         self._file.write(b"\n" + b"\n".join(json.dumps(row).encode() for row in rows) + b"\n")
         self._file.flush()
