@@ -160,6 +160,15 @@ def test_one_good_start_makes_up_for_the_bad_ones(bench: Callable[..., Bench]) -
     assert case.watch.fault is None
 
 
+def test_a_job_that_is_preempted_is_no_bad_start(bench: Callable[..., Bench]) -> None:
+    case = bench(1, bad_starts=1, first_wait_s=5.0)
+    (name,) = case.look()
+    case.states[name] = JobState("stopped", "PREEMPTED")
+    case.look(1.0)
+    (again,) = case.look(6.0)
+    assert again != name and case.watch.fault is None
+
+
 def test_a_refused_job_counts_as_a_bad_start(bench: Callable[..., Bench]) -> None:
     case = bench(1, bad_starts=1)
     case.cluster.refuse = True

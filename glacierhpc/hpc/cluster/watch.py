@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 300.0
 TOUCH_S = 300.0
+TAKEN_AWAY = ("PREEMPTED", "NODE_FAIL", "REVOKED")
+"""Ends of jobs that say nothing about how they were started."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,9 @@ class Watch:
         self.replaced += 1
         if name in self._seen:
             log.info("worker %s is gone (%s) and is replaced", name, state.told.lower() or state.verdict)
+            return
+        if state.told in TAKEN_AWAY:
+            self._not_before = time.monotonic() + self._jobs.first_wait_s
             return
         code = f", exit code {state.exit_code}" if state.exit_code else ""
         self._note(str(job.job_id), f"{state.told.lower() or state.verdict}{code}", self._last_words(job))
