@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from glacierhpc.hpc.doctor import Finding, Machine
-    from glacierhpc.hpc.site import Site
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +60,21 @@ def doctor(
 
     Ends with 0 if nothing that is needed is broken, else with 1. Submits nothing but with --compute.
     """
+    from glacierhpc.hpc.doctor import Machine
     from glacierhpc.hpc.sites import load_site
 
     given = [*(settings or []), *([f"account={account}"] if account else [])]
     if image:
-        given.append(f"image={json.dumps(str(Path(image).absolute()))}")
+        image = str(Path(image).absolute())
+        given.append(f"image={json.dumps(image)}")
     chosen = load_site(site or "generic", given).site
+    # what is typed goes before what is set, as for jobs that goes before what the site says
+    image = image or os.environ.get("GLACIERHPC_IMAGE") or chosen.image
     folder, archive = _of_config(config)
-    m = _machine(
-        chosen, folder, archive, needed=compute or meet is not None or site not in (None, "generic"), here=here,
-        gpu=here and kind == "gpu", key=str(key) if key else None,
+    m = Machine(
+        user=_user(), site=chosen, folder=folder, archive=archive, image=image, key=str(key) if key else None,
+        scheduler_needed=compute or meet is not None or site not in (None, "generic"), gpu=here and kind == "gpu",
+        role="compute" if here else "login",
     )  # fmt: skip
     if here:
         _look_here(m, meet, as_json=as_json)
@@ -87,19 +91,6 @@ def _of_config(config: Path | None) -> tuple[Path, str | None]:
     loaded = load(config, None)
     address = loaded.archive.catalogue if loaded.archive else ""
     return loaded.run_path.absolute(), address if "://" in address else None
-
-
-def _machine(
-    site: Site, folder: Path, archive: str | None, *, needed: bool, here: bool, gpu: bool, key: str | None
-) -> Machine:
-    from glacierhpc.hpc.doctor import Machine
-
-    environ = dict(os.environ)
-    image = environ.get("GLACIERHPC_IMAGE") or site.image
-    return Machine(
-        environ=environ, user=_user(), site=site, folder=folder, archive=archive, image=image, gpu=gpu, key=key,
-        scheduler_needed=needed, role="compute" if here else "login",
-    )  # fmt: skip
 
 
 def _user() -> str:

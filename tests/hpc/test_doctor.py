@@ -162,6 +162,17 @@ def test_the_command_ends_with_1_where_something_is_broken(doctor: Doctor, tmp_p
     assert doctor("--site", "lumi", "--account", "project_1")[0] == 0
 
 
+def test_the_image_that_is_typed_goes_before_others(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def image(*arguments: str) -> str:
+        told = json.loads(doctor(*arguments, "--json")[1].splitlines()[-1])
+        return next(str(each["told"]) for each in told["findings"] if each["name"] == "image")
+
+    assert "/s.sif is not there" in image("--set", "image=/s.sif")
+    monkeypatch.setenv("GLACIERHPC_IMAGE", "/e.sif")
+    assert "/e.sif is not there" in image("--set", "image=/s.sif")
+    assert "t.sif is not there" in image("--set", "image=/s.sif", "--image", "t.sif")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(("--site", "moon"), "'moon' is not known"), (("--set", "x=1"), "'x'"), (("none.yaml",), "none.yaml"),
