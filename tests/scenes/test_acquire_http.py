@@ -16,18 +16,23 @@ from typing import Any
 
 import pytest
 
+from glacierhpc.errors import GlacierError
 from glacierhpc.files import read_table
 from glacierhpc.grid import Grid
+from glacierhpc.hpc.cluster import make_cluster
 from glacierhpc.scenes.acquire import AcquireSummary, acquire
 from glacierhpc.scenes.archive import serve
 from glacierhpc.scenes.archive.index import index
+from glacierhpc.scenes.remote import hosts, shared
 from glacierhpc.scenes.stac import read_items, search_scenes, write_items
-from tests.scenes.rasters import GRID, numbers, write_raster
+from tests.scenes.rasters import GRID, OFFSET, SCALE, landsat_item, numbers, write_raster
+from tests.scenes.remote.scripted import scripted
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
 BANDS = {"green": "B3", "nir08": "B5", "swir16": "B6"}
 SCENES = 6
+SCALED = [{"scale": SCALE, "offset": OFFSET, "nodata": 0, "data_type": "uint16"}]
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +149,53 @@ def test_tokens_are_renewed_in_mid_acquisition_and_never_logged(folder, referenc
     assert "sig=" not in " ".join(read_table(tmp_path / "manifest.parquet").href)
 
 
+def test_worker_processes_share_one_token_that_nobody_else_can_read(folder, reference, tmp_path):
+    access = tmp_path / ".parts" / shared.FOLDER
+    modes: set[int] = set()
+
+    def look(*_: int) -> None:
+        modes.update(path.stat().st_mode & 0o077 for path in [access, *access.iterdir()])
+        assert any(path.name.startswith("token-") for path in access.iterdir())
+
+    with (
+        serve(folder, token_lifetime_s=3600, delay_s=0.02) as served,
+        make_cluster("local", workers=2, cores=4) as executor,
+    ):
+        items = read(served.stac_url)
+        summary = run(items, tmp_path, signing=served.token_url, executor=executor, progress=look)
+        issued = served.statistics().tokens_issued
+    assert summary.failed == {} and files_of(tmp_path) == reference
+    assert issued == 1 and modes == {0}
+    assert not (tmp_path / ".parts").exists()
+
+
+def test_tokens_are_removed_when_a_run_fails(folder, tmp_path):
+    with (
+        serve(folder, token_lifetime_s=3600, always={"*SR_B5*": "404"}) as served,
+        pytest.raises(GlacierError, match="none of 6 scenes .*6 scenes: the file is not there"),
+    ):
+        run(read(served.stac_url), tmp_path, signing=served.token_url)
+    assert (tmp_path / ".parts").is_dir() and not (tmp_path / ".parts" / shared.FOLDER).exists()
+    assert "sig=" not in (tmp_path / ".parts" / "journal.jsonl").read_text()
+
+
+def test_a_dead_host_is_not_waited_for_scene_by_scene(tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, "DEAD_AFTER_S", 0.4)
+    monkeypatch.setattr(hosts, "FIRST_COOLING_S", 0.1)
+    with scripted(b"", lambda _: "reset") as told:
+        items = []
+        for day in range(1, 29):
+            item = landsat_item(tmp_path / "in", f"S{day}", f"2015-01-{day:02}", {})
+            assets = {
+                band: {"href": told.href, "type": "image/tiff", "raster:bands": SCALED} for band in BANDS
+            }
+            items.append({**item, "assets": assets})
+        with pytest.raises(GlacierError, match="none of 28 scenes") as caught:
+            run(items, tmp_path, max_attempts=3, backoff_s=0.01)
+    assert "has not answered" in str(caught.value)
+    assert len(told.asked) < 28 * 3 / 2
+
+
 KILLED = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -243,8 +295,6 @@ def test_a_full_quota_is_one_line_and_going_on_works(folder, reference, tmp_path
 
 
 def test_a_grid_elsewhere_reads_nothing_into_the_cube(folder, tmp_path):
-    from glacierhpc.errors import GlacierError
-
     far = Grid(GRID.crs, (30.0, 0.0, 400005.0, 0.0, -30.0, 3340005.0), GRID.shape)
     with pytest.raises(GlacierError, match="none of 6 scenes"):
         acquire(

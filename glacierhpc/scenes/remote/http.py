@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -123,10 +123,12 @@ def _tag(headers: Mapping[str, str]) -> str:
 
 @contextmanager
 def _requested(url: str, asked: str, timeout_s: float) -> Iterator[urllib3.BaseHTTPResponse]:
-    response = _pools(urlsplit(url).scheme, urlsplit(url).netloc).request(
+    parts = urlsplit(url)
+    pools, known = _pools(parts.scheme, parts.netloc)
+    response = pools.request(
         "GET",
-        url,
-        headers={"Range": asked, "Accept-Encoding": "identity"},
+        urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])),
+        headers={"Range": asked, "Accept-Encoding": "identity", **known},
         preload_content=False,
         timeout=urllib3.Timeout(connect=min(CONNECT_S, timeout_s), read=timeout_s),
         retries=_REDIRECTS,
@@ -220,8 +222,11 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 @lru_cache(maxsize=64)
-def _pools(scheme: str, place: str) -> urllib3.PoolManager:
-    """Return the connections to a host, kept alive, by the proxy and the authorities that this machine names."""
+def _pools(scheme: str, place: str) -> tuple[urllib3.PoolManager, dict[str, str]]:
+    """Return the connections to a host, kept alive, and the header by which the user is known there.
+
+    By the proxy and the authorities that this machine names, and the password in the URL or in ``~/.netrc``.
+    """
     url = f"{scheme}://{place}"
     settings = requests.Session().merge_environment_settings(url, {}, None, None, None)
     proxy = requests.utils.select_proxy(url, settings["proxies"])
@@ -231,4 +236,7 @@ def _pools(scheme: str, place: str) -> urllib3.PoolManager:
         options["ca_certs"] = verify if isinstance(verify, str) else requests.certs.where()
     pools = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
     pools.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-    return pools
+    stated = urlsplit(url)
+    user = (unquote(stated.username), unquote(stated.password or "")) if stated.username else None
+    user = user or requests.utils.get_netrc_auth(url)
+    return pools, urllib3.util.make_headers(basic_auth=":".join(user)) if user else {}

@@ -32,6 +32,7 @@ class Scripted:
         self.content, self.script = content, script
         self.asked: list[str] = []
         self.queries: list[str] = []
+        self.users: list[str] = []
         self.tokens, self.lifetime_s, self.ahead_s = 0, 3600.0, 0.0
         self.wait = "0"
         self.tag = '"1"'
@@ -75,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             number = len(told.asked)
             told.asked.append(self.headers.get("Range", ""))
             told.queries.append(urlsplit(self.path).query)
+            told.users.append(self.headers.get("Authorization", ""))
         fault = told.script(number)
         first, last = map(int, re.findall(r"\d+", self.headers["Range"]))
         last = min(last, len(told.content) - 1)
