@@ -7,7 +7,7 @@ import re
 
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, listed, words_of
-from glacierhpc.hpc.doctor.software import unasked, where
+from glacierhpc.hpc.doctor.software import INSTALL, unasked, where
 
 DRIVERS = {11: 450, 12: 525, 13: 580}
 """The oldest NVIDIA driver for each release of CUDA (CUDA Toolkit release notes, minor version compatibility)."""
@@ -81,9 +81,7 @@ def torch(m: Machine) -> Finding:
         told = json.loads(answer.out.strip().splitlines()[-1])
     except (ValueError, IndexError):
         if "No module named" in answer.err:
-            return warn(
-                f"not {where(m)}: no training", "write: pip install -c constraints.txt -e '.[learning]'"
-            )
+            return warn(f"not {where(m)}: no training", INSTALL[where(m)])
         return unasked(m, answer) or unknown(
             f"does not start {where(m)}: {words_of(answer)}", "start it by hand: python -c 'import torch'"
         )

@@ -101,6 +101,9 @@ class _Visit:
         began = time.monotonic()
         try:
             self.job = submit(str(script), label)
+        except KeyboardInterrupt:  # the scheduler may have it by now
+            call(["scancel", f"--name={label}"], timeout_s=30)
+            raise
         except GlacierError as err:
             return Report(
                 "", "", (_named("job", fail(" ".join(str(err).split()), "see the scheduler's words")),)

@@ -44,6 +44,13 @@ SHADOWED = ("numpy", "pandas", "torch", "xarray", "dask", "distributed", "raster
 """Packages of ours and modules of Python that are looked for in other places."""
 
 
+INSTALL = {
+    "here": "write: pip install -c constraints.txt -e '.[imagery,learning,mapping]'",
+    "in the image": "build the image from deeplearning.def again: make build-container",
+}
+"""What brings the packages, by where they are to be."""
+
+
 def where(m: Machine) -> str:
     """Return where the Python that jobs use is."""
     return "in the image" if m.image else "here"
@@ -96,9 +103,9 @@ def packages(m: Machine) -> Finding:
 
 def compared(there: Mapping[str, str], pinned: Mapping[str, str], absent: list[str], place: str) -> Finding:
     """Judge what is installed: nothing may be absent, and what differs from the pinned releases is told."""
-    install = "pip install -c constraints.txt -e '.[imagery,learning,mapping]'"
+    install = INSTALL[place]
     if absent:
-        return warn(f"not {place}: {listed(absent)}", f"write: {install}")
+        return warn(f"not {place}: {listed(absent)}", install)
     # torch's builds have a suffix for the library they are built on
     other = [
         f"{name} {there[name]} (tested: {version})"
@@ -106,7 +113,7 @@ def compared(there: Mapping[str, str], pinned: Mapping[str, str], absent: list[s
         if name in there and there[name].split("+")[0] != version.split("+")[0]
     ]
     if other:
-        return warn(f"{len(other)} are not as tested: {listed(other, 3)}", f"write: {install}")
+        return warn(f"{len(other)} are not as tested: {listed(other, 3)}", install)
     same = sum(name in there for name in pinned)
     return ok(f"{same} as tested" if pinned else "those that are needed are there")
 
