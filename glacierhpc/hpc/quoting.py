@@ -98,7 +98,17 @@ def directive(option: str, value: str) -> str:
 
 
 def file_pattern(path: str) -> str:
-    """Return a path as ``sbatch`` wants it where it replaces ``%j``: every per cent sign of the path doubled."""
+    r"""Return a path as ``sbatch`` wants it where it replaces ``%j``: every per cent sign of the path doubled.
+
+    Raises
+    ------
+    InputError
+        If it has a backslash: that ends all replacing, and the job could not write its log.
+    """
+    if "\\" in path:
+        raise InputError(
+            f"jobs cannot write their logs in {path!r}: sbatch reads its backslash as a sign; rename it"
+        )
     return one_line(path).replace("%", "%%")
 
 

@@ -223,7 +223,10 @@ def test_states_are_known_by_whoever_still_knows(tmp_path: Path, monkeypatch: py
 
 
 def test_a_run_whose_folder_is_named_to_do_harm_is_trained_there(tmp_path: Path) -> None:
-    folder = tmp_path / """a b; $(touch hacked)`touch hacked` 'q' "q" ü #x %j %A & | < \\ """
+    """All but a backslash, with which sbatch would look for the log elsewhere: that is refused."""
+    path, run = long_training(tmp_path / "a\\b", epochs=1)
+    assert "cannot write their logs" in glacier("submit", path, *SMALL_JOBS, code=2)["error"]
+    folder = tmp_path / """a b; $(touch hacked)`touch hacked` 'q' "q" ü #x %j %A & | < """
     path, run = long_training(folder, epochs=1)
     jobs = glacier("submit", path, *SMALL_JOBS)["jobs"]
     for job in jobs.values():

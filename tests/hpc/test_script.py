@@ -428,7 +428,7 @@ def test_nor_is_any_value_of_a_run_in_an_image(
     program(folder, "scontrol", "echo n1")
     program(folder, "touch", f"echo >{folder}/hacked")
     attack = f"{value}$(touch hacked)`touch hacked`"
-    path = attack.replace("$", "").replace(":", "").replace(",", "")
+    path = attack.translate(dict.fromkeys(map(ord, "$:,\\")))
     try:
         site = Site(
             image=f"/{path}",
@@ -472,7 +472,7 @@ def test_a_script_full_of_special_characters_is_right_for_shellcheck(launch: Lau
         "directives": {"all": {"comment": nasty}},
     })  # fmt: skip
     spec = JobSpec(
-        "a", nasty, ("run", nasty), label=nasty, overrides=(nasty,), config=f"/{nasty}", folder=f"/{nasty}",
+        "a", nasty, ("run", nasty), label=nasty, overrides=(nasty,), config=f"/{nasty}", folder="/a %j '$(id)` \"",
         launch=launch, numbered=nasty, array=(0, 5), gpus=2,
     )  # fmt: skip
     path = tmp_path / "job.sbatch"
@@ -495,6 +495,11 @@ def test_a_script_full_of_special_characters_is_right_for_shellcheck(launch: Lau
 def test_what_cannot_stand_in_a_script_is_refused(spec: JobSpec) -> None:
     with pytest.raises(InputError):
         render(spec)
+
+
+def test_a_folder_in_which_sbatch_could_write_no_log_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot write their logs"):
+        render(replace(SPEC, config="/r", folder="/a\\b"))
 
 
 def test_a_log_is_where_it_should_be_whatever_the_folder_is_called() -> None:
