@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from glacierhpc.rundir import RunDirectory
-from tests.cluster.jobs import prepared, told, trained_alone, weights
+from tests.cluster.jobs import log_of, prepared, quick, submit, told, trained_alone, waited_for, weights
+from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -23,11 +25,16 @@ LAUNCHERS = {
 }
 
 
+def needs_horovod() -> None:
+    if importlib.util.find_spec("horovod") is None:
+        pytest.skip("Horovod is not installed; build it with: make horovod")
+
+
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_two_nodes_train_the_weights_of_one_process(name: str, tmp_path: Path) -> None:
     backend, launcher = LAUNCHERS[name]
-    if backend == "horovod" and importlib.util.find_spec("horovod") is None:
-        pytest.skip("Horovod is not installed; build it with: make horovod")
+    if backend == "horovod":
+        needs_horovod()
     if "mpirun" in launcher and shutil.which("mpirun") is None:
         pytest.skip("there is no mpirun; install OpenMPI, with which Horovod was built")
     config, path = prepared(tmp_path, epochs=3)
@@ -40,3 +47,29 @@ def test_two_nodes_train_the_weights_of_one_process(name: str, tmp_path: Path) -
     assert run.done("train")
     alone = trained_alone(config, tmp_path / "alone")
     assert all(torch.allclose(alone[name], value, atol=1e-6) for name, value in weights(run.path).items())
+
+
+def test_a_job_trains_by_horovod_without_mpi(tmp_path: Path) -> None:
+    """srun with Gloo, as the script of jobs/ starts it."""
+    needs_horovod()
+    config, path = prepared(tmp_path, epochs=3)
+    job = submit("train-horovod", path, options=("--nodes=2", "--ntasks-per-node=1"))
+    assert waited_for(job) == ("COMPLETED", 0), log_of(job)
+    assert "2 ranks on 2 hosts" in log_of(job)
+    alone = trained_alone(config, tmp_path / "alone")
+    trained = weights(config.run_path)
+    assert all(torch.allclose(alone[name], value, atol=1e-6) for name, value in trained.items())
+
+
+def test_tasks_that_mpi_does_not_join_are_refused_with_what_to_write(tmp_path: Path) -> None:
+    needs_horovod()
+    _, path = prepared(tmp_path, epochs=1)
+    answer = subprocess.run(
+        ["srun", "--mpi=none", *TWO, sys.executable, "-m", "glacierhpc", "train", path, "train.backend=horovod"],
+        cwd=ROOT, env=quick(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert answer.returncode == 2
+    said = " ".join((answer.stdout + answer.stderr).split())
+    assert (
+        "size 1 is not the 2 tasks" in said and "srun --mpi=pmix" in said and "train-horovod.sbatch" in said
+    )

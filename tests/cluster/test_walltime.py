@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -10,7 +11,17 @@ import pytest
 import torch
 
 from glacierhpc.rundir import RunDirectory, read_json
-from tests.cluster.jobs import log_of, prepared, reached, submit, told, trained_alone, waited_for, weights
+from tests.cluster.jobs import (
+    fields,
+    log_of,
+    prepared,
+    reached,
+    submit,
+    told,
+    trained_alone,
+    waited_for,
+    weights,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -49,3 +60,24 @@ def test_a_training_in_two_jobs_is_that_of_one(tmp_path: Path) -> None:
     assert waited_for(second) == ("COMPLETED", 0), log_of(second)
     alone = trained_alone(config, tmp_path / "alone")
     assert all(torch.equal(alone[name], value) for name, value in weights(run.path).items())
+
+
+@pytest.mark.parametrize("script", ["train-ddp", "train-horovod"])
+def test_a_preempted_training_of_two_ranks_is_that_of_one_process(script: str, tmp_path: Path) -> None:
+    """A job of a higher partition takes the nodes; the training is queued again by itself, and goes on."""
+    if script == "train-horovod" and importlib.util.find_spec("horovod") is None:
+        pytest.skip("Horovod is not installed; build it with: make horovod")
+    config, path = prepared(tmp_path, epochs=80, batch_size=8)
+    run = RunDirectory(config.run_path)
+    two = ("--nodes=2", "--ntasks-per-node=1", "--exclusive", "--mem=0")
+    job = submit(script, path, options=("--partition=preemptible", *two))
+    reached((run.checkpoints / "last.pt").exists, 240)
+    told("srun", "--partition=normal", "--nodes=3", "--exclusive", "--mem=0", "true")
+    reached(lambda: fields(job)["Restarts"] == "1", 240)
+    assert not run.model.exists()
+    assert waited_for(job) == ("COMPLETED", 0), log_of(job)
+    log = log_of(job)
+    assert "asked by SIGUSR2 to save and resume" in log and "resumed from" in log
+    alone = trained_alone(config, tmp_path / "alone")
+    trained = weights(run.path)
+    assert all(torch.allclose(alone[name], value, atol=1e-5) for name, value in trained.items())
