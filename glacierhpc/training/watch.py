@@ -35,7 +35,8 @@ LEAVE_S = 5.0
 BLAME_S = 3.0
 """For the news of who ended to come in, after an exchange has failed."""
 BACKSTOP_S = 60.0
-"""After the limit, for the thread to act; a thread that Python does not let run is then replaced by faulthandler's."""
+"""After the limit, for the thread to act. Where Python lets no thread run, faulthandler's then writes the stacks; the
+launcher ends such a process when the others have ended."""
 
 
 class Ranks(Protocol):
@@ -123,7 +124,12 @@ class Watch:
         assert roll is not None
         try:
             while not self._leaving:
-                roll.poll(max(0.0, min(told + self._beat_s - time.monotonic(), self._beat_s)))
+                asked = time.monotonic()
+                roll.poll(max(0.0, min(told + self._beat_s - asked, self._beat_s)))
+                if time.monotonic() - asked > 3 * self._beat_s:
+                    self._since = (
+                        time.monotonic()
+                    )  # this process itself was stopped, as by Ctrl-Z or the scheduler
                 if time.monotonic() - told >= self._beat_s:
                     told = time.monotonic()
                     roll.say(self._word())
@@ -188,7 +194,8 @@ class Watch:
 
     def _arm(self) -> None:
         if self._limit_s:
-            faulthandler.dump_traceback_later(self._limit_s + BACKSTOP_S, exit=True, file=_stderr())
+            # without exit: a process that was stopped and goes on would be ended by it
+            faulthandler.dump_traceback_later(self._limit_s + BACKSTOP_S, file=_stderr())
 
     def _end_in(self, seconds: float) -> None:
         """End this process after some time: leaving the group of ranks may wait for who is gone."""

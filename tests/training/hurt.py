@@ -135,7 +135,7 @@ def hurt(name: str, how: str, whom: int, watchdog_s: float) -> dict[str, Any]:
         children = [forked(name, how, whom, watchdog_s, rank, port, outs[rank]) for rank in range(RANKS)]
         if name == "horovod":
             threading.Thread(target=store.serve_forever, daemon=True).start()
-        codes, ended = awaited(children, spared=whom if how == "stopped" else -1)
+        codes, ended = awaited(children, spared=whom if how in ("stopped", "held") else -1)
         if name == "horovod":
             store.shutdown()
         told = []
@@ -147,7 +147,7 @@ def hurt(name: str, how: str, whom: int, watchdog_s: float) -> dict[str, Any]:
 
 
 def awaited(children: list[int], *, spared: int) -> tuple[list[int], list[float]]:
-    """Wait for all but the spared rank, which is killed then, as a launcher does; a rank that stays has code 124."""
+    """Wait for all but the spared rank, which is killed a bit later, as by a launcher; one that stays has code 124."""
     codes: dict[int, int] = {}
     ended: list[float] = []
     end = time.monotonic() + PATIENCE_S
@@ -161,6 +161,7 @@ def awaited(children: list[int], *, spared: int) -> tuple[list[int], list[float]
                 ended.append(time.monotonic())
         left = [rank for rank in range(len(children)) if rank not in codes]
         if left and (left == [spared] or time.monotonic() > end):
+            time.sleep(5)
             for rank in left:
                 os.kill(children[rank], signal.SIGKILL)
                 os.waitpid(children[rank], 0)
