@@ -273,7 +273,7 @@ def test_an_image_is_run_in_and_built_by_the_runtime_that_is_there(glacier: Glac
         tmp_path, "apptainer",
         'case $1 in --version) echo apptainer version 1.4.5;; *) printf "%s\\n" "$@" >words; exit 3;; esac',
     )  # fmt: skip
-    (tmp_path / "i.sif").touch()
+    (tmp_path / "i.sif").mkdir()  # an unpacked one, which has no header that names its machine
     assert glacier("container", "exec", "i.sif", "glacierhpc", "train", "a b", "--json")[0] == 3
     words = (tmp_path / "words").read_text().splitlines()
     assert words[:3] == ["exec", "--cleanenv", "--no-home"]
