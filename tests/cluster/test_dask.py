@@ -10,9 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,41 +115,37 @@ def test_without_tls_it_is_said_loudly(tmp_path: Path, caplog: pytest.LogCapture
 def test_workers_that_are_killed_or_end_are_replaced_and_nothing_is_lost_or_double(
     archive: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Every few seconds the job of a worker is cancelled, and none lives longer than 20 s."""
-    jobs = replace(JOBS, folder=tmp_path / "shared", lifetime_s=20.0)
+    """Four times the job of one of the two workers is cancelled, and none lives longer than 33 s."""
+    jobs = replace(JOBS, folder=tmp_path / "shared", lifetime_s=30.0)
     with (
-        serve(archive, delay_s=0.6) as served,
+        serve(archive, delay_s=0.4) as served,
         make_cluster("jobqueue", workers=2, memory_gb=1, jobs=jobs) as executor,
-        cancelling(executor._client.cluster, every_s=6.0, seed=1) as cancelled,  # type: ignore[union-attr]
     ):
-        summary = read(items_of(served.stac_url), tmp_path, executor)
-    started = list((tmp_path / "shared" / "logs").iterdir())
-    assert len(cancelled) >= 1 and len(started) > 2
+        cancelling = Cancelling(executor._client.cluster, (4, 12, 20, 28), seed=1)  # type: ignore[union-attr]
+        summary = read(items_of(served.stac_url), tmp_path, executor, progress=cancelling)
+    assert len(cancelling.cancelled) >= 3
+    assert len(list((tmp_path / "shared" / "logs").iterdir())) > 4
     assert summary.failed == {} and files_of(tmp_path) == reference
     rows = read_table(tmp_path / "manifest.parquet")
     assert len(rows) == SCENES * (len(BANDS) + 1) == len(rows.drop_duplicates(["scene", "asset"]))
 
 
-@contextmanager
-def cancelling(cluster: Any, *, every_s: float, seed: int) -> Iterator[list[str]]:
-    """Cancel the job of a worker that is at work now and then; gives which."""
-    over, done, choice = threading.Event(), [], random.Random(seed)  # type: ignore[var-annotated]
+class Cancelling:
+    """Cancels the job of a worker that is at work, each time so much more has been done; called with what is done."""
 
-    def run() -> None:
-        while not over.wait(every_s):
-            at_work = sorted(str(worker.name) for worker in list(cluster.scheduler.workers.values()))
-            jobs = [cluster.workers[name].job_id for name in at_work if name in cluster.workers]
-            if jobs:
-                done.append(choice.choice(jobs))
-                told("scancel", done[-1])
+    def __init__(self, cluster: Any, marks: tuple[int, ...], seed: int) -> None:
+        self._cluster, self._marks, self._choice = cluster, list(marks), random.Random(seed)
+        self.cancelled: list[str] = []
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield done
-    finally:
-        over.set()
-        thread.join()
+    def __call__(self, done: int, total: int) -> None:
+        if not self._marks or done < self._marks[0]:
+            return
+        at_work = sorted(str(worker.name) for worker in list(self._cluster.scheduler.workers.values()))
+        jobs = [self._cluster.workers[name].job_id for name in at_work if name in self._cluster.workers]
+        if jobs:
+            self._marks.pop(0)
+            self.cancelled.append(self._choice.choice(jobs))
+            told("scancel", self.cancelled[-1])
 
 
 def test_when_no_worker_comes_the_jobs_and_their_last_words_are_named(tmp_path: Path) -> None:
@@ -186,7 +180,6 @@ from pathlib import Path
 from typing import Any
 from tests.cluster.workers import JOBS, items_of, read
 from glacierhpc.hpc.cluster import make_cluster
-from contextlib import contextmanager
 from dataclasses import replace
 if __name__ == "__main__":
     out = Path(sys.argv[1])
