@@ -1,0 +1,157 @@
+"""What the scaling benchmark is asked for: its options, checked, and how much work they mean; measures nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import arguments
+from scaling_points import MODES
+from scaling_train import Training
+from scaling_work import WORKS
+
+from glacierhpc.errors import InputError, unknown_name
+from glacierhpc.hpc.cluster import WorkerJobs
+from glacierhpc.hpc.sites import load_site
+
+ABOUT = "How acquiring, aligning, cutting and training scale over workers and ranks."
+STEPS = (*WORKS, "train")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured."""
+
+    steps: tuple[str, ...]
+    modes: tuple[str, ...]
+    counts: tuple[int, ...]
+    repeats: int
+    cluster: str
+    backend: str
+    jobs: WorkerJobs
+    scratch: Path | None
+    scenes: int
+    """For each worker in weak scaling; as many times the most workers in strong scaling."""
+    size_px: int
+    delay_s: float
+    batch: int
+    steps_per_epoch: int
+    patch_px: int
+
+    def work(self, mode: str, workers: int) -> int:
+        """Return how many pieces a number of workers does."""
+        return self.scenes * (workers if mode == "weak" else max(self.counts))
+
+    def works(self) -> list[int]:
+        """Return all amounts of work."""
+        return sorted({self.work(mode, n) for mode in self.modes for n in self.counts})
+
+    def training(self, mode: str, ranks: int) -> Training:
+        """Return what a number of ranks trains."""
+        batch = self.batch * (ranks if mode == "weak" else max(self.counts))
+        return Training(batch, self.steps_per_epoch, self.repeats, self.patch_px)
+
+
+def asked_for() -> argparse.Namespace:
+    """Return the arguments."""
+    parser = arguments(ABOUT)
+    parser.set_defaults(repeats=7)  # from 6 on the interval of a median reaches 95 %
+    parser.add_argument("--what", default=",".join(STEPS), help="steps, with commas")
+    parser.add_argument("--mode", default=",".join(MODES), help="strong, weak, or both")
+    parser.add_argument(
+        "--workers", help="with commas; powers of two up to the tasks of the job, or twice the cores"
+    )
+    parser.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="write figures, a page and a CSV file there"
+    )
+    parser.add_argument("--against", type=Path, metavar="OLD.json", help="compare with an earlier --output")
+    parser.add_argument(
+        "--cluster", choices=("local", "allocation", "jobqueue"), help="allocation inside a job"
+    )
+    parser.add_argument("--site", help="profile whose partition and account worker jobs use")
+    parser.add_argument("--image", help="image that worker jobs run in")
+    parser.add_argument("--backend", choices=("ddp", "horovod"), default="ddp", help="that joins the ranks")
+    parser.add_argument("--scratch", type=Path, help="folder to work in; all workers must see it")
+    parser.add_argument("--scenes", type=int, default=6, help="scenes, or pieces, for each worker")
+    parser.add_argument("--size-px", type=int, default=512, help="edge of a scene")
+    parser.add_argument("--delay-s", type=float, default=0.02, help="of the archive before each answer")
+    parser.add_argument("--batch", type=int, default=8, help="samples for each rank and step")
+    parser.add_argument("--steps", type=int, default=12, help="of an epoch; each epoch is a repeat")
+    parser.add_argument("--patch-px", type=int, default=50, help="edge of a training sample")
+    parser.add_argument(
+        "--assume",
+        action="append",
+        default=[],
+        metavar="NAME=NUMBER",
+        help="for the projection, such as queue_s=600; may be given again; its results list all names",
+    )
+    return parser.parse_args()
+
+
+def plan_of(asked: argparse.Namespace) -> Plan:
+    """Return what is to be measured, checked.
+
+    Raises
+    ------
+    InputError
+        If a name is not known or a number cannot be.
+    """
+    in_job = "SLURM_JOB_ID" in os.environ and shutil.which("srun") is not None
+    cluster = asked.cluster or ("allocation" if in_job else "local")
+    if asked.repeats < 3 and not asked.quick:
+        raise InputError(
+            f"--repeats {asked.repeats} tells nothing of the spread: give 3 or more, for comparisons 7"
+        )
+    quick = {"scenes": 3, "size_px": 128, "steps": 3, "patch_px": 16, "batch": 2} if asked.quick else {}
+    own = {
+        name: quick.get(name, getattr(asked, name))
+        for name in ("scenes", "size_px", "steps", "patch_px", "batch")
+    }
+    for name, value in own.items():
+        if value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+    site = load_site(asked.site).site if asked.site else None
+    scratch = asked.scratch or (None if cluster == "local" else Path.cwd())
+    return Plan(
+        steps=_names("--what", asked.what, STEPS),
+        modes=_names("--mode", asked.mode, tuple(MODES)),
+        counts=_counts(asked.workers, quick=asked.quick),
+        repeats=min(asked.repeats, 2) if asked.quick else asked.repeats,
+        cluster=cluster,
+        backend=asked.backend,
+        jobs=WorkerJobs(**({"site": site} if site else {}), image=asked.image, folder=scratch),
+        scratch=scratch,
+        scenes=own["scenes"],
+        size_px=own["size_px"],
+        delay_s=asked.delay_s,
+        batch=own["batch"],
+        steps_per_epoch=own["steps"],
+        patch_px=own["patch_px"],
+    )
+
+
+def _names(option: str, given: str, valid: tuple[str, ...]) -> tuple[str, ...]:
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    for name in names:
+        if name not in valid:
+            raise unknown_name(option, name, valid)
+    if not names:
+        raise InputError(f"{option} names nothing: give some of {', '.join(valid)}")
+    return tuple(name for name in valid if name in names)
+
+
+def _counts(given: str | None, *, quick: bool) -> tuple[int, ...]:
+    if given is None:
+        most = int(os.environ.get("SLURM_NTASKS", 0)) or 2 * len(os.sched_getaffinity(0))
+        powers = [2**k for k in range(14) if 2**k <= most]
+        return tuple(powers[:2] if quick else powers)
+    try:
+        counts = sorted({int(word) for word in given.split(",")})
+    except ValueError:
+        raise InputError(f"--workers {given!r} is no list of numbers: write --workers 1,2,4") from None
+    if counts[0] < 1:
+        raise InputError(f"--workers {given!r}: give 1 or more")
+    return tuple(counts)
