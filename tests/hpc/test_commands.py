@@ -278,9 +278,9 @@ def test_an_image_is_run_in_and_built_by_the_runtime_that_is_there(glacier: Glac
     words = (tmp_path / "words").read_text().splitlines()
     assert words[:3] == ["exec", "--cleanenv", "--no-home"]
     assert words[-5:] == ["i.sif", "glacierhpc", "train", "a b", "--json"]
-    code, _, err = glacier("container", "build", "i.sif", "--definition", "i.sif")
-    assert code == 2 and "exists" in err
     (tmp_path / "d.def").touch()
+    code, _, err = glacier("container", "build", "i.sif", "--definition", "d.def")
+    assert code == 2 and "exists" in err
     assert (
         glacier("container", "build", "new.sif", "--definition", "d.def", "--build-arg", "FROM=x y")[0] == 3
     )
