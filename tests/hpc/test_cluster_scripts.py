@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from glacierhpc.errors import InputError
 from glacierhpc.hpc.cluster import WorkerJobs, worker_script
-from glacierhpc.hpc.cluster.queues import LSFJob, PBSJob, SGEJob, SLURMJob
+from glacierhpc.hpc.cluster.queues import HTCondorJob, LSFJob, PBSJob, SGEJob, SLURMJob
 from glacierhpc.hpc.cluster.script import step_script
 from glacierhpc.hpc.cluster.wish import SCHEDULERS, Worker
 from glacierhpc.hpc.site import Site
@@ -87,6 +87,39 @@ def test_no_word_of_a_worker_is_the_shell_s(
         text,
     ]
     assert words[words.index("--local-directory") + 1] == "/t m p"
+    assert list(tmp_path.iterdir()) == []
+
+
+def condor_words(script: str) -> list[str]:
+    """Read the arguments of a submit file by the rules of its manual: macros, doubled quotes, quoted blanks."""
+    (line,) = (each for each in script.splitlines() if each.startswith("Arguments = "))
+    text = line.partition(" = ")[2][1:-1].replace("$(DOLLAR)", "$").replace('""', '"')
+    words, quoted, at = [""], False, 0
+    while at < len(text):
+        if text[at] == "'" and quoted and text[at + 1 : at + 2] == "'":
+            words[-1] += "'"
+            at += 1
+        elif text[at] == "'":
+            quoted = not quoted
+        elif text[at] == " " and not quoted:
+            words.append("")
+        else:
+            words[-1] += text[at]
+        at += 1
+    return words
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=HOSTILE, other=HOSTILE)
+def test_nor_is_it_on_htcondor(text: str, other: str, printer: Path, tmp_path: Path) -> None:
+    job = HTCondorJob(
+        "tls://x", name="w", cores=1, memory="1GiB", processes=1, disk="1GiB", python=str(printer),
+        worker_extra_args=["--preload", text, other], local_directory="$TMPDIR",
+    )  # fmt: skip
+    flag, script = condor_words(job.job_script())
+    assert flag == "-c" and job.executable == "/bin/sh"
+    words = called_with(script, tmp_path)
+    assert words[words.index("--preload") :][:3] == ["--preload", text, other]
     assert list(tmp_path.iterdir()) == []
 
 
