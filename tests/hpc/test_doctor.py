@@ -91,7 +91,10 @@ def test_a_check_cannot_stop_the_others(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_command_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    m = made(tmp_path, commands={"waits": f"/bin/sleep 60 & echo $! >{tmp_path}/child; echo began; wait"})
+    m = made(
+        tmp_path,
+        commands={"waits": f"/bin/sleep 600 >/dev/null 2>&1 & echo $! >{tmp_path}/child; echo began; wait"},
+    )
     answer = m.ask("waits", timeout_s=1)
     assert answer.code is None and not answer.missing and "began" in answer.out
     child = int((tmp_path / "child").read_text())
