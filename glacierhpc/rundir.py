@@ -151,11 +151,6 @@ class RunDirectory:
         write_json(self.provenance_file, {**known_provenance, "config_hash": config_hash})
         for folder in (self.logs, self.steps):
             folder.mkdir(exist_ok=True)
-        self.make_checkpoints()
-
-    def make_checkpoints(self) -> None:
-        """Make the folder of the checkpoints, for nobody else's eyes: runs lie on file systems that all users share."""
-        self.checkpoints.mkdir(mode=0o700, exist_ok=True)
 
     def _remove_leftovers(self) -> None:
         for folder in (self.path, self.steps, self.logs, self.checkpoints, self.model, self.prediction_maps):

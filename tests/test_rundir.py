@@ -113,16 +113,6 @@ def test_what_a_killed_command_left_is_cleared_and_what_it_moved_aside_comes_bac
     assert not list((tmp_path / "steps").iterdir())
 
 
-def test_checkpoints_are_their_owners(tmp_path: Path) -> None:
-    before = os.umask(0o022)
-    try:
-        with RunDirectory.open(tmp_path / "run", CONFIG, "1") as run:
-            assert run.checkpoints.stat().st_mode & 0o777 == 0o700
-            assert run.steps.stat().st_mode & 0o777 == 0o755
-    finally:
-        os.umask(before)
-
-
 def test_a_folder_in_use_keeps_what_is_being_written(tmp_path: Path) -> None:
     with RunDirectory.open(tmp_path, CONFIG, "1") as run, atomic_path(run.clean) as temporary:
         temporary.mkdir()

@@ -194,6 +194,8 @@ def _check_same(path: Path, *, stored: dict[str, Any], given: dict[str, Any]) ->
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
+    # for nobody else's eyes: runs lie on file systems that all users share
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 

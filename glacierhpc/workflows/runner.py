@@ -94,7 +94,6 @@ def run_steps(
         check_ahead(names[first:last], config)
         if from_step == "train":
             shutil.rmtree(run.checkpoints, ignore_errors=True)  # asked to train, not to go on
-            run.make_checkpoints()
         summaries = {}
         for name in names[first:last]:
             summaries[name] = recorded(name, config, run)

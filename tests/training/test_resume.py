@@ -28,6 +28,15 @@ def uninterrupted():
     return lines.uninterrupted()
 
 
+def test_checkpoints_are_for_their_owners_eyes(tmp_path):
+    before = os.umask(0o022)
+    try:
+        fit(Line(), LineData(), checkpoints=Checkpoints(tmp_path / "own"), **{**OPTIONS, "epochs": 1})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
+
+
 def test_sigkill_at_random_moments_and_stop_signals_lose_nothing(tmp_path):
     seed = random.randrange(10**6)
     for name in ("killed", "SIGUSR1", "SIGUSR2", "SIGTERM"):
