@@ -277,11 +277,17 @@ def test_a_job_that_does_not_start_is_cancelled(submits: Any, tmp_path: Path) ->
 
 
 def test_a_job_that_says_nothing_is_told_with_its_last_words(submits: Any, tmp_path: Path) -> None:
-    code, told = submits(RUNS, complains("glacierhpc: cannot open shared object", 127), "FAILED")
+    broken = complains("glacierhpc: cannot open shared object", 127)
+    code, told = submits(RUNS, broken, "FAILED", "--set", "image=/x.sif", "--kind", "gpu")
     job = found_by(told, "job")
     assert code == 1 and job["status"] == "fail" and "cannot open shared object" in job["told"]
     (kept,) = tmp_path.glob(".glacierhpc-doctor-*")
     assert str(kept) in job["fix"] and kept.stat().st_mode & 0o077 == 0
+    script = (kept / "doctor.sbatch").read_text()
+    # it looks at the image from outside, and is not asked to stop as soon as it starts
+    assert 'default_image=""' in script and "#SBATCH --export=ALL,GLACIERHPC_IMAGE=\n" in script
+    assert "#SBATCH --time=00:06:00" in script and "#SBATCH --signal=B:USR2@60" in script
+    assert "--gres=gpu:1" in script and json.loads((kept / "host.json").read_text())["word"] not in script
 
 
 def test_a_job_that_is_refused_is_told(submits: Any, tmp_path: Path) -> None:
