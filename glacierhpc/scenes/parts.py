@@ -190,9 +190,10 @@ def clear_disk_errors(place: Path) -> Iterator[None]:
 
 def disk_error(err: OSError, path: Path) -> GlacierError:
     """Return the error for a file that cannot be written."""
+    advice = "make it writable" if err.errno == errno.EROFS else "free some space (or quota)"
     return GlacierError(
-        f"cannot write {str(path)!r}: {err.strerror or err}; free some space (or quota) and run the same command "
-        "again: what was read so far is kept"
+        f"cannot write {str(path)!r}: {err.strerror or err}; {advice} and run the same command again: what was "
+        "read so far is kept"
     )
 
 

@@ -185,7 +185,7 @@ class Host:
                 _nap(random.uniform(0.002, 0.02), ends, f"all connections to {self.place} were taken")
             yield
         finally:
-            if descriptor is not None:
+            if descriptor is not None and descriptor >= 0:
                 os.close(descriptor)
             self._gate.release()
 

@@ -115,11 +115,14 @@ def locked(folder: Path | None, name: str, *, wait_s: float) -> Iterator[bool]:
 
 
 def take_slot(folder: Path, name: str, count: int) -> int | None:
-    """Take one of `count` places that all processes share; the descriptor to close at the end, or None."""
+    """Take one of `count` places that all processes share; the descriptor to close at the end.
+
+    None where all are taken, -1 where there can be no places (a full disk, a folder that is gone).
+    """
     for number in random.sample(range(count), count):
         descriptor = _open_lock(folder, f"{name}.{number}")
         if descriptor is None:
-            return None
+            return -1
         if _lock(descriptor, 0.0):
             return descriptor
         os.close(descriptor)

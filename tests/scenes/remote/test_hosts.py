@@ -196,3 +196,9 @@ def test_a_folder_that_is_gone_hinders_nobody(tmp_path):
         pass
     with Host("http://a", folder=gone, max_connections=1, requests_per_s=1000.0).turn(time.monotonic() + 5):
         pass
+
+
+def test_a_folder_that_takes_no_locks_hinders_nobody(folder, monkeypatch):
+    monkeypatch.setattr(shared, "_open_lock", lambda *_: None)  # as on a disk without a free inode
+    with Host("http://a", folder=folder, max_connections=1).turn(time.monotonic() + 5):
+        pass
