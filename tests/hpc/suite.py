@@ -56,7 +56,7 @@ def run_suite(folder: Path, *options: str, path: str | None = None) -> Results:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CI_SHARED_SPACE": str(folder)}
     done = subprocess.run(
         command, cwd=folder, env=environ | ({"PATH": path} if path else {}), capture_output=True, text=True,
-        check=False, timeout=300,
+        check=False, timeout=900,
     )  # fmt: skip
     said = done.stdout[-6000:] + done.stderr[-2000:]
     assert report.is_file(), said
