@@ -67,7 +67,7 @@ def test_a_preempted_training_of_two_ranks_is_that_of_one_process(script: str, t
     """A job of a higher partition takes the nodes; the training is queued again by itself, and goes on."""
     if script == "train-horovod" and importlib.util.find_spec("horovod") is None:
         pytest.skip("Horovod is not installed; build it with: make horovod")
-    config, path = prepared(tmp_path, epochs=80, batch_size=8)
+    config, path = prepared(tmp_path, epochs=50, batch_size=8)
     run = RunDirectory(config.run_path)
     two = ("--nodes=2", "--ntasks-per-node=1", "--exclusive", "--mem=0")
     job = submit(script, path, options=("--partition=preemptible", *two))
