@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -26,12 +27,13 @@ from typing import Any
 import scaling_compare
 import scaling_train
 from harness import Result, Row, report
+from scaling_assumed import Assumed
 from scaling_laws import Fit, NoFit, fit_all
 from scaling_measure import measure
 from scaling_page import write_all
 from scaling_plan import STEPS, Plan, asked_for, plan_of
 from scaling_points import METHOD, MODES, Point, base_of, efficiency, median_interval, speed_up
-from scaling_project import COUNTS, Assumed, project, validate
+from scaling_project import COUNTS, project, validate
 from scaling_schema import Details
 from scaling_work import WORKS
 
@@ -180,6 +182,7 @@ def _fit(fit: Fit) -> dict[str, Any]:
 def main() -> None:
     """Measure and report."""
     asked = asked_for()
+    signal.signal(signal.SIGTERM, _ended)  # so that workers and scratch folders do not outlive it
     try:
         plan = plan_of(asked)
         Assumed.given(asked.assume)
@@ -194,6 +197,10 @@ def main() -> None:
     except GlacierError as err:
         print(err, file=sys.stderr)
         raise SystemExit(err.exit_code) from None
+
+
+def _ended(number: int, _: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

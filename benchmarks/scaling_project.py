@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scaling_assumed import Assumed
 from scaling_model import (
     FARM_ASSUMPTIONS,
     RANKS_ASSUMPTIONS,
@@ -29,80 +30,11 @@ from scaling_model import (
 )
 from scaling_points import Point, base_of, median_interval
 
-from glacierhpc.errors import GlacierError, InputError, unknown_name
+from glacierhpc.errors import GlacierError
 
 COUNTS = (10, 30, 100, 300, 1000, 3000, 10_000)
 SIMULATIONS = 9
 """Of each point; their smallest and largest are given."""
-
-
-@dataclass(frozen=True)
-class Assumed:
-    """What no run on one machine can measure; each may be set by ``--assume name=value``."""
-
-    campaign: float = 5000
-    """Pieces of work of the strong projection: scenes, pieces."""
-    campaign_each: float = 20
-    """Pieces of work of each worker of the weak projection."""
-    campaign_batch: float = 16_384
-    """Samples of a global batch of the strong projection of training."""
-    queue_s: float = 60.0
-    """Mean wait in the queue of a job that replaces a lost one."""
-    straggler_share: float = 0.01
-    straggler_factor: float = 3.0
-    losses_per_hour: float = 0.01
-    """Of a worker or a rank."""
-    walltime_h: float = 4.0
-    endpoint_connections: float = 500
-    """That the archive takes from us at the same time."""
-    endpoint_gbit: float = 10.0
-    """Bandwidth of the archive for all connections together."""
-    ranks_per_node: float = 4
-    network_latency_us: float = 10.0
-    """Between nodes, per message."""
-    network_gbit: float = 25.0
-    """Between nodes."""
-    checkpoint_s: float = 5.0
-    checkpoint_every: float = 200
-    """Steps between two checkpoints."""
-    steps: float = 1000
-    """Of the training projected."""
-
-    @classmethod
-    def given(cls, settings: Sequence[str]) -> Assumed:
-        """Return the assumptions with some of them set by words such as ``queue_s=300``.
-
-        Raises
-        ------
-        InputError
-            If a name is not known or a value is no number above or equal to 0.
-        """
-        names = [field.name for field in fields(cls)]
-        values: dict[str, float] = {}
-        for setting in settings:
-            name, _, text = setting.partition("=")
-            if name not in names:
-                raise unknown_name("--assume", name, names)
-            try:
-                values[name] = float(text)
-            except ValueError:
-                raise InputError(
-                    f"--assume {setting!r}: {text!r} is no number; write {name}=NUMBER"
-                ) from None
-            if not values[name] >= 0 or (name not in _MAY_BE_ZERO and values[name] == 0):
-                raise InputError(f"--assume {setting!r}: give a number above 0")
-        return replace(cls(), **values)
-
-    def without_losses(self) -> Assumed:
-        """Return the same for workers that live for ever."""
-        return replace(self, losses_per_hour=0.0, walltime_h=math.inf)
-
-    def told(self) -> list[str]:
-        """Return the assumed figures in words."""
-        return [f"{name} = {value:g} (assumed, not measured)" for name, value in asdict(self).items()]
-
-
-_MAY_BE_ZERO = ("queue_s", "straggler_share", "losses_per_hour", "checkpoint_s", "network_latency_us")
 
 
 @dataclass(frozen=True)
@@ -137,6 +69,18 @@ class Calibrated:
             for stage in base.details["stages"]
         )
         return Farm(stages, self.serial_s(work), workers, endpoint)
+
+    def simplified(self) -> list[str]:
+        """Return what had to be assumed because only one amount of work was measured with the fewest workers."""
+        if self.step == "train" and len({p.details["batch"] / p.workers for p in self.base.values()}) < 2:
+            return [
+                "train: one share of a batch was measured, so computing is taken as proportional to it: optimistic"
+            ]
+        if self.step != "train" and len({p.work for p in self.base.values()}) < 2:
+            return [
+                f"{self.step}: one amount of work was measured, so the driver's part is taken to grow with it"
+            ]
+        return []
 
     def scheduler_s(self) -> float:
         """Return what handing out a task costs, as measured with the fewest workers."""
@@ -247,8 +191,10 @@ def project(
     """Return what the model says of numbers of workers that were not measured, with all that it assumes."""
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
+    simplified: list[str] = []
     for step in dict.fromkeys(point.step for point in points):
         model = calibrate(step, points)
+        simplified += model.simplified()
         for mode in model.base:
             many = _ranks_at if step == "train" else _farm_at
             try:
@@ -264,7 +210,7 @@ def project(
     kinds = {row["step"] == "train" for row in rows}
     said = [*(FARM_ASSUMPTIONS if False in kinds else ()), *(RANKS_ASSUMPTIONS if True in kinds else ())]
     about = "a projection by a model, not a measurement; every worker has a core like those measured on"
-    assumptions = [about, *said, *assumed.told()]
+    assumptions = [about, *said, *simplified, *assumed.told()]
     return {"projection": True, "assumptions": assumptions, "rows": rows, "left_out": left_out}
 
 

@@ -22,7 +22,19 @@ from scipy.stats import mannwhitneyu
 from glacierhpc.errors import GlacierError, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ("", "_compare", "_laws", "_model", "_page", "_plots", "_points", "_project", "_schema", "_watch")
+MODULES = (
+    "",
+    "_assumed",
+    "_compare",
+    "_laws",
+    "_model",
+    "_page",
+    "_plots",
+    "_points",
+    "_project",
+    "_schema",
+    "_watch",
+)
 COUNTS = (1, 2, 4, 8)
 
 
@@ -335,7 +347,7 @@ def test_the_link_between_ranks_is_found_again(bench):
 
 
 def test_a_projection_is_labelled_as_one_with_all_it_assumes(bench):
-    assumed = bench.project.Assumed.given(["queue_s=0", "campaign=400"])
+    assumed = bench.assumed.Assumed.given(["queue_s=0", "campaign=400"])
     told = bench.project.project(measured(bench) + trained(bench), assumed, counts=(10, 100), simulations=1)
     assert told["projection"] is True and len(told["rows"]) == 8
     assert all(row["projection"] is True for row in told["rows"])
@@ -345,9 +357,16 @@ def test_a_projection_is_labelled_as_one_with_all_it_assumes(bench):
     assert all(0 < row["efficiency"] < 1.1 for row in told["rows"])
 
 
+def test_what_one_amount_of_work_leaves_open_is_among_the_assumptions(bench):
+    both = measured(bench) + trained(bench)
+    for points, count in ((both, 0), ([p for p in both if p.mode == "strong"], 2)):
+        told = bench.project.project(points, bench.assumed.Assumed(), counts=(10,), simulations=1)
+        assert sum("was measured, so" in line for line in told["assumptions"]) == count
+
+
 def test_without_a_measured_exchange_there_is_no_model_of_many_ranks(bench):
     alone = [p for p in trained(bench) if p.workers == 1]
-    told = bench.project.project(alone, bench.project.Assumed(), counts=(10,), simulations=1)
+    told = bench.project.project(alone, bench.assumed.Assumed(), counts=(10,), simulations=1)
     assert told["rows"] == [] and "exchange between ranks was not measured" in told["left_out"][0]
 
 
@@ -357,7 +376,7 @@ def test_without_a_measured_exchange_there_is_no_model_of_many_ranks(bench):
 )  # fmt: skip
 def test_a_wrong_assumption_is_refused(bench, setting, said):
     with pytest.raises(InputError, match=said):
-        bench.project.Assumed.given([setting])
+        bench.assumed.Assumed.given([setting])
 
 
 # ---- what is seen of tasks ----
@@ -412,7 +431,7 @@ def result(bench, *, cores=8, factor=1.0, repeats=7, seed=0, busy=0.1):
         "fits": [main._fit(fit) for fit in fits if isinstance(fit, bench.laws.Fit)],
         "not_fitted": [asdict(fit) for fit in fits if isinstance(fit, bench.laws.NoFit)],
         "validation": bench.project.validate(points, cores=cores),
-        "projection": bench.project.project(points, bench.project.Assumed(), counts=(10, 100), simulations=1),
+        "projection": bench.project.project(points, bench.assumed.Assumed(), counts=(10, 100), simulations=1),
         "comparison": None,
     }
     harness = importlib.import_module("harness")
