@@ -195,22 +195,30 @@ def cancel(journal: Journal) -> list[str]:
     return active
 
 
-def tested(links: Sequence[Link]) -> None:
+def tested(links: Sequence[Link]) -> bool:
     """Ask `sbatch --test-only` about each script, which leaves nothing behind, in the run's folder or in the queue.
+
+    Returns
+    -------
+    bool
+        Whether it accepted all: False where there is no `sbatch`, or the scheduler does not answer.
 
     Raises
     ------
     InputError
-        If the scheduler would refuse one. Where there is no `sbatch`, nothing is said.
+        If the scheduler would refuse one.
     """
+    accepted = True
     with tempfile.TemporaryDirectory(prefix="glacierhpc-") as folder:
         for link in links:
             path = Path(folder) / f"{link.spec.name}.sbatch"
             path.write_text(link.script, encoding="utf-8")
             answer = call(["sbatch", "--test-only", str(path)])
             if answer.missing:
-                return
+                return False
+            accepted = accepted and answer.ok
             if not answer.ok and not answer.transient:
                 raise InputError(
                     f"the scheduler would refuse the job {link.spec.name!r}: {answer.err.strip()}"
                 )
+    return accepted
