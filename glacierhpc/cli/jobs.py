@@ -104,8 +104,7 @@ def _submit(config: Config, links: list[Link], profile: Profile, *, as_json: boo
             journal = Journal(run)
         journal = Journal(run, profile.name, dict(profile.values), journal.entries)
         submission.tested(links)
-        keep_configuration(config)
-        journal = submission.submit_chain(journal, links)
+        journal = submission.submit_chain(journal, links, prepare=lambda: keep_configuration(config))
     jobs = {entry.job: entry.id for entry in journal.entries[-len(links) :]}
     rows = [[job, f"job {number}"] for job, number in jobs.items()]
     show(

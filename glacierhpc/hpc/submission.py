@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,8 +45,15 @@ def alone(run: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def submit_chain(journal: Journal, links: Sequence[Link]) -> Journal:
+def submit_chain(
+    journal: Journal, links: Sequence[Link], *, prepare: Callable[[], object] = lambda: None
+) -> Journal:
     """Submit the jobs, each waiting for those it names; the journal knows of each first.
+
+    Parameters
+    ----------
+    prepare : callable
+        Called before the first is submitted, and not at all where jobs of the run are still at work.
 
     Raises
     ------
@@ -56,6 +63,7 @@ def submit_chain(journal: Journal, links: Sequence[Link]) -> Journal:
         If the scheduler refuses one; those submitted before it are cancelled.
     """
     _refuse_active(journal)
+    prepare()
     token = secrets.token_hex(4)
     ids: dict[str, str] = {}
     for link in links:

@@ -172,6 +172,18 @@ def test_status_says_why_a_job_failed(glacier: Glacier, tmp_path: Path) -> None:
     assert "all well" not in out
 
 
+def test_a_refused_submission_does_not_change_what_waiting_jobs_will_read(
+    glacier: Glacier, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert glacier("submit", CONFIG, f"run_dir={run}")[0] == 0
+    before = (run / "config.yaml").read_bytes()
+    program(tmp_path, "squeue", "echo '2|PENDING|Dependency'")
+    code, _, err = glacier("submit", CONFIG, f"run_dir={run}", "cluster.workers=7")
+    assert code == 2 and "is pending; wait for it" in err
+    assert (run / "config.yaml").read_bytes() == before
+
+
 def test_a_run_of_another_configuration_is_refused_before_anything_is_submitted(
     glacier: Glacier, tmp_path: Path
 ) -> None:

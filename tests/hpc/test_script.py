@@ -397,6 +397,19 @@ def test_no_value_is_ever_executed(tmp_path_factory: pytest.TempPathFactory, val
         assert found == [[f"--{option}={attack}".replace("\\", "\\\\")]]  # sbatch halves them again
 
 
+def test_a_module_command_may_read_what_is_not_set(tmp_path: Path) -> None:
+    """What a site defines comes to a job as a function; the script itself goes on as strict as before."""
+    program(tmp_path, "glacierhpc", "true")
+    text = render(replace(SPEC, command=("run",)), Site(modules=("tools",)))
+    module = {"BASH_FUNC_module%%": '() { loaded=$1$LOADED_BEFORE; echo "module $*"; }'}
+    answer = run_script(text, ["c.yaml"], environment(tmp_path) | module)
+    assert answer.returncode == 0 and "module load tools" in answer.stdout, answer.stderr
+    strict = run_script(
+        text.replace("set -u\n", 'set -u\n: "$NEVER_SET"\n', 1), ["c.yaml"], environment(tmp_path) | module
+    )
+    assert strict.returncode != 0 and "NEVER_SET" in strict.stderr
+
+
 CONTAINER = """\
 if [[ "$*" == *rendezvous* ]]; then echo 127.0.0.1 1; exec cat; fi
 printf "%s\\0" image "$@"

@@ -100,6 +100,15 @@ def test_what_a_surrounding_job_has_set_is_not_handed_on() -> None:
     assert outside(given).keys() & given.keys() == {"SLURM_CONF", "HOME"}
 
 
+def test_a_job_is_found_by_a_user_who_looks_at_one_partition_only(
+    scheduler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
+    program(scheduler, "squeue", f'[ -z "${{SQUEUE_PARTITION:-}}" ] || exit 0\n{QUEUE}')
+    program(scheduler, "sbatch", TAKE + "; exit 1")
+    assert submit("x.sbatch", "run-1", settle_s=0) == "1"
+
+
 # --- chains
 
 

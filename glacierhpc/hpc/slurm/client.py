@@ -17,6 +17,9 @@ TRANSIENT = (
 )  # fmt: skip
 """What Slurm's commands say when the controller is away or busy, in lower case."""
 
+OPTIONS = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_")
+"""How variables begin that Slurm's commands take for options."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -74,11 +77,13 @@ def call(command: Sequence[str], *, timeout_s: float = 60, environ: Mapping[str,
 
 
 def outside(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what a surrounding job has set: it would pass for options of the new one."""
+    """Return an environment without what a surrounding job has set: it would pass for options of the new one.
+
+    Nor has it what a user has set for their own looks at the queue: with SQUEUE_PARTITION jobs elsewhere would not be
+    seen, and be submitted again.
+    """
     kept = {
-        name: value
-        for name, value in environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
+        name: value for name, value in environ.items() if name == "SLURM_CONF" or not name.startswith(OPTIONS)
     }
     return kept | {"LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"}
 

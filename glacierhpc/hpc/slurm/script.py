@@ -171,6 +171,13 @@ def _blocks(spec: JobSpec, site: Site) -> list[str]:
 
 def _surroundings(site: Site) -> str:
     lines = [f"module load {word(module)}" for module in site.modules]
+    if lines:
+        lines = [
+            "# what a site defines as `module` may read variables that are not set",
+            "set +u",
+            *lines,
+            "set -u",
+        ]
     lines += [f"export {quoting.variable(key)}={word(value)}" for key, value in site.environment.items()]
     if site.scratch:
         lines.append(f"export TMPDIR={path_word(site.scratch)}")

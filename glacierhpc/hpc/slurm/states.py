@@ -7,7 +7,7 @@ which nobody knows anything is unknown, which is not the same as failed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -75,7 +75,8 @@ def job_states(
     """
     known: dict[str, JobState] = {}
     for ask in (_accounting, _queue, _controller):
-        open_ids = [job for job in ids if job not in known or known[job].active]
+        # ids are looked up for every line of an answer, and arrays may have thousands of tasks
+        open_ids = dict.fromkeys(job for job in ids if job not in known or known[job].active).keys()
         if open_ids:
             known |= ask(open_ids, timeout_s)
     own = {path.stem.rpartition("-")[2]: path for path in exit_files}
@@ -97,7 +98,7 @@ def combined(tasks: Mapping[str, JobState]) -> JobState:
 WEIGHT: tuple[Verdict, ...] = ("running", "waiting", "failed", "unknown", "stopped", "cancelled", "done")
 
 
-def _accounting(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
+def _accounting(ids: Collection[str], timeout_s: float) -> dict[str, JobState]:
     command = ["sacct", "--duplicates", "--noheader", "--parsable2", "--format=JobID,State,ExitCode"]
     answer = call([*command, f"--jobs={','.join(_whole(ids))}"], timeout_s=timeout_s)
     known: dict[str, JobState] = {}
@@ -108,7 +109,7 @@ def _accounting(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
     return known
 
 
-def _queue(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
+def _queue(ids: Collection[str], timeout_s: float) -> dict[str, JobState]:
     # one id that the queue has forgotten would spoil the answer for all the others: --me asks for none by id
     command = ["squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i|%T|%r"]
     answer = call(command, timeout_s=timeout_s)
@@ -121,7 +122,7 @@ def _queue(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
     return known
 
 
-def _controller(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
+def _controller(ids: Collection[str], timeout_s: float) -> dict[str, JobState]:
     known: dict[str, JobState] = {}
     for job in _whole(ids):
         answer = call(["scontrol", "show", "job", "--oneliner", job], timeout_s=timeout_s)
@@ -135,12 +136,12 @@ def _controller(ids: Sequence[str], timeout_s: float) -> dict[str, JobState]:
     return known
 
 
-def _whole(ids: Sequence[str]) -> list[str]:
+def _whole(ids: Collection[str]) -> list[str]:
     """Return ids with those of whole arrays for those of their tasks, each once."""
     return list(dict.fromkeys(job.partition("_")[0] for job in ids))
 
 
-def _meant(name: str, ids: Sequence[str]) -> list[str]:
+def _meant(name: str, ids: Collection[str]) -> list[str]:
     """Return which of the ids a name of Slurm means: ``7``, ``7_3``, ``7_[4-9%2]``."""
     job, array, numbers = name.partition("_")
     return [key for key in (keys(job, numbers_of(numbers)) if array else [job]) if key in ids]
