@@ -148,16 +148,66 @@ def test_bad_starts_are_tried_again_later_and_later_and_then_given_up(bench: Cal
     assert "words of 4" in str(case.watch.fault)
 
 
-def test_one_good_start_makes_up_for_the_bad_ones(bench: Callable[..., Bench]) -> None:
+def test_a_worker_that_stays_makes_up_for_bad_starts(bench: Callable[..., Bench]) -> None:
     case = bench(2, bad_starts=2, first_wait_s=0.1)
     good, bad = case.look()
     case.states[bad] = FAILED
-    case.look()
     case.cluster.show(good)
     case.look()
-    case.states[next(name for name in case.cluster.workers if name != good)] = FAILED
-    case.look()
+    case.look(2 * watching.SETTLED_S)
+    case.cluster.show()
+    for fault in (False, True):
+        case.look()
+        case.states[next(name for name in case.cluster.workers if name != good)] = FAILED
+        case.look()
+        assert (case.watch.fault is not None) is fault
+
+
+def test_while_one_worker_is_there_others_are_tried_for_ever_and_seldom(bench: Callable[..., Bench]) -> None:
+    case = bench(2, bad_starts=2, first_wait_s=1.0)
+    good, _ = case.look()
+    case.cluster.show(good)
+    for _ in range(200):
+        case.states |= dict.fromkeys(case.cluster.workers.keys() - {good}, FAILED)
+        case.look()
     assert case.watch.fault is None
+    assert 10 < len(case.cluster.submitted) < 20
+
+
+@pytest.mark.parametrize("stays_s", [1.0, 3600.0])
+def test_workers_that_fail_as_soon_as_they_come_were_started_badly(
+    stays_s: float, bench: Callable[..., Bench]
+) -> None:
+    case = bench(1, bad_starts=3, first_wait_s=1.0)
+    for _ in range(3):
+        (name,) = case.look()
+        case.cluster.show(name)
+        case.look(1.0)
+        case.look(stays_s)
+        case.cluster.show()
+        case.states[name] = FAILED
+        case.look(1.0)
+    assert (case.watch.fault is not None) is (stays_s == 1.0)
+
+
+def test_a_job_that_is_being_submitted_at_the_end_is_known_to_whoever_ends_it(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, at_once = bench(1), Cluster._correct_state
+
+    async def slowly(cluster: Cluster) -> None:
+        await asyncio.sleep(0.2)
+        await at_once(cluster)
+
+    monkeypatch.setattr(Cluster, "_correct_state", slowly)
+
+    async def run() -> None:
+        await case.watch.start()
+        await asyncio.sleep(0.05)
+        await case.watch.stop()
+
+    asyncio.run(run())
+    assert len(case.cluster.submitted) == len(case.cluster.workers) == 1
 
 
 def test_a_job_that_is_preempted_is_no_bad_start(bench: Callable[..., Bench]) -> None:

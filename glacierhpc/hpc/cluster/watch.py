@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +22,15 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 300.0
 TOUCH_S = 300.0
+SETTLED_S = 30.0
+"""After so long a worker counts as well started: what makes it fail at once would have."""
 TAKEN_AWAY = ("PREEMPTED", "NODE_FAIL", "REVOKED")
 """Ends of jobs that say nothing about how they were started."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker that never took a task."""
+    """A worker that never came, or failed as soon as it was here."""
 
     job: str
     state: str
@@ -69,7 +71,9 @@ class Watch:
         self.replaced = 0
         self._cluster, self._wanted, self._jobs = cluster, wanted, jobs
         self._ask, self._last_words, self._touch, self._give_up = ask, last_words, touch, give_up
-        self._seen: set[str] = set()
+        self._came: dict[str, float] = {}
+        self._settled: set[str] = set()
+        self._submission: asyncio.Future | None = None
         self._absent: dict[str, float] = {}
         self._bad: list[Lost] = []
         self._not_before = self._touched = time.monotonic()
@@ -88,6 +92,9 @@ class Watch:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        if self._submission is not None:
+            # a job whose number is not yet known could be cancelled by nobody
+            await asyncio.wait([self._submission])
 
     async def _run(self) -> None:
         while self.fault is None:
@@ -100,7 +107,7 @@ class Watch:
     async def _look(self) -> None:
         for name, state in (await self._gone()).items():
             await self._drop(name, state)
-        if self._bad and len(self._bad) >= max(self._jobs.bad_starts, self._wanted):
+        if self._is_hopeless():
             self.fault = self._sentence()
             await asyncio.to_thread(self._give_up)
             return
@@ -111,14 +118,17 @@ class Watch:
             self._touched = time.monotonic()
             await asyncio.to_thread(self._touch)
 
+    def _is_hopeless(self) -> bool:
+        """Return whether all tries end badly; while one worker is at work, others may be tried for ever."""
+        return (
+            len(self._bad) >= max(self._jobs.bad_starts, self._wanted) and not self._cluster.scheduler.workers
+        )
+
     async def _gone(self) -> dict[str, JobState]:
         """Return the workers that will not come (again), and what is known of them."""
-        present = {str(worker.name) for worker in self._cluster.scheduler.workers.values()}
-        own = dict(self._cluster.workers)
-        if present & own.keys() - self._seen:
-            self._bad.clear()
-        self._seen |= present & own.keys()
-        now = time.monotonic()
+        now, own = time.monotonic(), dict(self._cluster.workers)
+        present = {str(worker.name) for worker in self._cluster.scheduler.workers.values()} & own.keys()
+        self._greet(present, now)
         absent = [name for name in own if name not in present]
         self._absent = {name: self._absent.get(name, now) for name in absent}
         states = await asyncio.to_thread(self._ask, [own[name] for name in absent]) if absent else {}
@@ -129,6 +139,15 @@ class Watch:
             if self._is_gone(name, states.get(name, UNKNOWN), now)
         }
 
+    def _greet(self, present: Collection[str], now: float) -> None:
+        """Remember when workers came; one that has stayed makes up for the bad starts before it."""
+        for name in present:
+            self._came.setdefault(name, now)
+        settled = {name for name in present if now - self._came[name] >= SETTLED_S}
+        if settled - self._settled:
+            self._bad.clear()
+        self._settled |= settled
+
     def _is_gone(self, name: str, state: JobState, now: float) -> bool:
         if state.verdict == "waiting":
             self._absent[name] = now  # nothing is wrong with a job that waits, for days if need be
@@ -138,7 +157,7 @@ class Watch:
         # runs, and does not come: its node may be cut off. Of a job of which nobody knows the same is only sure if
         # its worker has been here
         too_long = now - self._absent[name] > 2 * DEATH_TIMEOUT_S
-        return too_long and (state.active or name in self._seen)
+        return too_long and (state.active or name in self._came)
 
     def _tell(self, here: int, states: Mapping[str, JobState]) -> None:
         waiting = [state for state in states.values() if state.verdict == "waiting"]
@@ -157,7 +176,7 @@ class Watch:
         with suppress(OSError, RuntimeError, GlacierError):
             await job.close()
         self.replaced += 1
-        if name in self._seen:
+        if name in self._came and (state.verdict != "failed" or name in self._settled):
             log.info("worker %s is gone (%s) and is replaced", name, state.told.lower() or state.verdict)
             return
         if state.told in TAKEN_AWAY:
@@ -170,7 +189,7 @@ class Watch:
         self._bad.append(Lost(job, state, words))
         wait_s = min(LONGEST_WAIT_S, self._jobs.first_wait_s * 2 ** (len(self._bad) - 1))
         self._not_before = time.monotonic() + wait_s
-        log.warning("a worker did not start: job %s %s; the next try is in %.0f s", job, state, wait_s)
+        log.warning("a worker did not start well: job %s %s; the next try is in %.0f s", job, state, wait_s)
 
     async def _fill(self, missing: int) -> None:
         cluster, names = self._cluster, []
@@ -179,8 +198,9 @@ class Watch:
             names.append(f"{self._name}-{self._count}")
             cluster.worker_spec[names[-1]] = cluster.new_spec
             self._count += 1
+        self._submission = asyncio.ensure_future(cluster._correct_state())
         try:
-            await cluster._correct_state()
+            await asyncio.shield(self._submission)
         except Exception as err:  # noqa: BLE001 - which of them failed is seen by who has no job
             words = str(err)
         for name in names:
@@ -196,6 +216,6 @@ class Watch:
         jobs = ", ".join(dict.fromkeys(f"{lost.job} ({lost.state})" for lost in self._bad))
         said = f"\nlast words of job {last.job}:\n{last.words}" if last.words else ""
         return GlacierError(
-            f"no worker comes: {len(self._bad)} jobs in a row ended before they took a task: {jobs}. They were to "
+            f"no worker can be had: {len(self._bad)} jobs in a row ended at their start: {jobs}. They were to "
             f"reach {self._cluster.scheduler_address}; their script: glacierhpc workers CONFIG --dry-run{said}"
         )
