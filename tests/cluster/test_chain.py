@@ -5,7 +5,6 @@ What comes out is what one process makes of the same configuration.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -36,11 +35,7 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-horovod = pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None,
-    reason="Horovod is not installed; build it with: make horovod",
-)
-TWO_RANKS = ("train.backend=horovod", "--set=jobs.train.nodes=2")
+TWO_NODES = ("--set=jobs.train.nodes=2",)
 DEMO = ("period.end=2017-06-30", "train.epochs=1")
 
 
@@ -64,7 +59,7 @@ def test_the_demo_in_the_image_by_two_ranks_on_two_nodes_is_that_of_one_process(
     path = Path(shutil.copy(ROOT / "configs" / "demo.yaml", tmp_path))  # its folder is seen in the image
     values = (path, f"archive.catalogue={scenes}", *DEMO)
     jobs = glacier(
-        "submit", *values, f"run_dir={run}", *TWO_RANKS, *SMALL_JOBS, f"--set=image={image}"
+        "submit", *values, f"run_dir={run}", "train.backend=horovod", *TWO_NODES, *SMALL_JOBS, f"--set=image={image}"
     )["jobs"]  # fmt: skip
     assert list(jobs) == ["imagery", "train", "results"]
     one = submit("run", *values, f"run_dir={alone}", GLACIERHPC_IMAGE=str(image))
@@ -72,8 +67,9 @@ def test_the_demo_in_the_image_by_two_ranks_on_two_nodes_is_that_of_one_process(
     assert verdicts(run) == dict.fromkeys(jobs, "done")
     assert fields(int(jobs["train"]))["NumNodes"] == "2"
     digest = told(*inside, "cat", "/opt/glacierhpc/image-id").strip()
-    for folder in (run, alone):
-        assert read_json(RunDirectory(folder).provenance_file)["container_digest"] == digest
+    for folder, last in ((run, jobs["results"]), (alone, str(one))):
+        known = read_json(RunDirectory(folder).provenance_file)
+        assert known["container_digest"] == digest and known["job_id"] == last
         states = {
             path.stem: json.loads(path.read_text())["state"] for path in (folder / "steps").glob("*.json")
         }
@@ -89,16 +85,18 @@ def test_the_demo_in_the_image_by_two_ranks_on_two_nodes_is_that_of_one_process(
     assert (run / "report.html").stat().st_size > 10_000
 
 
-@horovod
 def test_a_chain_cancelled_in_the_middle_and_resumed_ends_with_the_same(tmp_path: Path) -> None:
     config, path = prepared(tmp_path, epochs=60)
     run = config.run_path
-    jobs = glacier("submit", path, *TWO_RANKS, *SMALL_JOBS)["jobs"]
+    values = (path, "train.backend=ddp", *TWO_NODES, *SMALL_JOBS)
+    jobs = glacier("submit", *values)["jobs"]
     reached((RunDirectory(run).checkpoints / "last.pt").exists)
+    assert "is running; wait for it" in glacier("submit", *values, code=2)["error"]
     assert set(glacier("cancel", run)["cancelled"]) == set(jobs.values())
     reached(lambda: set(verdicts(run).values()) == {"cancelled"})
     assert not RunDirectory(run).model.exists()
-    reached(lambda: json.loads((run / "steps/train.json").read_text())["state"] != "running")
+    reached(lambda: json.loads((run / "steps/train.json").read_text())["state"] == "interrupted")
+    assert fields(int(jobs["train"]))["Restarts"] == "0"
     all_done(glacier("resume", run)["jobs"], run)
     logs = [path.read_text() for path in (run / "jobs").glob("train-*.log")]
     assert len(logs) == 2 and any("resumed from" in text for text in logs)
