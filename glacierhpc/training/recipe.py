@@ -105,10 +105,10 @@ class Recipe:
         """Return what a checkpoint must have been trained with to be gone on from.
 
         The number of epochs counts only where the rate or the teacher depends on it: else a run may be prolonged.
+        Nor does what is done about a step that is not finite: a checkpoint holds none, whatever was chosen before.
         """
-        told = {name: value for name, value in vars(self).items() if name not in ("epochs", "patience")}
-        if self.on_nonfinite == "stop":
-            del told["on_nonfinite"]  # as in checkpoints from before there was a choice
+        free = ("epochs", "patience", "on_nonfinite")
+        told = {name: value for name, value in vars(self).items() if name not in free}
         told |= {"format": FORMAT, "samples": samples, "loss": _called(self.loss), "identity": dict(others)}
         if self.schedule == "cosine" or (self.teacher_forcing and self.teacher_decay != "none"):
             told["epochs"] = self.epochs

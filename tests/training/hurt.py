@@ -1,8 +1,9 @@
-"""Trainings of three ranks in which one gets hurt; test_watch runs this and looks at how all of them end.
+"""Trainings in which one rank gets hurt; test_watch runs this and looks at how all of them end.
 
     python -m tests.training.hurt BACKEND HOW@RANK:WATCHDOG_S ...
 
-Imports once and forks for every rank, so that many trainings take little time. Prints what came of each as JSON.
+Imports once and forks for every rank, and lets those that wait for the watch wait together, so that many trainings
+take little time. Prints what came of each as JSON.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from tests.training.lines import Line, LineData
 
 RANKS, AT = 3, 8
 """How many there are, and at which batch it happens to one."""
-PATIENCE_S = 120
-"""For a training to end on a busy machine."""
+START_S, PATIENCE_S = 240, 60
+"""For a training to come to its first end, and for the other ranks to follow; more is a hang, on any machine."""
+SPARED_S = 5
+"""For a rank whose threads are held to have its stacks written, after the others have ended."""
 
 
 def run_out_of_memory() -> None:
@@ -56,6 +59,7 @@ def hold_all_threads() -> None:
 HOWS = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "paused": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "asleep": lambda: time.sleep(1000),
     "held": hold_all_threads,
     "memory": run_out_of_memory,
@@ -99,6 +103,8 @@ def train(name: str, how: str, whom: int, watchdog_s: float) -> int:
 
 def place(name: str, rank: int, port: int) -> dict[str, Any]:
     """The variables of a launcher; Horovod's are those of our script for srun without MPI."""
+    if name == "single":
+        return {}
     if name == "ddp":
         return {"RANK": rank, "WORLD_SIZE": RANKS, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": RANKS,
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
@@ -126,48 +132,75 @@ def forked(name: str, how: str, whom: int, watchdog_s: float, rank: int, port: i
         os._exit(code)
 
 
-def hurt(name: str, how: str, whom: int, watchdog_s: float) -> dict[str, Any]:
-    """Return how each rank ended and what it wrote, and the time from the first one's end to the last one's."""
-    with Store("127.0.0.1") as store, tempfile.TemporaryDirectory() as folder:
-        port = free_port() if name == "ddp" else store.server_address[1]
-        texts = [open(f"{folder}/{rank}", "w+b") for rank in range(RANKS)]  # noqa: SIM115 - closed below
-        outs = [text.fileno() for text in texts]
-        children = [forked(name, how, whom, watchdog_s, rank, port, outs[rank]) for rank in range(RANKS)]
-        if name == "horovod":
-            threading.Thread(target=store.serve_forever, daemon=True).start()
-        codes, ended = awaited(children, spared=whom if how in ("stopped", "held") else -1)
-        if name == "horovod":
-            store.shutdown()
+class Hurt:
+    """A training that has begun: its processes, and what they have written so far."""
+
+    def __init__(self, name: str, how: str, whom: int, watchdog_s: float) -> None:
+        self.how, self.whom, self.watchdog_s = how, whom, watchdog_s
+        self.codes: dict[int, int] = {}
+        self.paused_at: float | None = None
+        self.since = time.monotonic()
+        self.store = Store("127.0.0.1")
+        port = free_port() if name == "ddp" else self.store.server_address[1]
+        ranks = range(1 if name == "single" else RANKS)
+        self.texts = [tempfile.TemporaryFile() for _ in ranks]  # noqa: SIM115 - closed by told
+        self.children = [
+            forked(name, how, whom, watchdog_s, rank, port, self.texts[rank].fileno()) for rank in ranks
+        ]
+
+    @property
+    def left(self) -> list[int]:
+        return [rank for rank in range(len(self.children)) if rank not in self.codes]
+
+    def look(self) -> None:
+        """Take in who has ended. Those that stay have code 124; the hurt one is ended as by a launcher."""
+        for rank in self.left:
+            pid, status = os.waitpid(self.children[rank], os.WNOHANG | os.WUNTRACED)
+            if pid and os.WIFSTOPPED(status):
+                self.paused_at = time.monotonic()
+            elif pid:
+                self.codes[rank] = os.waitstatus_to_exitcode(status)
+                self.since = time.monotonic()
+        waited_s = time.monotonic() - self.since
+        if self.how == "paused" and self.left:
+            if self.paused_at is not None and time.monotonic() - self.paused_at > self.watchdog_s + 2:
+                os.kill(self.children[self.whom], signal.SIGCONT)
+        elif self.left == [self.whom] and waited_s > {"stopped": 0, "held": SPARED_S}.get(self.how, START_S):
+            self._end(self.whom, -signal.SIGKILL)
+        if waited_s > (PATIENCE_S if self.codes else START_S):
+            for rank in self.left:
+                self._end(rank, 124)
+
+    def _end(self, rank: int, code: int) -> None:
+        os.kill(self.children[rank], signal.SIGKILL)
+        os.waitpid(self.children[rank], 0)
+        self.codes[rank] = code
+
+    def told(self) -> dict[str, Any]:
+        """Return how each rank ended and what it wrote."""
         told = []
-        for text in texts:
+        for text in self.texts:
             text.seek(0)
             told.append(text.read().decode(errors="replace"))
             text.close()
-    return {"codes": codes, "told": told, "seconds": max(ended, default=0) - min(ended, default=0)}
+        codes = [self.codes[rank] for rank in range(len(self.children))]
+        return {"codes": codes, "told": told, "paused": self.paused_at is not None}
 
 
-def awaited(children: list[int], *, spared: int) -> tuple[list[int], list[float]]:
-    """Wait for all but the spared rank, which is killed a bit later, as by a launcher; one that stays has code 124."""
-    codes: dict[int, int] = {}
-    ended: list[float] = []
-    end = time.monotonic() + PATIENCE_S
-    while len(codes) < len(children):
-        for rank, child in enumerate(children):
-            if rank in codes:
-                continue
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                codes[rank] = os.waitstatus_to_exitcode(status)
-                ended.append(time.monotonic())
-        left = [rank for rank in range(len(children)) if rank not in codes]
-        if left and (left == [spared] or time.monotonic() > end):
-            time.sleep(5)
-            for rank in left:
-                os.kill(children[rank], signal.SIGKILL)
-                os.waitpid(children[rank], 0)
-                codes[rank] = -9 if rank == spared else 124
+def hurt(name: str, scenarios: list[str]) -> dict[str, Any]:
+    """Return what came of trainings that run at the same time."""
+    given = [re.split("[@:]", scenario) for scenario in scenarios]
+    begun = [Hurt(name, how, int(whom), float(limit)) for how, whom, limit in given]
+    for each in begun:  # no thread before the last fork
+        threading.Thread(target=each.store.serve_forever, daemon=True).start()
+    while any(each.left for each in begun):
+        for each in begun:
+            each.look()
         time.sleep(0.02)
-    return [codes[rank] for rank in range(len(children))], ended
+    for each in begun:
+        each.store.shutdown()
+        each.store.server_close()
+    return {scenario: each.told() for scenario, each in zip(scenarios, begun)}
 
 
 def free_port() -> int:
@@ -179,10 +212,11 @@ def main(name: str, scenarios: list[str]) -> None:
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # it imports much more, here once for all
     if name == "horovod":
         import horovod.torch  # noqa: F401
-    told = {}
+    told: dict[str, Any] = {}
     for scenario in scenarios:
-        how, whom, limit = re.split("[@:]", scenario)
-        told[scenario] = hurt(name, how, int(whom), float(limit))
+        if scenario.endswith(":0"):
+            told |= hurt(name, [scenario])
+    told |= hurt(name, [scenario for scenario in scenarios if scenario not in told])
     sys.stdout.write(json.dumps(told))
 
 

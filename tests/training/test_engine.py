@@ -17,7 +17,6 @@ from glacierhpc.training.distributed import Single
 from glacierhpc.training.loop import fit
 from glacierhpc.training.losses import ssim_mse
 from glacierhpc.training.precision import Precision, compiled, use_channels_last
-from glacierhpc.training.recipe import Recipe
 from tests.training.lines import (
     OPTIONS,
     DiesAfter,
@@ -479,11 +478,19 @@ def test_skipping_has_an_end():
         fit(Line(), data, on_nonfinite="ignore", **OPTIONS)
 
 
-def test_skipping_changes_nothing_where_all_is_finite_and_older_checkpoints_go_on():
+def test_skipping_changes_nothing_where_all_is_finite():
     plain, skipping = Line(), Line()
     fit(plain, LineData(), **OPTIONS)
     fit(skipping, LineData(), on_nonfinite="skip", **OPTIONS)
     assert torch.equal(weights(plain), weights(skipping))
-    assert "on_nonfinite" not in Recipe().identity(1, {}) and "on_nonfinite" in Recipe(
-        on_nonfinite="skip"
-    ).identity(1, {})
+
+
+def test_a_training_that_stopped_at_a_bad_step_goes_on_by_skipping_it(tmp_path):
+    data, kept = LineData(), Checkpoints(tmp_path, every_steps=1)
+    data.y[5] = torch.inf
+    with pytest.raises(GlacierError, match="set train.on_nonfinite to skip"):
+        fit(Line(), data, checkpoints=kept, **OPTIONS)
+    resumed, skipping = Line(), Line()
+    fit(resumed, data, checkpoints=kept, on_nonfinite="skip", **OPTIONS)
+    fit(skipping, data, on_nonfinite="skip", **OPTIONS)
+    assert torch.equal(weights(resumed), weights(skipping))
