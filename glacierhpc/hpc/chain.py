@@ -149,7 +149,9 @@ def check(links: Sequence[Link], site: Site) -> None:
     """
     found: list[str] = []
     for link in links:
-        found += faults(link.spec, site, partition_limits(partition_of(link.spec, site), site))
+        # of several partitions, a,b, the job goes into one that takes it
+        names = (partition_of(link.spec, site) or "").split(",")
+        found += min((faults(link.spec, site, partition_limits(name, site)) for name in names), key=len)
     found += qos_faults([link.spec for link in links], site)
     if found:
         raise InputError("\n".join(dict.fromkeys(found)))

@@ -95,6 +95,8 @@ def test_the_scheduler_knows_its_limits_best(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InputError) as told:
         check(links(Site(use={"gpu": "long"}, jobs=train), backend="ddp")[1:2], Site(use={"gpu": "long"}))
     assert "nodes=2" in str(told.value) and "cpus=64" in str(told.value) and "gpus=4" in str(told.value)
+    either = Site(use={"cpu": "short,long", "network": "long,short"})
+    check(links(either), either)
     with pytest.raises(InputError, match=r"partition 'none' does not exist here; .*long, short"):
         check(links(Site(use={"cpu": "none"})), Site(use={"cpu": "none"}))
 

@@ -56,13 +56,13 @@ def _over(spec: JobSpec, key: str, asked: str, limit: str, of: str = "its partit
     return f"job {spec.name!r} asks for {asked}, and {of} gives {limit}; {advice}"
 
 
-def partition_limits(name: str | None, site: Site, *, timeout_s: float = 30.0) -> Partition | None:
+def partition_limits(name: str, site: Site, *, timeout_s: float = 30.0) -> Partition | None:
     """Return the limits of a partition: those that the scheduler tells, else those of the site's profile.
 
     Parameters
     ----------
-    name : str, optional
-        The partition; None for the scheduler's default.
+    name : str
+        The partition; empty for the scheduler's default.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def partition_limits(name: str | None, site: Site, *, timeout_s: float = 30.0) -
     """
     told = call(["scontrol", "show", "partition", "--oneliner"], timeout_s=timeout_s)
     if not told.ok:
-        return site.partitions.get(name) if name else None
+        return site.partitions.get(name)
     rows = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in told.out.splitlines()]
     there = {row["PartitionName"]: row for row in rows if "PartitionName" in row}
     default = next((key for key, row in there.items() if row.get("Default") == "YES"), None)
