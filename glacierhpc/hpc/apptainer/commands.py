@@ -119,8 +119,11 @@ def sign_command(runtime: Runtime, image: str | Path, *, key: str | Path | None 
 
 
 def verify_command(runtime: Runtime, image: str | Path, *, key: str | Path | None = None) -> list[str]:
-    """Return the command that checks the signatures of an image, by a public key in PEM or the user's keyring."""
-    return [runtime.path, "verify", *_with(runtime, key), str(image)]
+    """Return the command that checks the signatures of an image, by a public key in PEM or the user's keyring.
+
+    Only that: unless told, the programs also take keys from a server to which everybody may upload one.
+    """
+    return [runtime.path, "verify", *(_with(runtime, key) or ["--local"]), str(image)]
 
 
 def _with(runtime: Runtime, key: str | Path | None) -> list[str]:
