@@ -129,6 +129,24 @@ def publish(new: Path, path: Path) -> None:
     shutil.rmtree(aside)
 
 
+def remove(path: Path) -> None:
+    """Remove a result, if this process may still write there; a folder vanishes at once, not file by file.
+
+    Raises
+    ------
+    LeaseLost
+        If another command has taken the folder over: what is there is its.
+    """
+    fence.check(path)
+    with writing_errors(path):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        aside = temporary_name(path)
+        os.rename(path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path, *, of: str | None = None) -> None:
     """Remove what killed writers left in a folder, and bring back what one had just moved aside.
 

@@ -9,11 +9,19 @@ import errno
 import fcntl
 import os
 import platform
+import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+ONE_MACHINE = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"}
+"""File systems that no other machine sees."""
+SHARED_LOCKS = {"lustre", "nfs", "nfs4", "ceph"}
+"""File systems whose locks are seen by all machines, but for `LOCAL_LOCKS`.
+
+Others may keep flock(2) to one machine, as BeeGFS and FUSE do unless told: there a free lock says nothing.
+"""
 LOCAL_LOCKS = {"localflock", "nolock", "local_lock=all", "local_lock=flock"}
 """Options of Lustre and NFS mounts whose locks are seen by this machine only (mount.lustre(8), nfs(5))."""
 
@@ -97,7 +105,7 @@ class FileLock:
         except OSError as err:
             self.busy = err.errno in (errno.EAGAIN, errno.EACCES)  # else: a file system without locks
             self.close()
-        self.everywhere = self.held and not _locks_are_local(path)
+        self.everywhere = self.held and _locks_are_shared(path)
 
     def close(self) -> None:
         """Let go."""
@@ -106,16 +114,25 @@ class FileLock:
             self._descriptor = None
 
 
-def _locks_are_local(path: Path) -> bool:
-    """Return whether the mount says that other machines do not see its locks."""
-    place, best, options = os.path.realpath(path), "", ""
+def _locks_are_shared(path: Path) -> bool:
+    """Return whether all machines that see a file are known to see its locks."""
+    kind, options = _mount(os.path.realpath(path))
+    return kind in ONE_MACHINE or (kind in SHARED_LOCKS and not LOCAL_LOCKS & options)
+
+
+def _mount(place: str) -> tuple[str, set[str]]:
+    """Return the kind of the file system that a path is on, and its options; nothing where it is not told."""
+    best, kind, options = "", "", set[str]()
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
     except OSError:
-        return False
-    for line in lines:  # proc(5): fields before " - " with the mount point fifth, options after it last
+        return kind, options
+    for (
+        line
+    ) in lines:  # proc(5): fields before " - " with the mount point fifth, the kind and options after it
         before, _, after = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape")
+        fields, told = before.split(), after.split()
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         if (place == point or place.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, options = point, f"{before.split()[5]},{after.split()[-1]}"
-    return bool(LOCAL_LOCKS & set(options.split(",")))
+            best, kind, options = point, told[0], set(f"{fields[5]},{told[-1]}".split(","))
+    return kind, options

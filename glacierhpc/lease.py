@@ -50,6 +50,7 @@ class Lease:
 
     def __init__(self, own: Fence, lock: FileLock, *, beat_s: float) -> None:
         self.fence, self._lock, self._beat_s = own, lock, beat_s
+        self._process = os.getpid()
         self._missed = 0
         self._ended = threading.Event()
 
@@ -86,11 +87,15 @@ class Lease:
                     on_lost(err)
                 return
             except OSError as err:
+                if self._ended.is_set():  # and the next holder has cleared up
+                    return
                 self._missed += 1
                 logger.warning("%s: no sign of life could be given (%s)", self.fence.file, err)
 
     def release(self) -> None:
         """Let others have the folder; also what an overtaken holder says at its end: it writes nothing any more."""
+        if os.getpid() != self._process:  # the end of a fork is not the end of its parent
+            return
         self._ended.set()
         fence.let_go(self.fence)
         # a full disk keeps it from being said; the next one sees that the process is gone
@@ -151,7 +156,8 @@ def _take(folder: Path, lock: FileLock, me: dict[str, Any], beat_s: float) -> Le
             continue  # it has changed meanwhile: look again
         if reason:
             logger.warning("%s: taken over from %s: %s", folder, describe(before), reason)
-        own = Fence(folder, last + 1, me["token"])
+        # absolute: the working folder of a worker may be another one
+        own = Fence(Path(os.path.abspath(folder)), last + 1, me["token"])
         _tidy(own, me)
         return Lease(own, lock, beat_s=beat_s)
 
@@ -166,24 +172,29 @@ def _reason(
     InputError
         If it may not.
     """
-    if not last and not lock.busy or _has_ended(before, me):
+    if not last and not lock.busy or before.get("released"):
         return ""
     if earlier_start(before, me):
         return "it is an earlier start of this job"
-    if last and same_machine(before, me):
-        if runs(before):
-            raise _in_use(folder, before)
+    if same_machine(before, me) and not runs(before):
         return "its process is gone"
-    if lock.busy:
+    # a number of a folder alone does not show a copy: some file systems give another one at every look
+    copied = _of_another(before, me)
+    if lock.busy or (same_machine(before, me) and not copied):
         raise _in_use(folder, before)
     if before.get("locked") and lock.everywhere:
-        return "it has lost its lock"
+        return "" if copied else "it has lost its lock"
     return _silent(folder, last, before, float(before.get("beat_s", BEAT_S)) * MISSES)
 
 
 def _has_ended(record: dict[str, Any], me: dict[str, Any]) -> bool:
-    """Return whether a holder has let go, or what is said here is about the folder that this one was copied from."""
-    return bool(record) and (bool(record.get("released")) or record.get("place") != me["place"])
+    """Return whether a holder has let go, or never had this folder."""
+    return bool(record.get("released")) or _of_another(record, me)
+
+
+def _of_another(record: dict[str, Any], me: dict[str, Any]) -> bool:
+    """Return whether what is said here is about the folder that this one was copied from."""
+    return bool(record) and record.get("place") != me["place"]
 
 
 def _in_use(folder: Path, before: dict[str, Any]) -> InputError:

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from glacierhpc import fence, holder, lease
-from glacierhpc.atomic import atomic_path, remove_leftovers, write_text
+from glacierhpc.atomic import atomic_path, remove, remove_leftovers, write_text
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.fence import FencedExecutor, LeaseLost, epoch_file, epochs, read_record
 from glacierhpc.lease import Lease, take
@@ -189,7 +189,7 @@ def test_locks_that_other_machines_do_not_see_say_nothing(
 ) -> None:
     first = start(elsewhere=True)
     first.kill()
-    monkeypatch.setattr(holder, "_locks_are_local", lambda path: True)
+    monkeypatch.setattr(holder, "_locks_are_shared", lambda path: False)
     waited = []
     monkeypatch.setattr(lease, "_silent", lambda *_: waited.append(1) or "silent")
     take(tmp_path).release()
@@ -197,25 +197,31 @@ def test_locks_that_other_machines_do_not_see_say_nothing(
 
 
 @pytest.mark.parametrize(
-    ("options", "local"),
-    [("rw,flock", False), ("rw,localflock", True), ("rw,vers=3,nolock,addr=1", True), ("rw,local_lock=none", False)],
+    ("kind", "options", "shared"),
+    [
+        ("lustre", "rw,flock", True), ("lustre", "rw,localflock", False), ("nfs4", "rw,local_lock=none", True),
+        ("nfs", "rw,vers=3,nolock,addr=1", False), ("beegfs", "rw", False), ("gpfs", "rw", False), ("xfs", "rw", True),
+        ("fuse.sshfs", "rw", False),
+    ],
 )  # fmt: skip
 def test_mounts_tell_whose_locks_they_see(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, local: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, options: str, shared: bool
 ) -> None:
-    """Recorded lines: this machine has neither Lustre nor NFS."""
+    """Recorded lines: this machine has none of these but its own disk."""
+    folder = tmp_path / "données et plus"
+    escaped = str(folder).replace(" ", "\\040")
     lines = [
         "22 1 0:20 / / rw - ext4 /dev/root rw,nolock",
-        f"36 22 0:44 / {tmp_path} rw,noatime shared:1 - lustre 10.0.0.1@o2ib:/scratch {options}",
+        f"36 22 0:44 / {escaped} rw,noatime shared:1 - {kind} 10.0.0.1:/scratch {options}",
         "37 22 0:45 / /elsewhere rw - nfs host:/home rw,nolock",
     ]
-    real = Path.read_text
+    real = Path.read_bytes
     monkeypatch.setattr(
         Path,
-        "read_text",
-        lambda path, *more: "\n".join(lines) if path.name == "mountinfo" else real(path, *more),
+        "read_bytes",
+        lambda path: "\n".join(lines).encode() if path.name == "mountinfo" else real(path),
     )
-    assert holder._locks_are_local(tmp_path / "run") is local
+    assert holder._locks_are_shared(folder / "run") is shared
 
 
 @pytest.mark.parametrize("pretended", [{}, {"no_locks": True}, {"elsewhere": True}])
@@ -290,6 +296,63 @@ def test_a_copied_folder_is_nobodys(start: Start, tmp_path: Path) -> None:
     copy = tmp_path.with_name(f"{tmp_path.name}-copy")
     shutil.copytree(tmp_path, copy)
     take(copy).release()
+
+
+@pytest.mark.parametrize("pretended", [{}, {"elsewhere": True}, {"elsewhere": True, "no_locks": True}])
+def test_a_folder_that_has_another_number_at_every_look_is_not_taken_for_a_copy(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretended: dict
+) -> None:
+    first = start(**pretended)
+    monkeypatch.setattr(lease, "_place", lambda folder: -1)
+    with pytest.raises(InputError, match="in use by process"):
+        take(tmp_path)
+    first.kill()
+    take(tmp_path).release()
+
+
+def test_a_copied_folder_without_locks_is_had_after_a_look(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(no_locks=True)
+    copy = tmp_path.with_name(f"{tmp_path.name}-copy")
+    shutil.copytree(tmp_path, copy)
+    monkeypatch.setattr(holder, "_locks_are_shared", lambda path: False)
+    take(copy).release()
+
+
+def test_a_fork_that_ends_does_not_let_go_for_its_parent(tmp_path: Path) -> None:
+    program = f"""
+import os, sys
+from pathlib import Path
+from glacierhpc.lease import take
+
+held = take(Path({str(tmp_path)!r}))
+if not os.fork():
+    held.release()
+    os._exit(0)
+os.wait()
+held.check()
+sys.exit("released" in held.fence.file.read_text())
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
+def test_an_orphan_removes_nothing_of_its_successor(tmp_path: Path) -> None:
+    first = take(tmp_path, job="17", restart=0)
+    for name in ("checkpoints", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "last.pt").touch()
+    remove(tmp_path / "gone")
+    remove(tmp_path / "never there")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lease", ".lock", "checkpoints"]
+    second = take(tmp_path, job="17", restart=1)
+    fence.hold(first.fence)  # as in the process of the first, which does not know of the second
+    for name in ("checkpoints", "checkpoints/last.pt"):
+        with pytest.raises(LeaseLost, match="taken over"):
+            remove(tmp_path / name)
+    assert (tmp_path / "checkpoints" / "last.pt").exists()
+    second.release()
+    first.release()
 
 
 def test_a_folder_whose_lease_was_deleted_is_written_no_more(start: Start, tmp_path: Path) -> None:

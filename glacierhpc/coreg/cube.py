@@ -7,7 +7,6 @@ Nothing here holds more than one scene, or one block of all scenes, in memory.
 from __future__ import annotations
 
 import logging
-import shutil
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from glacierhpc.atomic import remove
 from glacierhpc.coreg.aligned import ALIGNED_KERNELS, check_kernel, write_aligned
 from glacierhpc.coreg.placing import Job, place, steps_of
 from glacierhpc.coreg.sources import CubeImages, Raster
@@ -117,7 +117,7 @@ def align_cube(
     tally.add(count - kept.size)
     if kept.size == 0:
         logger.error("no scene of %s could be aligned: %s is not written", source, store)
-        shutil.rmtree(store, ignore_errors=True)
+        remove(store)
         return table
     matrices = table[MATRIX].to_numpy(np.float64).reshape(-1, 3, 3)
     attrs = {

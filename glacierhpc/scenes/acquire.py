@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from glacierhpc import __version__
+from glacierhpc.atomic import remove
 from glacierhpc.cube import missing_pieces
 from glacierhpc.errors import GlacierError
 from glacierhpc.files import read_table, write_table
@@ -167,7 +167,7 @@ def acquire(
     identity = _identity(plan, limits)
     finished = _finished(store, manifest, scenes_table, identity)
     if finished is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         return _summary(store, finished, {}, 0, started)
     with parts.clear_disk_errors(store.parent):
         parts.remove_leftovers(folder, store)
@@ -184,7 +184,7 @@ def acquire(
         _refuse_if_nothing_is_left(scenes)
         _assemble(store, plan, scenes, {**(attrs or {}), "acquisition": identity})
     if not (scenes.state == "failed").any():
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     return _summary(store, scenes, journal.receipts, run.read, started)
 
 

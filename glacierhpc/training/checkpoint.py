@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from glacierhpc.atomic import atomic_path, remove
 from glacierhpc.errors import GlacierError, InputError
-from glacierhpc.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -162,8 +162,8 @@ class Checkpoints:
         if path.is_file() and _load(path).get("run", {}).get("identity") != dict(identity):
             logger.info("%s is of other data or of another model: training starts anew", path)
             # the last first: a best one alone is written over, a last one alone would lose its best
-            path.unlink()
-            (self.folder / BEST).unlink(missing_ok=True)
+            remove(path)
+            remove(self.folder / BEST)
 
     def load_best(self, model: nn.Module, *, epoch: int) -> None:
         """Load the weights of the best epoch into a model.

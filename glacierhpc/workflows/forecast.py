@@ -6,9 +6,9 @@ Begins where `imagery` (or `given`) ends; between the two steps told here lie `l
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
+from glacierhpc.atomic import remove
 from glacierhpc.config import Config
 from glacierhpc.cube import open_cube
 from glacierhpc.datasets.samples import materialise
@@ -38,7 +38,7 @@ def sequences(config: Config, run: RunDirectory) -> Summary:
     share = plan.valid_share(valid)
     split = _split(plan, split_rule).without(share < wanted.min_valid_share)
     description = split.describe(plan)
-    run.sequences.unlink(missing_ok=True)  # of another split
+    remove(run.sequences)  # of another split
     write_json(run.split, description)  # first: what is refused below is read there
     counts = {name: int((split.labels == name).sum()) for name in ("train", "validation", "test")}
     for name, count in counts.items():
@@ -51,7 +51,7 @@ def sequences(config: Config, run: RunDirectory) -> Summary:
         raise GlacierError(f"the split leaks: {description['audit']['leaks'][:3]}; {run.split} lists all")
     if wanted.materialise:
         materialise(run.sequence_shards, cube.data.values, valid, plan)
-    shutil.rmtree(run.checkpoints, ignore_errors=True)  # of other composites: nothing to go on from
+    remove(run.checkpoints)  # of other composites: nothing to go on from
     write_table(run.sequences, plan.to_table(split=split.labels, valid_share=share))
     return {
         "table": [

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from glacierhpc.atomic import remove
 from glacierhpc.config import Config, config_hash, config_to_yaml
 from glacierhpc.errors import InputError
 from glacierhpc.fence import LeaseLost
@@ -93,7 +93,7 @@ def run_steps(
         first = names.index(from_step) if from_step else first_to_do(names, run)
         check_ahead(names[first:last], config)
         if from_step == "train":
-            shutil.rmtree(run.checkpoints, ignore_errors=True)  # asked to train, not to go on
+            remove(run.checkpoints)  # asked to train, not to go on
         summaries = {}
         for name in names[first:last]:
             summaries[name] = recorded(name, config, run)
