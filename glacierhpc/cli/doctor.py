@@ -40,7 +40,12 @@ def doctor(
     account: Annotated[str | None, typer.Option(help="project that is billed")] = None,
     image: Annotated[str | None, typer.Option(help="image that jobs run in")] = None,
     key: Annotated[
-        Path | None, typer.Option(help="public key that the image is signed by, PEM; by default your keyring")
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="public key that the image is signed by, PEM; by default your keyring",
+        ),
     ] = None,
     compute: Annotated[
         bool, typer.Option("--compute", help="look at a compute node, too, by a short job")
@@ -48,7 +53,15 @@ def doctor(
     kind: Annotated[
         Literal["cpu", "gpu", "network"], typer.Option(help="which kind of node that job asks for")
     ] = "cpu",
-    wait: Annotated[float, typer.Option(metavar="MINUTES", help="longest wait for that job's start")] = 10,
+    wait: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0, help="longest wait for that job's start")
+    ] = 10,
+    patience: Annotated[
+        float,
+        typer.Option(
+            metavar="TIMES", min=1, max=100, help="give each check so many times its time: slow file systems"
+        ),
+    ] = 1,
     here: Annotated[
         bool,
         typer.Option("--here", help="look at this machine as one that computes, not as one that submits"),
@@ -60,9 +73,14 @@ def doctor(
 
     Ends with 0 if nothing that is needed is broken, else with 1. Submits nothing but with --compute.
     """
+    from glacierhpc.errors import InputError
     from glacierhpc.hpc.doctor import Machine
     from glacierhpc.hpc.sites import load_site
 
+    if compute and here:
+        raise InputError(
+            "--here looks at this machine as one that computes, --compute at another one by a job; write one of them"
+        )
     given = [*(settings or []), *([f"account={account}"] if account else [])]
     if image:
         image = str(Path(image).absolute())
@@ -74,12 +92,12 @@ def doctor(
     m = Machine(
         user=_user(), site=chosen, folder=folder, archive=archive, image=image, key=str(key) if key else None,
         scheduler_needed=compute or meet is not None or site not in (None, "generic"), gpu=here and kind == "gpu",
-        role="compute" if here else "login",
+        role="compute" if here else "login", patience=patience,
     )  # fmt: skip
     if here:
         _look_here(m, meet, as_json=as_json)
         return
-    again = _again(config, site, given, m.image, kind)
+    again = [*_again(config, site, given, m.image, kind), "--patience", f"{patience:g}"]
     columns, about = _look(m, again if compute else None, kind, wait_s=60 * wait)
     _show(columns, about, as_json=as_json)
 

@@ -34,7 +34,7 @@ def made(
         path.write_text(text)
     (folder / "home").mkdir(exist_ok=True)
     surroundings = {"PATH": str(folder / "bin"), "HOME": str(folder / "home"), **(environ or {})}
-    given = {"user": "gh", "host": "here", "folder": folder, "root": folder / "root", **more}
+    given = {"user": "gh", "host": "here", "folder": folder, "root": folder / "root", "patience": 10, **more}
     return Machine(environ=surroundings, site=Site.model_validate(dict(site or {})), **given)
 
 

@@ -18,6 +18,7 @@ OFF = {"proc/sys/user/max_user_namespaces": "0\n"}
 NAMED = {"etc/subuid": "gh:100000:65536\n", "etc/subgid": "gh:100000:65536\n"}
 NEW = says("apptainer version 1.3.4")
 MAPS = {"newuidmap": "exit 0", "newgidmap": "exit 0", "unshare": "exit 0"}
+HANGS = "exec /bin/sleep 600"
 AMD64, ARM64 = b"02", b"04"
 
 
@@ -71,6 +72,7 @@ def test_a_runtime_is_needed_where_there_is_an_image(
         ({"files": ON, "commands": MAPS}, "warn", "/etc/subuid"),
         ({"files": ON, "commands": MAPS | {"fakeroot": "exit 0"}}, "warn", "with the fakeroot command"),
         ({"files": ON | NAMED, "commands": MAPS | {"unshare": complains("unshare failed: EPERM")}}, "fail", "EPERM"),
+        ({"files": ON | NAMED, "commands": MAPS | {"unshare": HANGS}, "patience": 0.05}, "unknown", "in time"),
         ({"files": OFF, "commands": MAPS}, "warn", "user.max_user_namespaces = 0"),
         ({"files": OFF, "commands": MAPS, "image": "/x.sif"}, "fail", "user.max_user_namespaces = 0"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ import pytest
 
 from glacierhpc.errors import GlacierError
 from glacierhpc.hpc.doctor import meeting, network
+from glacierhpc.hpc.doctor import node as node_look
 from tests.hpc.machines import made
 
 
@@ -69,14 +71,32 @@ def test_the_proxy_is_used_unless_spared(server: str, closed_port: int, tmp_path
     assert found.status == "ok" and "by the proxy (204)" in found.told
     nowhere = {"http_proxy": f"http://127.0.0.1:{closed_port}"}
     assert network.archive(made(tmp_path, archive=f"http://{server}/", environ=nowhere)).status == "fail"
-    spared = nowhere | {"no_proxy": "localhost, 127.0.0.1"}
-    assert network.archive(made(tmp_path, archive=f"http://{server}/", environ=spared)).status == "ok"
+    for names in ("localhost, 127.0.0.1", "*"):
+        spared = nowhere | {"no_proxy": names}
+        assert network.archive(made(tmp_path, archive=f"http://{server}/", environ=spared)).status == "ok"
+
+
+def test_something_that_does_not_speak_http(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answers() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"220 mail\r\n")
+
+        threading.Thread(target=answers, daemon=True).start()
+        found = network.archive(made(tmp_path, archive=f"http://127.0.0.1:{listening.getsockname()[1]}/"))
+    assert found.status == "fail" and "is not reached" in found.told, found
 
 
 def test_host_names_lead_to_addresses(tmp_path: Path) -> None:
     assert network.host_name(made(tmp_path, host="localhost")).status == "warn"
     assert network.host_name(made(tmp_path, host="localhost", site={"interface": "lo"})).status == "ok"
-    assert network.host_name(made(tmp_path, host="no-such-host.invalid")).status == "fail"
+    nameless: dict[str, Any] = {"host": "no-such-host.invalid"}
+    assert network.host_name(made(tmp_path, **nameless)).status == "warn"  # enough for this machine alone
+    assert network.host_name(made(tmp_path, **nameless, scheduler_needed=True)).status == "fail"
+    assert network.host_name(made(tmp_path, **nameless, role="compute")).status == "fail"
     assert network.reached("n1", "10.0.0.7", None).status == "ok"
 
 
@@ -102,6 +122,30 @@ def test_host_and_node_meet(host: meeting.Host, tmp_path: Path) -> None:
         assert host.node()["refused"] == "" and host.node()["locked"] is True
         assert host.call_node() == ""
         node.wait()
+
+
+def test_hosts_without_an_address_of_their_own_meet_by_the_folder(tmp_path: Path) -> None:
+    """As where a login host's name leads to what stands before it: neither can listen there."""
+    with closing(meeting.Host(tmp_path, "no-such-host.invalid", None)) as host:
+        assert "no address of its own" in meeting_refusal(host)
+        with closing(meeting.Node(tmp_path, "nor-this.invalid", None)) as node:
+            assert "no address of its own" in host.node()["refused"] and host.node()["locked"] is True
+            assert "no address of its own" in host.call_node()
+            node.wait()  # for nobody
+
+
+def meeting_refusal(host: meeting.Host) -> str:
+    with pytest.raises(OSError, match="no-such-host") as refused:
+        meeting.call(host.address, 0, host.word)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(("ahead_s", "status"), [(0, "ok"), (-600, "fail"), (600, "fail"), (60, "warn")])
+def test_the_node_tells_its_time(ahead_s: float, status: str, host: meeting.Host, tmp_path: Path) -> None:
+    known = json.loads((tmp_path / "host.json").read_text())
+    meeting.call(known["address"], known["port"], known["word"], host="node", time=time.time() + ahead_s)
+    visit = node_look._Visit(made(tmp_path), tmp_path, host)
+    assert visit._clock({}).status == status
 
 
 def test_host_and_node_do_not_meet(host: meeting.Host, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ ALL = {name: "exit 0" for name in ("squeue", "scontrol", "scancel")}
 UP = says("Slurmctld(primary) at ctl is UP")
 AWAY = complains("scontrol: error: Unable to contact slurm controller (connect failure)")
 NO_CONFIG = complains("sbatch: fatal: Could not establish a configuration source")
-ROWS = says("normal|up|1-00:00:00\nlong|drain|7-00:00:00")
+ROWS = says("normal*|up|1-00:00:00\nlong|drain|7-00:00:00")
+HANGS = "exec /bin/sleep 600"
 PARTITIONS = says("PartitionName=normal Default=YES MaxTime=02:00:00 MaxNodes=4 TotalNodes=4")
 CONFIG = "SelectType              = select/cons_tres\nSelectTypeParameters    = {}"
 
@@ -62,11 +63,23 @@ CASES: list[tuple[Any, dict[str, Any], str, str]] = [
     ),
     (scheduler.accounting, {"commands": {"sacct": AWAY}, "scheduler_needed": True}, "unknown", "try again"),
     (scheduler.partitions, {"commands": {"sinfo": ROWS}, "site": {"use": {"cpu": "normal"}}}, "ok", "1-00:00:00"),
+    (scheduler.partitions, {"commands": {"sinfo": ROWS}}, "ok", "normal (1-00:00:00), long (7-00:00:00)"),
+    (scheduler.partitions, {"commands": {"sinfo": says("normal*|down|1:00")}}, "warn", "takes no jobs"),
+    (scheduler.partitions, {"commands": {"sinfo": says("a|up|1:00\nb|up|1:00")}}, "fail", "--set use.cpu=NAME (a, b)"),
     (scheduler.partitions, {"commands": {"sinfo": ROWS}, "site": {"use": {"cpu": "small"}}}, "fail", "no partition"),
+    (
+        scheduler.commands, {"commands": {**ALL, "sbatch": HANGS}, "scheduler_needed": True, "patience": 0.05},
+        "unknown", "--patience",
+    ),
+    (
+        scheduler.controller, {"commands": {"scontrol": HANGS}, "scheduler_needed": True, "patience": 0.05},
+        "unknown", "busy or not reached",
+    ),
     (scheduler.partitions, {"commands": {"sinfo": ROWS}, "site": {"use": {"gpu": "long"}}}, "warn", "takes no jobs"),
     (scheduler.account, {}, "skip", "none named"),
     (scheduler.account, {"site": {"account_needed": True}}, "fail", "--account PROJECT"),
     (scheduler.account, {"site": {"account": "p1"}, "commands": {"sacctmgr": says("p1\np2")}}, "ok", "p1"),
+    (scheduler.account, {"site": {"account": "P1"}, "commands": {"sacctmgr": says("p1\np2")}}, "ok", "P1"),
     (scheduler.account, {"site": {"account": "p3"}, "commands": {"sacctmgr": says("p1\np2")}}, "fail", "--account p1"),
     (scheduler.account, {"site": {"account": "p3"}}, "unknown", "p3"),
     (scheduler.memory, {"commands": {"scontrol": says(CONFIG.format("CR_CPU_MEMORY"))}}, "ok", "counted"),
@@ -132,6 +145,8 @@ def test_limits_are_not_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("exit 0", "ok"),
         (complains("allocation failure: Requested node configuration is not available"), "fail"),
+        # the controller answers its ping, which asks for no credential
+        (complains("sbatch: error: Munge encode failed: Failed to access munge.socket.2"), "unknown"),
     ],
 )
 def test_the_scheduler_judges_the_scripts(

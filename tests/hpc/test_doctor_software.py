@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,23 @@ def test_a_package_of_another_place_is_found(tmp_path: Path) -> None:
     found = software.leaks(made(tmp_path, environ={"PYTHONPATH": str(tmp_path / "evil")}))
     assert found.status == "fail" and f"numpy is {tmp_path}/evil/numpy/__init__.py" in found.told
     assert "unset PYTHONPATH" in found.fix
+
+
+def test_an_environment_that_goes_on_from_the_system_is_ours(tmp_path: Path) -> None:
+    """As centres bring torch by a module, and environments are made with --system-site-packages."""
+    given = ["-m", "venv", "--without-pip"]
+    for name, options in (("alone", []), ("on", ["--system-site-packages"])):
+        subprocess.run([sys.executable, *given, *options, tmp_path / name], check=True)
+    code = "import site; print(*site.getsitepackages(), sep='\\n')"
+    theirs = subprocess.run(
+        [tmp_path / "on" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(theirs) > 1
+    asked = f"found = {{}}; print(all(os.path.realpath(folder) in ours for folder in {theirs}))"
+    code = software.ORIGINS.replace("found = {}", asked)
+    for name, all_ours in (("on", "True"), ("alone", "False")):
+        answer = made(tmp_path, python=str(tmp_path / name / "bin" / "python")).ask_python(code)
+        assert answer.out.startswith(all_ours), answer
 
 
 def test_what_may_shadow_one_day_is_told(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def test_the_temporary_folder(tmp_path: Path) -> None:
     assert looked("storage.temporary", tmp_path, "size=500m").startswith("fail ")
     assert "mounted noexec" in looked("storage.temporary", tmp_path, "size=20g,noexec")
     assert looked("storage.temporary", tmp_path, "ro").startswith("fail ")
+    slow = storage.temporary(made(tmp_path, environ={"TMPDIR": str(tmp_path)}, patience=0))
+    assert slow.status == "unknown"  # not said to be mounted noexec
     absent = storage.temporary(made(tmp_path, environ={"TMPDIR": str(tmp_path / "none")}))
     assert absent.status == "fail" and "TMPDIR" in absent.fix
 
@@ -87,6 +89,16 @@ def test_a_quota_is_read(line: str, status: str, words: str, tmp_path: Path) -> 
     assert storage.home(m) == found
     if status != "ok":
         assert storage.work(m) == found
+
+
+def test_the_quota_of_the_file_system_that_the_folder_is_on(tmp_path: Path) -> None:
+    """A local device tells itself before where it is mounted."""
+    lines = [
+        "/dev/sda1 / 99 100 100 0 1 0 0 0", f"/dev/sdb1 {tmp_path} 1048576 10485760 10485760 0 20 0 0 0",
+        f"server:/other {str(tmp_path)[:-1]} 99 100 100 0 1 0 0 0",
+    ]  # fmt: skip
+    found = storage.home(made(tmp_path, commands={"quota": says("\n".join(lines))}))
+    assert found.status == "ok" and "1.0 of 10.0 GiB" in found.told, found
 
 
 def test_no_quota_is_none() -> None:

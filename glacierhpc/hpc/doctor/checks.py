@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from glacierhpc.errors import redact
 from glacierhpc.hpc.doctor import containers, devices, folders, network, process, scheduler, software, storage
-from glacierhpc.hpc.doctor.finding import Finding, unknown
+from glacierhpc.hpc.doctor.finding import AGAIN, Finding, unknown
 from glacierhpc.hpc.doctor.machine import Machine, Role
 
 BOTH: tuple[Role, ...] = ("login", "compute")
@@ -100,14 +100,14 @@ def examine(m: Machine, checks: Sequence[Check] = CHECKS) -> list[Finding]:
     while waiting or running:
         while waiting and len(running) < AT_ONCE:
             check = waiting.pop(0)
-            running[check.name] = (check, time.monotonic() + check.limit_s)
+            running[check.name] = (check, time.monotonic() + check.limit_s * m.patience)
             threading.Thread(target=_ask, args=(check, m, answers), daemon=True).start()
         first = min(end for _, end in running.values())
         try:
             name, finding = answers.get(timeout=max(0.0, first - time.monotonic()))
         except queue.Empty:
             late = [name for name, (_, end) in running.items() if end <= time.monotonic()]
-            answered = {name: _late(running.pop(name)[0]) for name in late}
+            answered = {name: _late(running.pop(name)[0], m) for name in late}
         else:
             answered = {name: finding} if running.pop(name, None) else {}
         found |= answered
@@ -122,8 +122,5 @@ def _ask(check: Check, m: Machine, answers: queue.SimpleQueue[tuple[str, Finding
     answers.put((check.name, finding))
 
 
-def _late(check: Check) -> Finding:
-    return unknown(
-        f"no answer within {check.limit_s:g} s",
-        "a file server or daemon may be away; try again, then tell the site",
-    )
+def _late(check: Check, m: Machine) -> Finding:
+    return unknown(f"no answer within {check.limit_s * m.patience:g} s", AGAIN)

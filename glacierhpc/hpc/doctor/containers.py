@@ -10,8 +10,9 @@ from pathlib import Path
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.hpc.apptainer import FIXES, Runtime, architecture, fakeroot_rung, version_of
-from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
+from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, words_of
+from glacierhpc.hpc.slurm.client import Answer
 
 NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 """What images call a machine, where that is another name than the kernel's."""
@@ -60,6 +61,8 @@ def fakeroot(m: Machine) -> Finding:
         return skip("there is nothing that runs images")
     rung = fakeroot_rung(m.user, root=m.root)
     tried = m.ask("unshare", "--user", "--map-root-user", "true", timeout_s=5)
+    if finding := unheard(tried):
+        return finding
     if rung in ("subuid", "user namespace") and not tried.ok and not tried.missing:
         return fail(f"user namespaces are allowed, but cannot be made: {words_of(tried)}", _refused(m))
     if rung == "none":
@@ -156,7 +159,7 @@ def signature(m: Machine) -> Finding:
     if answer.ok:
         return ok(f"signed, by {'the key ' + m.key if m.key else 'a key of your keyring'}")
     if answer.code is None:
-        return unknown(f"not checked: {words_of(answer)}", f"check it by hand: {found.name} verify {m.image}")
+        return unheard(answer) or unknown(f"not checked: {words_of(answer)}")
     if re.search(r"signature not found|not signed|no signatures", said, re.I):
         return warn(
             "the image is not signed", f"{found.name} sign {m.image}; nothing shows a change otherwise"
@@ -177,9 +180,12 @@ def same_image(m: Machine) -> Finding:
         return skip("no run in an image is here")
     if m.image is None:
         return fail("the run was begun in an image, and none is named now", "name it: --set image=PATH")
-    now = _image_id(m)
-    if now is None:
-        return unknown("the image does not tell what it is", "look at the finding about the image first")
+    answer = _labels(m)
+    label = re.search(r'"glacierhpc\.image-id":\s*"(\w+)"', answer.out)
+    if label is None:
+        told = unknown("the image does not tell what it is", "look at the finding about the image first")
+        return unheard(answer) or told
+    now = label[1]
     if now != begun[1]:
         return fail(
             f"the run was begun in another image ({begun[1][:12]}, now {now[:12]})",
@@ -188,14 +194,12 @@ def same_image(m: Machine) -> Finding:
     return ok(f"that of the run ({now[:12]})")
 
 
-def _image_id(m: Machine) -> str | None:
-    """Return the label of the image that runs keep on record."""
+def _labels(m: Machine) -> Answer:
+    """Ask an image for its labels, of which runs keep one on record."""
     found = m.runtime()
     if found is None:
-        return None
-    answer = m.ask(found.path, "inspect", "--json", "--labels", m.expanded(m.image or ""), timeout_s=30)
-    label = re.search(r'"glacierhpc\.image-id":\s*"(\w+)"', answer.out)
-    return label[1] if label else None
+        return Answer(("apptainer",), None, missing=True)
+    return m.ask(found.path, "inspect", "--json", "--labels", m.expanded(m.image or ""), timeout_s=30)
 
 
 def _provenance(m: Machine) -> str:
@@ -209,10 +213,11 @@ def libraries(m: Machine) -> Finding:
         return skip("no image is named")
     if m.which("nvidia-smi") is None:
         return skip("no GPU driver is to be shown to the image")
-    answer = m.ask_python("import platform; print(platform.libc_ver()[1])")
+    answer = m.ask_python("import platform; print(platform.libc_ver()[1])", timeout_s=50)
     here = platform.libc_ver()[1]
     if not answer.ok or not answer.out.strip():
-        return unknown(f"the image does not tell: {words_of(answer)}", "look at the image first")
+        told = unknown(f"the image does not tell: {words_of(answer)}", "look at the image first")
+        return unheard(answer) or told
     return compared(answer.out.strip(), here)
 
 

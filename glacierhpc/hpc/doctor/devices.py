@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
+from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, listed, words_of
 from glacierhpc.hpc.doctor.software import INSTALL, unasked, where
 
@@ -28,26 +28,28 @@ for path in glob.glob(folder + '/torch/mpi_lib*.so'):
 """
 
 ADDED = """
-import os, signal, sys, tempfile
-signal.alarm(55)
-folder, interface = tempfile.mkdtemp(), sys.argv[1]
+import os, shutil, sys, tempfile
+folder, interface, wait_s = tempfile.mkdtemp(), sys.argv[1], float(sys.argv[2])
 if interface:
     os.environ['GLOO_SOCKET_IFNAME'] = interface
 second = os.fork()
-import datetime, torch, torch.distributed as dist
-dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=int(not second), world_size=2,
-                        timeout=datetime.timedelta(seconds=40))
-value = torch.tensor([1.0 + int(not second)])
-dist.all_reduce(value)
-dist.barrier()
-dist.destroy_process_group()
-if second:
-    code = os.waitpid(second, 0)[1]
-    import shutil; shutil.rmtree(folder, ignore_errors=True)
-    print(value.item() if code == 0 else 'failed')
-else:
-    os._exit(0)
+try:
+    import datetime, torch, torch.distributed as dist
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=int(not second), world_size=2,
+                            timeout=datetime.timedelta(seconds=wait_s))
+    value = torch.tensor([1.0 + int(not second)])
+    dist.all_reduce(value)
+    dist.barrier()
+    dist.destroy_process_group()
+    if not second:
+        os._exit(0)
+    print(value.item() if os.waitpid(second, 0)[1] == 0 else 'failed')
+finally:
+    if second:
+        shutil.rmtree(folder, ignore_errors=True)
 """
+MEET_S = 30.0
+"""Longest wait of the two for each other, seconds: both have read torch by then, which takes as long again at most."""
 
 FAMILIES = {"40": "Open MPI", "80": "Open MPI", "12": "MPICH"}
 """By the number of the library libmpi.so: what its makers call themselves."""
@@ -67,8 +69,11 @@ def gpu(m: Machine) -> Finding:
     rows = [[text.strip() for text in line.split(",")] for line in answer.out.splitlines() if "," in line]
     if not answer.ok or not rows:
         told = f"the driver does not answer: {words_of(answer)}"
-        fix = "tell the site, naming the node; on a login node this may be as it should"
-        return fail(told, fix) if m.gpu or m.role == "compute" else warn(told, fix)
+        if m.gpu:
+            return unheard(answer) or fail(told, "tell the site, naming the node")
+        return warn(
+            told, "where there is no GPU this is as it should be; else tell the site, naming the node"
+        )
     names = sorted({row[0] for row in rows})
     mig = " (MIG: a job may see a slice)" if any(row[-1] == "Enabled" for row in rows) else ""
     return ok(f"{len(rows)} x {listed(names)}, driver {rows[0][1]}{mig}")
@@ -82,9 +87,8 @@ def torch(m: Machine) -> Finding:
     except (ValueError, IndexError):
         if "No module named" in answer.err:
             return warn(f"not {where(m)}: no training", INSTALL[where(m)])
-        return unasked(m, answer) or unknown(
-            f"does not start {where(m)}: {words_of(answer)}", "start it by hand: python -c 'import torch'"
-        )
+        told_here = f"does not start {where(m)}: {words_of(answer)}"
+        return unasked(m, answer) or fail(told_here, "start it by hand: python -c 'import torch'")
     driver = None
     if m.which("nvidia-smi"):
         said = m.ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", timeout_s=9)
@@ -98,33 +102,37 @@ def seen(told: dict[str, object], driver: str | None, m: Machine) -> Finding:
     version = f"{told['version']} ({build})"
     if told["available"]:
         return ok(f"{version}, sees {told['count']} GPU{'' if told['count'] == 1 else 's'}")
+    if driver is None and not m.gpu:
+        return ok(version)
+    # without a GPU it trains, only slower: broken is that where one was asked for
+    judged = fail if m.gpu else warn
+    return judged(*_blind(version, str(told["cuda"] or ""), driver, m))
+
+
+def _blind(version: str, cuda: str, driver: str | None, m: Machine) -> tuple[str, str]:
+    """Return why torch sees no GPU, and what to do about it."""
     if driver is None:
+        return f"{version} sees no GPU", "look at the finding about the GPU first"
+    if not cuda:
         return (
-            fail(f"{version} sees no GPU", "look at the finding about the GPU first")
-            if m.gpu
-            else ok(version)
-        )
-    if not told["cuda"]:
-        return fail(
             f"{version} on a machine with an NVIDIA GPU",
             "install the CUDA build (pip's usual index), or build the image with it",
         )
-    oldest = DRIVERS.get(int(str(told["cuda"]).split(".")[0]), 0)
+    oldest = DRIVERS.get(int(cuda.split(".")[0]), 0)
     if int(driver.split(".")[0]) < oldest:
-        return fail(
+        return (
             f"{version} needs driver {oldest} or newer, here is {driver}",
             "ask the site for a newer driver, or install a torch for an older CUDA",
         )
     if m.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return fail(
-            f"{version} sees no GPU: CUDA_VISIBLE_DEVICES hides all", "write: unset CUDA_VISIBLE_DEVICES"
-        )
+        hidden = f"{version} sees no GPU: CUDA_VISIBLE_DEVICES hides all"
+        return hidden, "write: unset CUDA_VISIBLE_DEVICES"
     fix = (
-        "tell the site, naming the node"
-        if m.image is None
-        else "run the image with --nv: jobs do when they have a GPU"
+        "run the image with --nv: jobs do when they have a GPU"
+        if m.image
+        else "tell the site, naming the node"
     )
-    return fail(f"{version} sees no GPU, though the driver does", fix)
+    return f"{version} sees no GPU, though the driver does", fix
 
 
 def horovod(m: Machine) -> Finding:
@@ -210,7 +218,7 @@ def plugins(m: Machine) -> list[str]:
 
 def added(m: Machine) -> Finding:
     """Let two processes of this machine add their numbers, as training adds gradients."""
-    answer = m.ask_python(ADDED, m.site.interface or "", timeout_s=58)
+    answer = m.ask_python(ADDED, m.site.interface or "", f"{MEET_S * m.patience:g}", timeout_s=58)
     if finding := unasked(m, answer):
         return finding
     if "No module named" in answer.err:

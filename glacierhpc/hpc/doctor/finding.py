@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
+
+from glacierhpc.hpc.slurm.client import Answer
 
 Status = Literal["ok", "warn", "fail", "skip", "unknown"]
 """``warn``: works, not as it should; ``fail``: something needed is broken; ``skip``: does not matter here;
@@ -52,6 +55,16 @@ def skip(told: str) -> Finding:
 def unknown(told: str, fix: str = "") -> Finding:
     """Return the finding that it could not be found out."""
     return Finding("unknown", told, fix)
+
+
+AGAIN = "the machine or a file server is busy, or away: try again, with more time: --patience 4"
+
+
+def unheard(answer: Answer) -> Finding | None:
+    """Return the finding for a command that did not end in time: what it would have said nobody knows."""
+    if answer.code is not None or answer.missing:
+        return None
+    return unknown(f"{Path(answer.command[0]).name} did not answer in time", AGAIN)
 
 
 def read(values: dict[str, Any]) -> Finding:

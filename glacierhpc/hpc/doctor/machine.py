@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -9,11 +10,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Literal
 
+from glacierhpc.errors import redact
 from glacierhpc.hpc.apptainer import PROGRAMS, Runtime, exec_command, inside_environment
 from glacierhpc.hpc.site import PLAIN, Site
 from glacierhpc.hpc.slurm.client import Answer, outside
@@ -50,6 +53,8 @@ class Machine:
     gpu: bool = False
     """Whether there must be a GPU here."""
     python: str = sys.executable
+    patience: float = 1.0
+    """How many times longer than usual everything may take."""
 
     def path(self, name: str) -> Path:
         """Return a file of the machine: ``path("etc/subuid")``."""
@@ -93,13 +98,14 @@ class Machine:
         Parameters
         ----------
         timeout_s : float
-            After so long it is killed with all that it started, seconds.
+            After so long it is killed with all that it started, seconds; times the patience.
         environ : mapping, optional
             Its environment, by default the machine's; what belongs to a surrounding job is taken out.
         given : str
             Its standard input.
         """
         surroundings = outside(self.environ if environ is None else environ)
+        timeout_s *= self.patience
         try:
             process = subprocess.Popen(
                 words, env=surroundings, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -107,12 +113,15 @@ class Machine:
             )  # fmt: skip
         except OSError as err:
             return Answer(words, None, err=str(err), missing=True)
+        _running[process.pid] = process
         try:
             out, err_text = process.communicate(given, timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _end(process)
             out, err_text = process.communicate()
-            return Answer(words, None, out, err_text or f"no answer within {timeout_s:g} s")
+            return Answer(words, None, out, f"{err_text}\nno answer within {timeout_s:g} s")
+        finally:
+            del _running[process.pid]
         return Answer(words, process.returncode, out, err_text)
 
     def runtime(self) -> Runtime | None:
@@ -136,13 +145,30 @@ class Machine:
         return self.ask(*command, timeout_s=timeout_s, environ=inside_environment(self.environ))
 
 
+_running: dict[int, subprocess.Popen[str]] = {}
+"""Commands that are asked now, by their process id."""
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a command with all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what is still asked: Ctrl-C reaches no process that has a session of its own."""
+    for process in list(_running.values()):
+        _end(process)
+
+
 def words_of(answer: Answer) -> str:
-    """Return the line of an answer that says most: the last of its errors, else of its output."""
+    """Return the line of an answer that says most: the last of its errors, else of its output; without secrets."""
     if answer.missing:
         return f"{answer.command[0]} is not here" if answer.command else "not here"
     lines = [line.strip() for line in (answer.err or answer.out).strip().splitlines() if line.strip()]
     said = lines[-1] if lines else f"{answer.command[0]} ended with {answer.code} and said nothing"
-    return said[:TOLD_CHARACTERS]
+    return "".join(letter for letter in redact(said) if letter.isprintable())[:TOLD_CHARACTERS]
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

@@ -22,28 +22,34 @@ from glacierhpc.atomic import write_text
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.hpc.rendezvous import address_of
 
-CALL_S = 5.0
-"""Longest wait for one call over the network."""
+CALL_S = 10.0
+"""Longest wait for one call over the network, seconds."""
 STAY_S = 60.0
 """How long the node waits to be called: a shared file system tells others of a new file after up to half of that."""
 LINE_BYTES = 4096
 
 
 class Listener:
-    """Listens at one address, and answers each caller who knows the word with the time; `heard` is what they said."""
+    """Listens at one address, and answers each caller who knows the word with the time; `heard` is what they said.
 
-    def __init__(self, address: str, word: str) -> None:
-        self._socket = socket.create_server((address, 0))
+    A machine of which nobody knows an address of its own does not listen, and is called in vain.
+    """
+
+    def __init__(self, host: str, interface: str | None, word: str) -> None:
         self._word = word
-        self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self.heard: dict[str, Any] = {}
         self._called = threading.Event()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.address: tuple[str, int] = (host, 0)
+        self._socket: socket.socket | None = None
+        with suppress(InputError, OSError):
+            self._socket = socket.create_server((own_address(host, interface), 0))
+            self.address = self._socket.getsockname()[:2]
+            threading.Thread(target=self._serve, args=(self._socket,), daemon=True).start()
 
-    def _serve(self) -> None:
+    def _serve(self, listening: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._socket.accept()
+                connection, _ = listening.accept()
             except OSError:
                 return  # closed
             with connection, suppress(OSError, ValueError):
@@ -53,10 +59,12 @@ class Listener:
 
     def called(self, timeout_s: float) -> bool:
         """Wait for a caller who knows the word, and say whether there was one."""
-        return self._called.wait(timeout_s)
+        return self._socket is not None and self._called.wait(timeout_s)
 
     def close(self) -> None:
         """Stop listening."""
+        if self._socket is None:
+            return
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for callers
         self._socket.close()
@@ -72,6 +80,8 @@ def call(address: str, port: int, word: str, /, **more: object) -> dict[str, Any
     ValueError
         If somebody else listens there.
     """
+    if not port:
+        raise OSError(f"{address} has no address of its own to listen at")
     with socket.create_connection((address, port), timeout=CALL_S) as connection:
         connection.sendall(_message(word, **more))
         return _understood(connection, word)
@@ -115,7 +125,7 @@ class Host:
     def __init__(self, folder: Path, host: str, interface: str | None) -> None:
         self._folder = folder
         self.word = secrets.token_hex(16)
-        self._listener = Listener(own_address(host, interface), self.word)
+        self._listener = Listener(host, interface, self.word)
         self._lock = (folder / "lock").open("w")
         with suppress(OSError):  # a file system without locks, which the node tells
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,7 +170,7 @@ class Node:
         other = _read(folder / "host.json")
         if not other:
             raise GlacierError(f"{folder} of the login host is not seen on {host}")
-        self._listener = Listener(own_address(host, interface), str(other["word"]))
+        self._listener = Listener(host, interface, str(other["word"]))
         address, port = self._listener.address
         known = {"host": host, "address": address, "port": port}
         refused = ""

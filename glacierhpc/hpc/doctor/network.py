@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import socket
 import urllib.error
@@ -20,10 +21,10 @@ def host_name(m: Machine) -> Finding:
     try:
         found = socket.getaddrinfo(m.host, None, socket.AF_INET, socket.SOCK_STREAM)
     except OSError as err:
-        return fail(
-            f"{m.host} has no address ({err})",
-            "workers tell each other their names: --set interface=NAME, or tell the site (DNS, /etc/hosts)",
-        )
+        told = f"{m.host} has no address ({err})"
+        fix = "workers tell each other their names: --set interface=NAME, or tell the site (DNS, /etc/hosts)"
+        alone = m.role == "login" and not m.scheduler_needed
+        return warn(told, fix) if alone or m.site.interface else fail(told, fix)
     return reached(m.host, str(found[0][4][0]), m.site.interface)
 
 
@@ -67,7 +68,7 @@ def archive(m: Machine) -> Finding:
     except urllib.error.HTTPError as err:
         err.close()
         return _refused(str(parts.hostname), err.code, way)
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, http.client.HTTPException) as err:
         return _unreached(
             m, f"{parts.hostname} is not reached{way}: {redact(str(getattr(err, 'reason', err)))}"
         )
@@ -95,6 +96,8 @@ def _proxy(environ: Mapping[str, str], scheme: str, host: str) -> str | None:
     proxy = environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY")
     spared = (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(",")
     names = [name.strip().lstrip(".*") for name in spared if name.strip()]
-    if any(name and (host == name or host.endswith("." + name)) for name in names):
+    if "*" in map(str.strip, spared) or any(
+        name and (host == name or host.endswith("." + name)) for name in names
+    ):
         return None
     return proxy or None

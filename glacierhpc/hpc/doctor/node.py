@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from glacierhpc.atomic import write_text
 from glacierhpc.errors import GlacierError
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, read, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine
-from glacierhpc.hpc.doctor.meeting import Host
+from glacierhpc.hpc.doctor.meeting import CALL_S, Host
 from glacierhpc.hpc.doctor.storage import existing
 from glacierhpc.hpc.slurm.client import call
 from glacierhpc.hpc.slurm.job import JobSpec, Kind
@@ -61,26 +62,23 @@ def examine_node(
     wait_s : float
         Longest wait for the job's start, seconds; then it is cancelled.
 
-    Raises
-    ------
-    GlacierError
-        If there is no folder for the job to write to.
+    Returns
+    -------
+    Report
+        Where there is no folder for the job to write to, or no answer of it: with that as its only finding.
     """
+    folder: Path | None = None
     try:
         folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=existing(m.folder)))
+        with closing(Host(folder, m.host, m.site.interface)) as host:
+            return _Visit(m, folder, host).made(arguments, kind, wait_s)
     except OSError as err:
-        raise GlacierError(
-            f"the job would write its findings to {m.folder}, which does not work: {err.strerror}; "
-            "call glacierhpc doctor in a folder that compute nodes see and you may write"
-        ) from err
-    host = Host(folder, m.host, m.site.interface)
-    try:
-        report = _Visit(m, folder, host).made(arguments, kind, wait_s)
+        told = f"the job would write its findings to {m.folder}, which does not work: {err.strerror}"
+        fix = "call glacierhpc doctor in a folder that compute nodes see and you may write"
+        return Report("", "", (_named("job", fail(told, fix)),))
     finally:
-        host.close()
-        if not (folder / "kept").exists():
+        if folder is not None and not (folder / "kept").exists():
             shutil.rmtree(folder, ignore_errors=True)
-    return report
 
 
 class _Visit:
@@ -129,7 +127,8 @@ class _Visit:
             "doctor", "Looks at the node it runs on.",
             ("doctor", "--here", "--json", "--meet", str(self.folder), *arguments), goes_on=False,
             takes_config=False, folder=str(self.folder), label=label, kind=kind, cpus=2, memory_gb=4,
-            hours=MINUTES / 60, gpus=1 if kind == "gpu" else 0, directives={"export": "ALL,GLACIERHPC_IMAGE="},
+            hours=MINUTES * self.m.patience / 60, gpus=1 if kind == "gpu" else 0,
+            directives={"export": "ALL,GLACIERHPC_IMAGE="},
         )  # fmt: skip
         return render(spec, outside)
 
@@ -151,7 +150,10 @@ class _Visit:
                     log.info("job %s is %s", self.job, news)
                     last_news = news
                 if self.state.verdict == "running" and not started:
-                    started, end = True, now + 60 * MINUTES + SETTLE_S  # its walltime ends it
+                    started, end = (
+                        True,
+                        now + 60 * MINUTES * self.m.patience + SETTLE_S,
+                    )  # its walltime ends it
                 elif not self.state.active and self.state is not UNKNOWN:
                     ended_at = ended_at or now
             if now > end or (ended_at is not None and now > ended_at + SETTLE_S):
@@ -212,7 +214,7 @@ class _Visit:
     def _clock(self, node: dict[str, Any]) -> Finding:
         heard = self.host.heard
         if heard:
-            return clock(float(heard["time"]) - float(heard["heard"]), 0.0)
+            return clock(float(heard["time"]) - float(heard["heard"]), CALL_S)
         if "time" in node:  # told by a file, seen after some seconds
             return clock(float(node["time"]) - self.seen_at, SETTLE_S)
         return unknown("the node did not tell its time")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 
-from glacierhpc.errors import GlacierError
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.hpc.chain import check, plan
-from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
+from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, listed, words_of
 from glacierhpc.hpc.slurm.client import Answer
 from glacierhpc.hpc.submission import tested
@@ -31,6 +31,7 @@ CAUSES = (
     ("configuration file", "slurm.conf is not right; look at SLURM_CONF, or tell the site"),
     ("unable to contact", "the controller is down or not reached from here; try again, then tell the site"),
     ("timed out", "the controller is busy or not reached from here; try again, then tell the site"),
+    ("no answer within", "the controller is busy or not reached from here; try again, then tell the site"),
 )
 """What Slurm's commands say, in lower case, and what to do about it; the first that fits."""
 
@@ -68,6 +69,8 @@ def commands(m: Machine) -> Finding:
     said = m.ask("sbatch", "--version")
     release = re.search(r"(\d+)\.(\d+)[.\w-]*", said.out)
     if not release:
+        if finding := unheard(said):
+            return finding
         told = f"the commands are here, but do not work: {words_of(said)}"
         return fail(told, cause(said)) if m.scheduler_needed else warn(told, cause(said))
     if (int(release[1]), int(release[2])) < OLDEST:
@@ -86,7 +89,7 @@ def controller(m: Machine) -> Finding:
     took_s = time.monotonic() - began
     up = [line.strip() for line in answer.out.splitlines() if line.rstrip().endswith(" UP")]
     if not up:
-        if "configuration source" in answer.err:
+        if "configuration source" in answer.err or answer.code is None:
             return unanswered(m, answer)
         told = f"does not answer: {words_of(answer)}"
         return fail(told, cause(answer)) if m.scheduler_needed else warn(told, cause(answer))
@@ -155,22 +158,27 @@ def partitions(m: Machine) -> Finding:
     """Look whether the partitions that are used take jobs."""
     if m.which("sinfo") is None:
         return missing(m, "no sinfo")
-    answer = m.ask("sinfo", "--noheader", "--format=%R|%a|%l")
+    answer = m.ask("sinfo", "--noheader", "--format=%P|%a|%l")
     rows = [line.split("|") for line in answer.out.split() if line.count("|") == 2]
     if not answer.ok or not rows:
         return unanswered(m, answer)
-    there = {name: state for name, state, _ in rows}
-    used = sorted(set(m.site.use.values()))
+    there = {name.rstrip("*"): state for name, state, _ in rows}
+    default = [name.rstrip("*") for name, _, _ in rows if name.endswith("*")]
+    used = sorted(set(m.site.use.values())) or default
+    if not used:
+        return fail(
+            "no partition is the default one", f"name one: --set use.cpu=NAME ({listed(sorted(there), 8)})"
+        )
     if absent := [name for name in used if name not in there]:
         return fail(
             f"{m.site.title} has no partition {listed(absent)}; it has {listed(sorted(there), 8)}",
             "set use.cpu, use.gpu and use.network in ~/.config/glacierhpc/site.yaml, or choose another --site",
         )
-    if closed := [name for name in used or there if there[name] != "up"]:
+    if closed := [name for name in used if there[name] != "up"]:
         return warn(
             f"{listed(closed)} takes no jobs now", "wait, or use another partition: --set use.cpu=NAME"
         )
-    return ok(listed([f"{name} ({longest})" for name, _, longest in rows], 6))
+    return ok(listed([f"{name.rstrip('*')} ({longest})" for name, _, longest in rows], 6))
 
 
 def account(m: Machine) -> Finding:
@@ -188,7 +196,7 @@ def account(m: Machine) -> Finding:
     known = sorted(set(answer.out.split()))
     if not answer.ok or not known:
         return unknown(f"whether {m.site.account} is yours is not told here")
-    if m.site.account not in known:
+    if m.site.account.lower() not in known:  # as Slurm keeps them
         return fail(
             f"{m.site.account!r} is none of yours, which are {listed(known, 8)}",
             f"write --account {known[0]}",
@@ -223,14 +231,17 @@ def trial(m: Machine) -> Finding:
     if m.which("sbatch") is None:
         return missing(m, "no sbatch")
     if not m.ask("scontrol", "ping").ok:
-        return (
-            unknown("the controller does not answer") if m.scheduler_needed else skip("no controller answers")
-        )
+        told = "not known without a controller that answers"
+        return unknown(told) if m.scheduler_needed else skip(told)
     try:
-        tested(_links(m))
-    except GlacierError as err:
+        judged = tested(_links(m))
+    except InputError as err:
         return fail(
             " ".join(str(err).split()), "the scheduler's words say which option; change it by --set KEY=VALUE"
+        )
+    if not judged:
+        return unknown(
+            "the scheduler does not judge the scripts now", "look at the finding about credentials first"
         )
     return ok("sbatch --test-only accepts the scripts of a chain")
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
+from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, listed, words_of
 from glacierhpc.hpc.slurm.client import Answer
 
@@ -24,7 +24,9 @@ print(json.dumps({d.metadata['Name']: d.version for d in importlib.metadata.dist
 
 ORIGINS = """
 import importlib.util, json, os, site, sys, sysconfig
-ours = [os.path.realpath(sysconfig.get_paths()[name]) for name in ('purelib', 'platlib', 'stdlib')]
+ours = [sysconfig.get_paths()[name] for name in ('purelib', 'platlib', 'stdlib')]
+# those of the system, too, where an environment was made to go on from them
+ours = [os.path.realpath(folder) for folder in (*ours, *site.getsitepackages())]
 # the folder of the script or, as here, the working folder
 sys.path = [entry for entry in sys.path if entry not in ('', os.getcwd())]
 found = {}
@@ -57,8 +59,10 @@ def where(m: Machine) -> str:
 
 
 def unasked(m: Machine, answer: Answer) -> Finding | None:
-    """Return the finding for what nobody could be asked, because the image does not run; why is told elsewhere."""
-    return unknown("not known: the image cannot be run here") if m.image and answer.missing else None
+    """Return the finding for what nobody could be asked, or did not answer in time; why is told elsewhere."""
+    if m.image and answer.missing:
+        return unknown("not known: the image cannot be run here")
+    return unheard(answer)
 
 
 def python(m: Machine) -> Finding:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unknown, warn
+from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, words_of
 from glacierhpc.hpc.slurm.client import Answer
 
@@ -30,6 +30,8 @@ def temporary(m: Machine) -> Finding:
         free_gb = _free_gb(folder)
     except OSError as err:
         return fail(f"{folder} cannot be written: {err.strerror}", GONE)
+    if finding := unheard(ran):
+        return finding
     if not ran.ok:
         return warn(
             f"programs may not run in {folder} (mounted noexec)",
@@ -121,14 +123,18 @@ def _quota(m: Machine, folder: Path) -> Finding | None:
         return quota_told(answer.out) if answer.ok else None
     if m.which("quota"):
         answer = m.ask("quota", "--no-wrap", "--show-mntpoint", "--raw-grace", "-u", m.user)
-        mine = [line for line in answer.out.splitlines() if str(folder).startswith(_mount_in(line))]
-        return quota_told("\n".join(mine)) if mine else None
+        lines = [line for line in answer.out.splitlines() if _holds(_mount_in(line), folder)]
+        return quota_told(max(lines, key=lambda line: len(_mount_in(line)))) if lines else None
     return None
 
 
 def _mount_in(line: str) -> str:
-    words = line.split()
-    return next((word for word in words[:2] if word.startswith("/") and len(word) > 1), "\0")
+    """Return the mount point in a line of quota, which comes behind the device; empty if there is none."""
+    return next((word for word in reversed(line.split()[:2]) if word.startswith("/")), "")
+
+
+def _holds(place: str, folder: Path) -> bool:
+    return bool(place) and folder.absolute().is_relative_to(place)
 
 
 def quota_told(text: str) -> Finding | None:
@@ -162,8 +168,7 @@ def _kind(m: Machine, folder: Path) -> str:
     best, kind = "", ""
     for line in m.text("proc/self/mounts").splitlines():
         _, place, what, *_ = (*line.split(), "", "", "")
-        inside = str(folder.absolute()).startswith(place.rstrip("/") + "/") or str(folder) == place
-        if inside and len(place) >= len(best):
+        if _holds(place, folder) and len(place) >= len(best):
             best, kind = place, what
     return kind
 
