@@ -203,7 +203,7 @@ def test_labels_packages_and_signatures(tmp_path: Path) -> None:
     assert inspect(runtime, "i.sif") == {"commit": "abc"}
     assert packages(runtime, "i.sif") == {"Dask": "2", "zarr": "3"}
     assert verify(runtime, "i.sif", key="k.pem") == "fine\n"
-    with pytest.raises(GlacierError, match=r"(?s)verify i\.sif ended with 255.*integrity error"):
+    with pytest.raises(GlacierError, match=r"(?s)verify --local i\.sif ended with 255.*integrity error"):
         verify(runtime, "i.sif")
     with pytest.raises(GlacierError, match="of other.sif is not understood: 'no JSON"):
         inspect(runtime, "other.sif")
