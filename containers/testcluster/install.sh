@@ -4,6 +4,7 @@
 packages=(
     munge slurmctld slurmd slurmdbd slurm-client slurm-wlm-basic-plugins slurm-wlm-mysql-plugin
     mariadb-server openmpi-bin
+    cmake g++ libopenmpi-dev make # for the wheel of Horovod in the image
     debootstrap fakeroot fuse-overlayfs patchelf squashfs-tools squashfuse uidmap
 )
 
