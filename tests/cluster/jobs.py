@@ -93,8 +93,8 @@ def log_of(job: int) -> str:
     return path.read_text() if path.exists() else "(no log)"
 
 
-def reached(condition: Callable[[], bool], timeout_s: float = 120) -> None:
-    """Wait until something holds."""
+def reached(condition: Callable[[], bool], timeout_s: float = 300) -> None:
+    """Wait until something holds; the limit is for what hangs, on a busy machine as well."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it never came to that"
