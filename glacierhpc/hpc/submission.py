@@ -191,7 +191,14 @@ def cancel(journal: Journal) -> list[str]:
         If the scheduler does not do it.
     """
     active: list[str] = []
-    for entry, state in states(journal).values():
+    found = states(journal)
+    known = [task.verdict for _, state in found.values() for task in state.tasks.values() or [state]]
+    if "unknown" in known and not _scheduler_answers():
+        raise GlacierError(
+            f"nothing was cancelled: the scheduler does not answer, and whether jobs of {str(journal.run)!r} wait or "
+            "run is not known; try again later"
+        )
+    for entry, state in found.values():
         if state.tasks:
             active += dict.fromkeys(job.partition("_")[0] for job, task in state.tasks.items() if task.active)
         elif entry.id and state.active:

@@ -213,6 +213,15 @@ def test_a_job_that_said_that_it_waits_does_not_stand_in_the_way_for_ever(schedu
     assert submission.submit_chain(journal, [link("train")]).entries[-1].id == "1"
 
 
+def test_of_a_scheduler_that_does_not_answer_it_is_not_said_that_nothing_runs(scheduler: Path) -> None:
+    journal = Journal(scheduler / "run").noted(Entry("train", "r-train-1", "x", "1"))
+    program(scheduler, "squeue", "exit 1")
+    with pytest.raises(GlacierError, match="nothing was cancelled: the scheduler does not answer"):
+        submission.cancel(journal)
+    program(scheduler, "squeue", "true")  # it has forgotten the job
+    assert submission.cancel(journal) == []
+
+
 def test_why_a_job_failed_is_read_from_its_own_log(scheduler: Path) -> None:
     run = scheduler / "run"
     journal = (
