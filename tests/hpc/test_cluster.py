@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Iterator
+from concurrent.futures import Executor
 
 import pytest
 from distributed import Client, Security
 
 from glacierhpc.errors import InputError
 from glacierhpc.hpc.cluster import make_cluster
+from glacierhpc.hpc.cluster.serving import _terminated_in_order
 
 
 def worker_identity(_: int) -> tuple[int, str | None]:
@@ -38,20 +41,30 @@ def test_an_unknown_kind_names_the_nearest() -> None:
         make_cluster("locl", workers=1)
 
 
+BEFORE = signal.getsignal(signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    with make_cluster("local", workers=1) as executor:
+        assert executor is not None
+        yield executor
+
+
 @pytest.mark.filterwarnings("ignore:unclosed")
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])
-def test_another_user_of_the_node_cannot_give_tasks(scheme: str) -> None:
+def test_another_user_of_the_node_cannot_give_tasks(scheme: str, executor: Executor) -> None:
     stranger = Security.temporary() if scheme == "tls" else None
-    with make_cluster("local", workers=1) as executor:
-        address = executor._client.scheduler.address  # type: ignore[union-attr]
-        assert address.startswith("tls://127.0.0.1:")
-        with pytest.raises(OSError, match="(?i)tls|timed out|closed"):
-            Client(address.replace("tls", scheme), security=stranger, timeout="2s", set_as_default=False)
-        assert executor is not None and executor.submit(pow, 2, 3).result() == 8
+    address = executor._client.scheduler.address  # type: ignore[attr-defined]
+    assert address.startswith("tls://127.0.0.1:")
+    with pytest.raises(OSError, match="(?i)tls|timed out|closed"):
+        Client(address.replace("tls", scheme), security=stranger, timeout="2s", set_as_default=False)
+    assert executor.submit(pow, 2, 3).result() == 8
 
 
+@pytest.mark.usefixtures("executor")
 def test_a_worker_short_of_memory_is_heard_of(caplog: pytest.LogCaptureFixture) -> None:
-    with make_cluster("local", workers=1), caplog.at_level(logging.WARNING, logger="glacierhpc"):
+    with caplog.at_level(logging.WARNING, logger="glacierhpc"):
         logging.getLogger("distributed.nanny.memory").warning("Worker exceeded 95% memory budget")
     assert "glacierhpc.hpc.cluster.local" in {
         record.name for record in caplog.records if "95%" in record.message
@@ -62,9 +75,25 @@ def interrupt_is_ignored(_: int) -> bool:
     return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
-def test_ctrl_c_is_for_the_caller_not_for_workers() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with make_cluster("local", workers=1) as executor:
-        assert executor is not None
-        assert executor.submit(interrupt_is_ignored, 0).result()
-        assert signal.getsignal(signal.SIGINT) is before
+def test_ctrl_c_is_for_the_caller_not_for_workers(executor: Executor) -> None:
+    assert executor.submit(interrupt_is_ignored, 0).result()
+    assert signal.getsignal(signal.SIGINT) is BEFORE is not signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_a_process_end_it_in_order(number: signal.Signals) -> None:
+    assert signal.getsignal(number) is signal.SIG_DFL
+    with pytest.raises(SystemExit) as ended, _terminated_in_order():
+        os.kill(os.getpid(), number)
+    assert ended.value.code == 128 + number and signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_signals_that_somebody_sees_to_are_left_alone() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with _terminated_in_order():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

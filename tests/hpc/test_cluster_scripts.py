@@ -55,7 +55,7 @@ def called_with(script: str, folder: Path) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=HOSTILE, other=HOSTILE)
 @pytest.mark.parametrize("job_class", [SLURMJob, PBSJob, LSFJob, SGEJob])
 def test_no_word_of_a_worker_is_the_shell_s(
@@ -109,7 +109,7 @@ def condor_words(script: str) -> list[str]:
     return words
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=HOSTILE, other=HOSTILE)
 def test_nor_is_it_on_htcondor(text: str, other: str, printer: Path, tmp_path: Path) -> None:
     job = HTCondorJob(
@@ -123,13 +123,13 @@ def test_nor_is_it_on_htcondor(text: str, other: str, printer: Path, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=HOSTILE, other=HOSTILE)
 def test_no_value_of_a_site_is_the_shell_s(text: str, other: str, printer: Path, tmp_path: Path) -> None:
     jobs = replace(
         JOBS, site=Site(account=text, interface=other, environment={"A_B": text}), options={"comment": other}
     )
-    script = worker_script(jobs=replace(jobs, folder=tmp_path / text.strip("/.\0")))
+    script = worker_script(jobs=replace(jobs, folder=tmp_path / text.strip("/.\0").replace("\\", "")))
     program = next(line for line in script.splitlines() if "dask_worker" in line).partition(" -m ")[0]
     words = called_with(script.replace(program, f"'{printer}'"), tmp_path)
     assert words[words.index("--interface") + 1] == other
@@ -245,6 +245,19 @@ def test_commands_of_the_scheduler_do_not_see_the_surrounding_job(monkeypatch: p
     assert [line for line in said.splitlines() if line.startswith("S") and "BATCH" in line or "SLURM_" in line] == [
         "SLURM_CONF=/etc/slurm.conf", "SLURM_TIME_FORMAT=standard",
     ]  # fmt: skip
+
+
+def test_the_log_of_a_worker_is_where_it_is_looked_for_whatever_the_folder_is_called() -> None:
+    script = worker_script(jobs=replace(JOBS, folder=Path("/a b/100%;$(x)")))
+    assert "#SBATCH --output='/a b/100%%;$(x)/logs/worker-%j.log'" in script.splitlines()
+    with pytest.raises(InputError, match="backslash"):
+        worker_script(jobs=replace(JOBS, folder=Path("/a\\b")))
+
+
+@pytest.mark.parametrize("scheduler", ["pbs", "lsf", "sge"])
+def test_a_folder_of_logs_that_cannot_stand_in_a_script_is_refused_by_a_dry_run_too(scheduler: str) -> None:
+    with pytest.raises(InputError, match="log_directory '/a b/logs' cannot stand"):
+        worker_script(jobs=replace(JOBS, scheduler=scheduler, folder=Path("/a b")))
 
 
 def test_a_dry_run_leaves_nothing_behind(tmp_path: Path) -> None:

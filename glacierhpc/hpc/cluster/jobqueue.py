@@ -61,14 +61,17 @@ def script(cores: int, memory_gb: float | None, jobs: WorkerJobs) -> str:
         tls_worker_cert=str(keys / "worker.pem"),
         tls_worker_key=str(keys / "worker.key"),
     )
-    with tempfile.TemporaryDirectory(prefix="glacierhpc-") as logs:  # the original makes the folder of logs
+    keywords = _keywords(worker, folder, str(folder / "logs"))
+    with tempfile.TemporaryDirectory(prefix="glacierhpc-") as logs:
+        if "log_directory" in keywords:  # the original makes this folder
+            keywords["log_directory"] = logs
         job = QUEUES[jobs.scheduler].job_cls(
             "tcp://<scheduler>" if jobs.insecure else "tls://<scheduler>",
             name="worker",
             config_name=jobs.scheduler,
             protocol="tcp://" if jobs.insecure else "tls://",
             security=None if jobs.insecure else security,
-            **_keywords(worker, folder, logs),
+            **keywords,
         )
         return job.job_script().replace(logs, str(folder / "logs"))
 

@@ -28,6 +28,8 @@ SETTINGS = {
     "distributed.comm.retry.count": 3,
 }
 LAST_LINES = 8
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""What ends a process: the second comes when the terminal, or the connection to a login node, is gone."""
 
 
 @contextmanager
@@ -99,17 +101,20 @@ def last_words(path: Path) -> str:
 
 @contextmanager
 def _terminated_in_order() -> Iterator[None]:
-    """Turn SIGTERM into an exception where nobody has: keys are removed and jobs cancelled on the way out."""
+    """Turn signals that end a process into an exception: keys are removed and jobs cancelled on the way out.
+
+    Those that somebody else sees to, or ignores, are left alone.
+    """
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    ours = [number for number in ENDS if main and signal.getsignal(number) is signal.SIG_DFL]
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in ours:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
