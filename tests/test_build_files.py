@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.image import Cache
+
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("help", "demo", "test", "check", "horovod", "bench", "jobs", "build-container", "test-cluster")
 
@@ -164,3 +166,31 @@ def test_the_script_and_the_command_build_alike(tmp_path: Path, base: str | None
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert by_command.stdout == by_script.stdout
+
+
+def test_what_the_image_is_made_of_is_kept_whole_and_once(tmp_path: Path) -> None:
+    """The cache of tests/cluster: what was cut off or has lost a part is made anew, what is of another key goes."""
+    cache, made = Cache(tmp_path), []
+
+    def make(path: Path) -> None:
+        made.append(path.name)
+        path.mkdir()
+        for part in "ab":
+            (path / part).write_text("whole")
+
+    path = cache.get("wheels", make, "1")
+    assert cache.get("wheels", make, "1") == path and len(made) == 1
+    (path / "a").write_text("hal")
+    cache.get("wheels", make, "1")
+    (path / "b").unlink()
+    cache.get("wheels", make, "1")
+    assert made == ["1-wheels"] * 3 and (path / "a").read_text() == (path / "b").read_text() == "whole"
+
+    def fails(path: Path) -> None:
+        make(path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.get("wheels", fails, "2")
+    assert cache.get("wheels", make, "2").is_dir() and made[3:] == ["2-wheels"] * 2
+    assert sorted(each.name for each in tmp_path.glob("*wheels*")) == ["2-wheels", "2-wheels.parts"]

@@ -1,22 +1,25 @@
 """The image that tests run jobs in: deeplearning.def, built by an ordinary user without internet on Debian's packages.
 
 Takes minutes: a base image, the wheels of constraints.txt, Horovod's wheel, the image. Each is kept in the cache of the
-test cluster under a hash of what it is made of, and made anew only where that has changed.
+test cluster under a hash of what it is made of, one of each, and made anew only where that has changed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.jobs import told
 from tests.conftest import ROOT
 
 QUICKLY = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")
@@ -25,10 +28,12 @@ NOWHERE = "http://127.0.0.1:9"
 COMMIT = "0123456789abcdef0123456789abcdef01234567-dirty"
 """What the image is told: the test cluster's copy of the project is no checkout."""
 DEFINITION, BASE = ROOT / "deeplearning.def", ROOT / "containers" / "testcluster" / "base.def"
-WHEEL_SCRIPT = ROOT / "containers" / "horovod" / "build_wheel.sh"
-LOCK = (ROOT / "constraints.txt", ROOT / "pyproject.toml")
-COPIED = ("glacierhpc", "configs", "jobs", "containers/image", "README.md", "LICENSE")
-"""What the definition copies, besides."""
+LOCK, PROJECT = ROOT / "constraints.txt", ROOT / "pyproject.toml"
+BUILD, WHEEL_SCRIPT = ROOT / "containers" / "build.sh", ROOT / "containers" / "horovod" / "build_wheel.sh"
+COPIED = ("glacierhpc", "configs", "jobs", "containers/image")
+"""What the definition copies, besides; the README and the license change nothing in how an image works."""
+PYTHON = (3, 11)
+"""That of the base; wheels are collected for the Python that runs the tests."""
 
 
 class Cache:
@@ -37,44 +42,71 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, name: str, make: Callable[[Path], object], inputs: Iterable[Path]) -> Path:
-        """Return a thing's path, made from its inputs if there is none yet; older ones are removed."""
-        path = self.folder / f"{_digest(inputs)}-{name}"
-        if not path.exists():
-            for old in self.folder.glob(f"*-{name}"):
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
-            unfinished = self.folder / f"unfinished-{name}"
-            if unfinished.is_dir():
-                shutil.rmtree(unfinished)
-            make(unfinished)
-            unfinished.rename(path)
+    def get(self, name: str, make: Callable[[Path], object], key: str) -> Path:
+        """Return a thing's path, made anew if there is none of this key or a part of it is gone; others are removed."""
+        path = self.folder / f"{key}-{name}"
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second session waits, and finds it
+            if not _whole(path):
+                for old in [*self.folder.glob(f"*-{name}"), *self.folder.glob(f"*-{name}.parts")]:
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+                make(path)
+                _parts_file(path).write_text(json.dumps(_parts(path)))
         return path
 
 
-def _digest(inputs: Iterable[Path]) -> str:
+def _whole(path: Path) -> bool:
+    """Return whether a thing was made to its end, and is still what it was."""
+    listed = _parts_file(path)
+    return path.exists() and listed.exists() and listed.read_text() == json.dumps(_parts(path))
+
+
+def _parts_file(path: Path) -> Path:
+    """Return where the parts of a thing are listed; written last."""
+    return path.with_name(f"{path.name}.parts")
+
+
+def _parts(path: Path) -> dict[str, int]:
+    return {str(each.relative_to(path)): each.stat().st_size for each in _files(path)}
+
+
+def _key(*inputs: object) -> str:
+    """Return a hash of values and of the contents of the project's files."""
     digest = hashlib.sha256()
-    for path in inputs:
-        # what lies in the cache has its inputs' hash in its name
-        own = path.is_relative_to(ROOT)
-        digest.update(str(path.relative_to(ROOT) if own else path.name).encode())
-        digest.update(path.read_bytes() if own else b"")
+    for each in inputs:
+        known = (str(each.relative_to(ROOT)), each.read_bytes()) if isinstance(each, Path) else each
+        digest.update(repr(known).encode())
     return digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return the image, signed by nobody; what it leaves on this machine is removed at the end."""
+    """Return the image, signed by nobody; what its starts leave on this machine is removed at the end."""
     if not shutil.which("apptainer"):
         pytest.skip("Apptainer is not installed here; as root on Debian 12: make test-cluster")
     cache = Cache(Path(os.environ.get("GLACIERHPC_TESTCLUSTER_CACHE") or tmp_path_factory.mktemp("kept")))
-    base = cache.get("base.sif", _make_base, [BASE])
-    wheels = cache.get("wheelhouse", _collect_wheels, LOCK)
-    horovod = cache.get("horovod", _build_horovod, [WHEEL_SCRIPT, ROOT / "constraints.txt"])
-    sources = [DEFINITION, WHEEL_SCRIPT, *LOCK, *(file for name in COPIED for file in _files(ROOT / name))]
+    path = _image(cache)
+    yield path
+    inside = ["apptainer", "exec", path, "cut", "-c", "1-12", "/opt/glacierhpc/image-id"]
+    short = subprocess.run(inside, capture_output=True, text=True, check=True).stdout.strip()
+    shutil.rmtree(f"/tmp/glacierhpc-numba-{os.getuid()}-{short}", ignore_errors=True)
+
+
+def _image(cache: Cache) -> Path:
+    torch = metadata.version("torch")
+    project = tomllib.loads(PROJECT.read_text())
+    wanted = [
+        project["build-system"],
+        *(project["project"][f"{kind}dependencies"] for kind in ("", "optional-")),
+    ]
+    base = cache.get("base.sif", _make_base, _key(BASE))
+    wheels = cache.get("wheelhouse", _collect_wheels, _key(LOCK, wanted, torch, sys.version_info[:2]))
+    horovod = cache.get("horovod", _build_horovod, _key(WHEEL_SCRIPT, torch, sys.version_info[:2]))
+    files = [DEFINITION, BUILD, LOCK, PROJECT, *(file for name in COPIED for file in _files(ROOT / name))]
     return cache.get(
         "deeplearning.sif",
         lambda path: _build(path, base, (wheels, horovod)),
-        [*sources, base, wheels, horovod],
+        _key(*files, base.name, wheels.name, horovod.name),
     )
 
 
@@ -84,31 +116,32 @@ def _files(path: Path) -> list[Path]:
     return sorted(each for each in path.rglob("*") if each.is_file() and "__pycache__" not in each.parts)
 
 
+def _made(*command: object, **environment: str) -> str:
+    """Run what makes a part, however long that takes, and return what it said."""
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env={**os.environ, **environment}, text=True, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-5000:]}"
+    return done.stdout
+
+
 def _make_base(path: Path) -> None:
-    mirrors = told(
-        "apt-get", "indextargets", "--format", "$(CODENAME) $(LABEL) $(REPO_URI)", "Created-By: Packages"
-    )
-    mirror = next(line.split()[2] for line in mirrors.splitlines() if line.startswith("bookworm Debian "))
-    told(
-        "apptainer", "build", "--force", "--fakeroot", *QUICKLY, "--build-arg", f"MIRROR={mirror}", path, BASE
-    )
+    asked = ("--format", "$(CODENAME) $(LABEL) $(REPO_URI)", "Created-By: Packages")
+    mirrors = _made("apt-get", "indextargets", *asked).splitlines()
+    mirror = next(line.split()[2] for line in mirrors if line.startswith("bookworm Debian "))
+    given = ("--build-arg", f"MIRROR={mirror}")
+    _made("apptainer", "build", "--force", "--fakeroot", *QUICKLY, *given, path, BASE)
 
 
 def _collect_wheels(folder: Path) -> None:
     """Collect what the image is made of, as containers/README.md says."""
-    everything = (f"{ROOT}[imagery,learning,mapping,track]", "hatchling")
-    told(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "-c",
-        ROOT / "constraints.txt",
-        "-w",
-        folder,
-        *everything,
-    )
+    if sys.version_info[:2] != PYTHON:
+        pytest.skip(f"the base has Python {PYTHON}, for which {sys.version_info[:2]} collects no wheels")
+    # the torch that Horovod is built against: that of a machine without GPUs may have the same number
+    torch = f"torch=={metadata.version('torch')}"
+    everything = (f"{ROOT}[imagery,learning,mapping,track]", "hatchling", torch)
+    _made(sys.executable, "-m", "pip", "wheel", "--quiet", "-c", LOCK, "-w", folder, *everything)
     for own in folder.glob("glacierhpc-*.whl"):  # the image takes the source
         own.unlink()
 
@@ -116,21 +149,20 @@ def _collect_wheels(folder: Path) -> None:
 def _build_horovod(folder: Path) -> None:
     if not all(map(shutil.which, ("g++", "make", "cmake", "mpicxx"))):
         pytest.skip("Horovod's wheel needs compilers: apt-get install g++ make cmake libopenmpi-dev")
-    told("env", f"XDG_CACHE_HOME={folder.parent}", WHEEL_SCRIPT, sys.executable, folder)
+    _made(WHEEL_SCRIPT, sys.executable, folder, XDG_CACHE_HOME=str(folder.parent))
 
 
 def _build(path: Path, base: Path, wheels: Iterable[Path]) -> None:
     house = ROOT / "build" / "wheelhouse"
     shutil.rmtree(house, ignore_errors=True)
-    for folder in wheels:
-        shutil.copytree(folder, house, dirs_exist_ok=True)
+    house.mkdir(parents=True)
+    for wheel in (each for folder in wheels for each in _files(folder)):
+        (house / wheel.name).symlink_to(wheel)
     arguments = ("BOOTSTRAP=localimage", f"FROM={base}", f"COMMIT={COMMIT}")
     given = [word for each in arguments for word in ("--build-arg", each)]
-    built = subprocess.run(
-        [ROOT / "containers" / "build.sh", "--force", *QUICKLY, *given],
-        env={**os.environ, "GLACIERHPC_IMAGE": str(path), "http_proxy": NOWHERE, "https_proxy": NOWHERE},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    shutil.rmtree(house)
-    path.with_name("build.log").write_text(built.stdout + built.stderr)
-    assert built.returncode == 0, (built.stdout + built.stderr)[-5000:]
+    elsewhere = {"GLACIERHPC_IMAGE": str(path), "http_proxy": NOWHERE, "https_proxy": NOWHERE}
+    try:
+        said = _made(BUILD, "--force", *QUICKLY, *given, **elsewhere)
+    finally:
+        shutil.rmtree(house)
+    path.with_name("build.log").write_text(said)

@@ -22,7 +22,7 @@ from glacierhpc.config import Config, config_to_yaml
 from glacierhpc.hpc import apptainer
 from glacierhpc.rundir import RunDirectory, read_json
 from tests.cluster.image import COMMIT
-from tests.cluster.jobs import log_of, quick, submit, told, trained_alone, waited_for, weights
+from tests.cluster.jobs import log_of, prepared, quick, submit, told, trained_alone, waited_for, weights
 from tests.conftest import ROOT
 from tests.workflows.cubes import given_config, given_cube, store
 
@@ -110,6 +110,12 @@ def poisoned(tmp_path: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+PROBE = (
+    "import sys, torch, numpy, glacierhpc, rasterio, horovod.torch;"
+    "print(torch.__file__, numpy.__file__, glacierhpc.__file__)"
+)
+
+
 @pytest.mark.parametrize("typed", ["by hand", "by the command"])
 def test_the_packages_of_the_image_win(
     image: Path, poisoned: dict[str, str], tmp_path: Path, typed: str
@@ -118,13 +124,14 @@ def test_the_packages_of_the_image_win(
     folder = poisoned["PYTHONPATH"]
     if typed == "by hand":
         binds = f"{folder},{tmp_path},{poisoned['HOME']}"
-        start = ["apptainer", "exec", "--nv", "--bind", binds, "--pwd", folder, image]
+        start = [
+            "apptainer", "exec", "--nv", "--home", poisoned["HOME"], "--bind", binds, "--pwd", folder, image,
+        ]  # fmt: skip
     else:
         runtime = apptainer.find_runtime()
         start = apptainer.exec_command(runtime, image, (), binds=[folder, poisoned["HOME"]])
         poisoned = {**poisoned, **apptainer.inside_environment(poisoned)}
-    probe = "import sys, torch, numpy, glacierhpc, rasterio; print(torch.__file__, numpy.__file__, glacierhpc.__file__)"
-    answer = tried(*start, "python3", "-c", probe, **poisoned)
+    answer = tried(*start, "python3", "-c", PROBE, **poisoned)
     assert answer.returncode == 0, answer.stderr
     assert all(path.startswith("/opt/venv/") for path in answer.stdout.split()[-3:]), answer.stdout
     module = tried(*start, "sh", "-c", f"cd '{folder}' && python -m glacierhpc --version", **poisoned)
@@ -141,12 +148,29 @@ def test_what_is_named_gets_in(image: Path, tmp_path: Path) -> None:
     assert told(*command, "python", "-c", "import own_model; print(own_model.WORD)").strip() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("PYTHONPATH", "shadowed by"), ("LD_LIBRARY_PATH", "libmpi.so.40")]
+)
+def test_what_is_named_may_do_harm(image: Path, poisoned: dict[str, str], name: str, said: str) -> None:
+    """The poison is one: by the way that is left open it does break the image."""
+    folder = poisoned[name]
+    answer = tried(
+        "apptainer", "exec", "--bind", folder, "--env", f"{name}={folder}", image, "python3", "-c", PROBE
+    )
+    assert answer.returncode and said in answer.stderr
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # kernels
 
 
+def on_a_new_node(folder: Path, *words: str | Path) -> tuple[str | Path, ...]:
+    """The start of a command line whose /tmp is a folder, where the image's kernels have not been yet."""
+    return ("apptainer", "exec", "--bind", f"{folder}:/tmp", *words)
+
+
 def test_its_kernels_are_compiled_already(image: Path, tmp_path: Path) -> None:
-    start = ("apptainer", "exec", "--bind", f"{tmp_path}:/tmp", image)  # a node where it never ran
+    start = on_a_new_node(tmp_path, image)
     for _ in range(2):  # the first start makes the node's copy, the second finds it
         answer = tried(*start, *CHECK, NUMBA_DEBUG_CACHE="1")
         assert answer.returncode == 0, answer.stdout + answer.stderr
@@ -160,25 +184,28 @@ def test_its_kernels_are_compiled_already(image: Path, tmp_path: Path) -> None:
 
 
 def test_many_starts_at_once_share_one_copy(image: Path, tmp_path: Path) -> None:
-    start = [
-        "apptainer",
-        "exec",
-        "--bind",
-        f"{tmp_path}:/tmp",
-        image,
-        "sh",
-        "-c",
-        'find "$NUMBA_CACHE_DIR" | wc -l',
-    ]
+    counted = ("sh", "-c", 'find "$NUMBA_CACHE_DIR" | wc -l')
+    start = on_a_new_node(tmp_path, image, *counted)
     running = [subprocess.Popen(start, env=quick(), stdout=subprocess.PIPE, text=True) for _ in range(6)]
     counts = {each.communicate(timeout=300)[0].strip() for each in running}
     assert len(counts) == 1 and int(counts.pop()) > 50
     assert len(list(tmp_path.glob("glacierhpc-numba-*"))) == 1
 
 
+def test_half_a_copy_is_not_kept(image: Path, tmp_path: Path) -> None:
+    """A limit on the sizes of files stands in for a full disk: all later starts would read what is cut off."""
+    start = on_a_new_node(tmp_path, image)
+    limited = ("bash", "-c", 'ulimit -f 8; trap "" XFSZ; exec "$@"', "bash")
+    answer = tried(*limited, *start, "echo", "started")
+    assert answer.stdout == "started\n" and "File too large" in answer.stderr, answer.stderr
+    assert not list(tmp_path.glob("glacierhpc-numba-*"))
+    answer = tried(*start, *CHECK)
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_kernels_that_somebody_else_laid_ready_are_not_run(image: Path, tmp_path: Path) -> None:
     """The folder's name can be guessed, and /tmp is for all: one that is another user's is left alone."""
-    start = ("apptainer", "exec", "--bind", f"{tmp_path}:/tmp")
+    start = on_a_new_node(tmp_path)
     asked = (image, "sh", "-c", 'echo "$NUMBA_CACHE_DIR"')
     usual = told(*start, *asked).strip()
     assert usual.startswith("/tmp/glacierhpc-numba-")
@@ -286,12 +313,12 @@ def test_an_image_for_another_machine(signed: Path, keys: dict[str, Path], tmp_p
 # runs
 
 
-def begun(image: Path, folder: Path, **train: object) -> tuple[Config, Path]:
+def begun(image: Path, folder: Path) -> tuple[Config, Path]:
     """Begin a run in the image, up to its sequences."""
     config = given_config(
         folder / "run",
         store(given_cube(), folder / "mine.zarr"),
-        train={"epochs": 2, "patience": None, **train},
+        train={"epochs": 2, "patience": None},
     )
     path = folder / "own.yaml"
     path.write_text(config_to_yaml(config))
@@ -299,17 +326,24 @@ def begun(image: Path, folder: Path, **train: object) -> tuple[Config, Path]:
     return config, path
 
 
-def alike(config: Config, folder: Path) -> bool:
-    alone = trained_alone(config, folder)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Train the same outside the image, in one process, and return the weights."""
+    folder = tmp_path_factory.mktemp("alone")
+    config, _ = prepared(folder, epochs=2)
+    return trained_alone(config, folder / "run")
+
+
+def alike(config: Config, expected: dict[str, torch.Tensor]) -> bool:
     found = weights(config.run_path)
-    return alone.keys() == found.keys() and all(
-        torch.allclose(alone[name], value, atol=1e-5) for name, value in found.items()
+    return expected.keys() == found.keys() and all(
+        torch.allclose(expected[name], value, atol=1e-5) for name, value in found.items()
     )
 
 
 @pytest.mark.parametrize("job", ["train-horovod", "train-horovod-mpi"])
 def test_two_nodes_train_in_the_image_the_weights_of_one_process_without(
-    job: str, image: Path, tmp_path: Path
+    job: str, image: Path, alone: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     config, path = begun(image, tmp_path)
     number = submit(job, path, options=("--nodes=2", "--ntasks-per-node=1"), GLACIERHPC_IMAGE=str(image))
@@ -317,14 +351,16 @@ def test_two_nodes_train_in_the_image_the_weights_of_one_process_without(
     known = read_json(RunDirectory(config.run_path).provenance_file)
     inside = told("apptainer", "exec", image, "cat", "/opt/glacierhpc/image-id").strip()
     assert known["container_digest"] == inside and known["job_id"] == str(number)
-    assert alike(config, tmp_path / "alone")
+    assert alike(config, alone)
 
 
-def test_a_line_typed_by_hand_trains_and_is_not_mixed_with_others(image: Path, tmp_path: Path) -> None:
+def test_a_line_typed_by_hand_trains_and_is_not_mixed_with_others(
+    image: Path, alone: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     """``singularity exec --nv --bind <folder>,$PWD deeplearning.sif glacierhpc train CONFIG``, then a step outside."""
     config, path = begun(image, tmp_path)
     told("apptainer", "exec", "--nv", "--bind", f"{tmp_path},{ROOT}", image, "glacierhpc", "train", path)
-    assert alike(config, tmp_path / "alone")
+    assert alike(config, alone)
     outside = command("evaluate", path)
     assert outside.returncode == 2 and "this is outside any image" in outside.stderr, outside.stderr
     allowed = command("evaluate", path, "allow_another_image=true")
