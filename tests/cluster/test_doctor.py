@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.jobs import quick
+from tests.cluster.jobs import fields, quick, reached
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -27,7 +27,7 @@ FITTING = [
 LOOK = """
 from pathlib import Path
 from glacierhpc.hpc.doctor import Machine, {module}
-m = Machine(user=__import__('getpass').getuser(), scheduler_needed=True, {more})
+m = Machine(user=__import__('getpass').getuser(), scheduler_needed=True, patience={patience}, {more})
 found = {module}.{check}(m)
 print(found.status, found.told, found.fix)
 """
@@ -36,16 +36,18 @@ print(found.status, found.told, found.fix)
 def typed(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
     """Type the command, and return its exit code and its JSON."""
     answer = subprocess.run(
-        [sys.executable, "-m", "glacierhpc", "doctor", "--json", *arguments], cwd=ROOT, env=quick(**environment),
-        capture_output=True, text=True, check=False, timeout=900,
+        [sys.executable, "-m", "glacierhpc", "doctor", "--json", "--patience", "4", *arguments], cwd=ROOT,
+        env=quick(**environment), capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert answer.stdout, answer.stderr
     return answer.returncode, json.loads(answer.stdout.splitlines()[-1])
 
 
-def looked(module: str, check: str, *before: str, more: str = "", **environment: str) -> str:
+def looked(
+    module: str, check: str, *before: str, more: str = "", patience: float = 4, **environment: str
+) -> str:
     """What one check finds, in a process of its own."""
-    code = LOOK.format(module=module, check=check, more=more)
+    code = LOOK.format(module=module, check=check, more=more, patience=patience)
     answer = subprocess.run(
         [*before, sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, capture_output=True,
         text=True, check=False, timeout=300,
@@ -123,7 +125,8 @@ def test_a_partition_that_is_not_there() -> None:
 
 
 def test_a_configuration_that_is_not_there_and_a_controller_that_is_not_there(tmp_path: Path) -> None:
-    gone = looked("scheduler", "controller", SLURM_CONF=str(tmp_path / "none.conf"))
+    # scontrol complains at once, and tries for a minute
+    gone = looked("scheduler", "controller", patience=1, SLURM_CONF=str(tmp_path / "none.conf"))
     assert gone.startswith("fail ") and "SLURM_CONF names a file that is not there" in gone
     real = Path(os.environ["SLURM_CONF"]).read_text() if "SLURM_CONF" in os.environ else ""
     if not real:
@@ -222,6 +225,7 @@ def test_a_job_that_finds_no_place_is_cancelled() -> None:
         "print(node.examine_node(Machine(), [], wait_s=5).findings[0])"
     )
     try:
+        reached(lambda: fields(int(fill))["JobState"] == "RUNNING")  # else the other fits in before it
         said = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout

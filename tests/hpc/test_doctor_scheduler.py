@@ -107,6 +107,16 @@ def test_what_the_scheduler_says_is_understood(
     assert bool(found.fix) or status in ("ok", "skip", "unknown")
 
 
+def test_a_complaint_before_the_silence_is_a_cause(tmp_path: Path) -> None:
+    """As scontrol does for a minute when SLURM_CONF is wrong."""
+    complaint = f"echo 'error: s_p_parse_file: cannot stat file /none: No such file' >&2; {HANGS}"
+    for patience in (0.1, 1, 10):  # the first in which it comes to complain
+        m = made(tmp_path, commands={"scontrol": complaint}, scheduler_needed=True, patience=patience)
+        if (found := scheduler.controller(m)).status == "fail":
+            break
+    assert found.status == "fail" and "SLURM_CONF names a file that is not there" in found.fix, found
+
+
 def test_a_slow_controller_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "SLOW_S", 0.0)
     assert scheduler.controller(made(tmp_path, commands={"scontrol": UP})).status == "warn"

@@ -24,6 +24,7 @@ from glacierhpc.hpc.slurm.script import GPUS
 
 Role = Literal["login", "compute"]
 
+NO_ANSWER = "no answer within"
 TOLD_CHARACTERS = 200
 """Of what a command said, in a table."""
 
@@ -119,7 +120,7 @@ class Machine:
         except subprocess.TimeoutExpired:
             _end(process)
             out, err_text = process.communicate()
-            return Answer(words, None, out, f"{err_text}\nno answer within {timeout_s:g} s")
+            return Answer(words, None, out, f"{NO_ANSWER} {timeout_s:g} s\n{err_text}")
         finally:
             del _running[process.pid]
         return Answer(words, process.returncode, out, err_text)

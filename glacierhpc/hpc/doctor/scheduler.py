@@ -8,7 +8,7 @@ import time
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.hpc.chain import check, plan
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
-from glacierhpc.hpc.doctor.machine import Machine, listed, words_of
+from glacierhpc.hpc.doctor.machine import NO_ANSWER, Machine, listed, words_of
 from glacierhpc.hpc.slurm.client import Answer
 from glacierhpc.hpc.submission import tested
 
@@ -31,7 +31,7 @@ CAUSES = (
     ("configuration file", "slurm.conf is not right; look at SLURM_CONF, or tell the site"),
     ("unable to contact", "the controller is down or not reached from here; try again, then tell the site"),
     ("timed out", "the controller is busy or not reached from here; try again, then tell the site"),
-    ("no answer within", "the controller is busy or not reached from here; try again, then tell the site"),
+    (NO_ANSWER, "the controller is busy or not reached from here; try again, then tell the site"),
 )
 """What Slurm's commands say, in lower case, and what to do about it; the first that fits."""
 
@@ -89,7 +89,8 @@ def controller(m: Machine) -> Finding:
     took_s = time.monotonic() - began
     up = [line.strip() for line in answer.out.splitlines() if line.rstrip().endswith(" UP")]
     if not up:
-        if "configuration source" in answer.err or answer.code is None:
+        # with SLURM_CONF wrong it complains, and tries on
+        if "configuration source" in answer.err or (answer.code is None and cause(answer) == CAUSES[-1][1]):
             return unanswered(m, answer)
         told = f"does not answer: {words_of(answer)}"
         return fail(told, cause(answer)) if m.scheduler_needed else warn(told, cause(answer))
