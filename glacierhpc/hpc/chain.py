@@ -151,7 +151,8 @@ def check(links: Sequence[Link], site: Site) -> None:
     for link in links:
         # of several partitions, a,b, the job goes into one that takes it
         names = (partition_of(link.spec, site) or "").split(",")
-        found += min((faults(link.spec, site, partition_limits(name, site)) for name in names), key=len)
+        of_each = [faults(link.spec, site, partition_limits(name, site)) for name in names]
+        found += min(of_each, key=len)
     found += qos_faults([link.spec for link in links], site)
     if found:
         raise InputError("\n".join(dict.fromkeys(found)))

@@ -86,7 +86,7 @@ def test_the_demo_in_the_image_by_two_ranks_on_two_nodes_is_that_of_one_process(
 
 
 def test_a_chain_cancelled_in_the_middle_and_resumed_ends_with_the_same(tmp_path: Path) -> None:
-    config, path = prepared(tmp_path, epochs=60)
+    config, path = prepared(tmp_path, epochs=50)
     run = config.run_path
     values = (path, "train.backend=ddp", *TWO_NODES, *SMALL_JOBS)
     jobs = glacier("submit", *values)["jobs"]
