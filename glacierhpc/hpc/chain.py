@@ -152,7 +152,8 @@ def check(links: Sequence[Link], site: Site) -> None:
         # of several partitions, a,b, the job goes into one that takes it
         names = (partition_of(link.spec, site) or "").split(",")
         of_each = [faults(link.spec, site, partition_limits(name, site)) for name in names]
-        found += min(of_each, key=len)
+        fewest: list[str] = min(of_each, key=len)
+        found += fewest
     found += qos_faults([link.spec for link in links], site)
     if found:
         raise InputError("\n".join(dict.fromkeys(found)))
