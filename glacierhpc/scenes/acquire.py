@@ -32,6 +32,7 @@ from glacierhpc.scenes.plan import AcquisitionPlan, plan_acquisition
 from glacierhpc.scenes.reasons import group_reasons
 from glacierhpc.scenes.remote import shared
 from glacierhpc.scenes.remote.policy import RetryPolicy
+from glacierhpc.scenes.remote.vsi import ignored_settings
 from glacierhpc.scenes.room import Room, check_room, free_room
 from glacierhpc.scenes.signing import signer_spec
 
@@ -163,6 +164,7 @@ def acquire(
     )
     for line in group_reasons((scene.scene, scene.problem) for scene in plan.scenes if scene.problem):
         log.warning("left out: %s", line)
+    _tell_ignored_settings(items)
     limits = {"valid": min_valid_share, "clear": min_clear_share}
     identity = _identity(plan, limits)
     finished = _finished(store, manifest, scenes_table, identity)
@@ -265,6 +267,13 @@ def _summary(
         bytes=sum(receipt.bytes for receipt in done),
         seconds=time.perf_counter() - started,
     )
+
+
+def _tell_ignored_settings(items: Sequence[Item]) -> None:
+    """Warn of settings that worked when GDAL itself asked the servers."""
+    if any(href.startswith(("http://", "https://")) for href in _hrefs(items)):
+        for name, instead in ignored_settings().items():
+            log.warning("%s does not count for files over HTTP; use %s", name, instead)
 
 
 def _hrefs(items: Sequence[Item]) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from glacierhpc.errors import GlacierError, InputError, redact
 from glacierhpc.scenes import signing
+from glacierhpc.scenes.remote.clock import ServerClock
 from glacierhpc.scenes.signing import SignerSpec, TokenSigner, make_signer, signer_spec
 
 BLOB = "https://landsateuwest.blob.core.windows.net/landsat-c2/level-2/a.TIF"
@@ -89,14 +90,19 @@ def test_an_old_query_is_replaced(office):
     assert not signer.expired(back_dated)
 
 
-def test_tokens_are_renewed_before_they_expire_and_on_refusal(office):
+def test_tokens_are_renewed_before_they_expire_and_on_refusal(office, monkeypatch):
+    clock = ServerClock()
+    monkeypatch.setattr(signing, "CLOCK", clock)
+    office.lifetime_s = 400
     signer = TokenSigner("https://pc/token")
-    office.lifetime_s = 0.4
     first = signer.sign(BLOB)
     assert signer.sign(BLOB) == first
-    time.sleep(0.31)  # a quarter of the lifetime before the end
+    clock._ahead_s = 310  # a quarter of the lifetime before the end
+    office.lifetime_s = 710
     second = signer.sign(BLOB)
-    assert second != first and not signer.expired(first)
+    assert second != first
+    clock._ahead_s = 410
+    assert signer.expired(first) and not signer.expired(second)
     signer.renew(second)
     third = signer.sign(BLOB)
     assert third != second

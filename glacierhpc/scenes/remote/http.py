@@ -95,18 +95,35 @@ def _whole(response: urllib3.BaseHTTPResponse, timeout_s: float) -> Piece:
     stated = response.headers.get("Content-Length")
     size = int(stated) if stated and stated.isdigit() else None
     ends = time.monotonic() + timeout_s + (size or 1e9) / LEAST_BYTES_PER_S
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - it outlives this call
+    with _on_disk():
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - it outlives this call
     try:
         for piece in _pieces(response, ends):
             if not file.tell() and piece.lstrip()[:1] in (b"<", b"{"):
                 raise Fault("page", "what came is not an image but a page (HTTP 200)")
-            file.write(piece)
+            with _on_disk():
+                file.write(piece)
+        with _on_disk():
+            file.flush()
         if size is not None and file.tell() != size:
             raise Fault("cut", "the answer was cut short")
         return Piece(b"", file.tell(), _tag(response.headers), file)
     except BaseException:
         file.close()
         raise
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """Say of this machine's disk what would else be said of the connection."""
+    try:
+        yield
+    except OSError as err:
+        raise Fault(
+            "wrong",
+            f"the server ignores ranges, and all of the file cannot be kept here ({err.strerror or err}); set "
+            "TMPDIR to a folder with more room",
+        ) from err
 
 
 def _pieces(response: urllib3.BaseHTTPResponse, ends: float) -> Iterator[bytes]:

@@ -14,8 +14,32 @@ from urllib.parse import unquote, urlsplit
 # the public form, open(opener=), gives no path
 from rasterio._vsiopener import MultiByteRangeResource, _opener_registration
 from rasterio.abc import MultiByteRangeResourceContainer
+from rasterio.env import get_gdal_config
 
 from glacierhpc.scenes.remote.files import RemoteFile
+
+_INSTEAD = {
+    "HTTPS_PROXY": ("GDAL_HTTP_PROXY", "GDAL_HTTPS_PROXY", "GDAL_HTTP_PROXYUSERPWD", "GDAL_PROXY_AUTH"),
+    "~/.netrc": ("GDAL_HTTP_USERPWD", "GDAL_HTTP_NETRC_FILE"),
+    "REQUESTS_CA_BUNDLE": ("GDAL_CURL_CA_BUNDLE", "GDAL_HTTP_CAPATH", "GDAL_HTTP_UNSAFESSL"),
+    "archive.timeout_s": ("GDAL_HTTP_TIMEOUT", "GDAL_HTTP_CONNECTTIMEOUT"),
+    "acquire.max_attempts and acquire.backoff_s": ("GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_RETRY_DELAY"),
+    "hrefs that begin with /vsicurl/": (
+        "GDAL_HTTP_HEADERS", "GDAL_HTTP_HEADER_FILE", "GDAL_HTTP_BEARER", "GDAL_HTTP_AUTH", "GDAL_HTTP_COOKIE",
+        "GDAL_HTTP_COOKIEFILE", "GDAL_HTTP_SSLCERT", "GDAL_HTTP_SSLKEY", "GDAL_HTTP_USERAGENT",
+    ),
+}  # fmt: skip
+"""GDAL's settings of its HTTP client, by what has their effect here."""
+
+
+def ignored_settings() -> dict[str, str]:
+    """Return the settings of GDAL's HTTP client that this machine makes in vain, and what to use in their place."""
+    return {
+        name: instead
+        for instead, names in _INSTEAD.items()
+        for name in names
+        if get_gdal_config(name) is not None
+    }
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class Scripted:
         self.queries: list[str] = []
         self.users: list[str] = []
         self.tokens, self.lifetime_s, self.ahead_s = 0, 3600.0, 0.0
+        self.issued_at: list[float] = []
         self.wait = "0"
         self.tag = '"1"'
         self.url = ""
@@ -49,6 +50,7 @@ class Scripted:
     def issue(self) -> bytes:
         with self.lock:
             self.tokens += 1
+            self.issued_at.append(time.monotonic())
             expiry = (
                 datetime.fromtimestamp(self.now() + self.lifetime_s, UTC).isoformat().replace("+00:00", "Z")
             )
