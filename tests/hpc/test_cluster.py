@@ -8,12 +8,14 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import Executor
 
+import dask
 import pytest
+from dask.utils import parse_timedelta
 from distributed import Client, Security
 
 from glacierhpc.errors import InputError
 from glacierhpc.hpc.cluster import make_cluster
-from glacierhpc.hpc.cluster.serving import _terminated_in_order
+from glacierhpc.hpc.cluster.serving import SETTINGS, _terminated_in_order
 
 
 def worker_identity(_: int) -> tuple[int, str | None]:
@@ -97,3 +99,10 @@ def test_signals_that_somebody_sees_to_are_left_alone() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_result_that_is_lost_with_its_worker_is_not_asked_for_there_for_long() -> None:
+    """On a real Slurm, where workers are killed after a result and before it is fetched: tests/cluster/test_dask.py."""
+    with dask.config.set(SETTINGS):
+        connect_s = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+        assert connect_s * (1 + dask.config.get("distributed.comm.retry.count")) <= 30

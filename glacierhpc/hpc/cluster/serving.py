@@ -23,9 +23,11 @@ log = logging.getLogger(__name__)
 
 SETTINGS = {
     "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-    "distributed.comm.timeouts.connect": "120s",
     "distributed.comm.timeouts.tcp": "120s",
-    "distributed.comm.retry.count": 3,
+    # a result that was lost with its worker is asked for there for so long, once more for each retry, before the copy
+    # that was made since is looked for: workers are more patient with this process than it is with them
+    "distributed.comm.timeouts.connect": "30s",
+    "distributed.comm.retry.count": 0,
 }
 LAST_LINES = 8
 ENDS = (signal.SIGTERM, signal.SIGHUP)
