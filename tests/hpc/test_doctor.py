@@ -24,7 +24,7 @@ from glacierhpc.hpc.doctor.machine import words_of
 from glacierhpc.hpc.doctor.table import broken, table
 from glacierhpc.hpc.slurm.client import Answer
 from tests.conftest import ROOT
-from tests.hpc.machines import complains, made, says, shim
+from tests.hpc.machines import complains, in_namespace, made, says, shim
 
 GOLDEN = ROOT / "tests" / "golden"
 HEAVY = {"numpy", "pandas", "pyarrow", "torch", "xarray", "dask", "distributed", "rasterio", "pyproj", "numba", "rich",
@@ -338,6 +338,20 @@ def test_a_job_that_is_refused_is_told(submits: Any, tmp_path: Path) -> None:
     code, told = submits(complains("sbatch: error: Invalid account"), "exit 0", "")
     assert code == 1 and "Invalid account" in found_by(told, "job")["told"]
     assert not list(tmp_path.glob(".glacierhpc-doctor-*"))
+
+
+def test_a_full_disk_is_a_finding(tmp_path: Path) -> None:
+    """For real: the folder for the job can be made, and nothing written into it."""
+    (tmp_path / "small").mkdir()
+    code = f"""
+from pathlib import Path
+from glacierhpc.hpc.doctor import Machine, node
+report = node.examine_node(Machine(host='localhost', folder=Path('{tmp_path}/small')), [])
+print(report.findings[0].status, report.findings[0].told, *Path('{tmp_path}/small').iterdir())
+"""
+    full = f"mount -t tmpfs -o size=16k none '{tmp_path}/small' && head -c 16k /dev/zero >'{tmp_path}/small/fill'"
+    said = in_namespace(full, code)
+    assert said.startswith("fail ") and "full" in said and said.endswith(f"{tmp_path}/small/fill\n"), said
 
 
 def test_what_was_found_here_is_shown_though_no_job_can_write(

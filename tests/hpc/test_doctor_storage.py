@@ -131,6 +131,8 @@ def test_locks(tmp_path: Path) -> None:
     assert folders.locks(made(tmp_path)).status == "ok"  # really: a second process is kept off
     # where locks do nothing: the second process gets it, too
     assert folders.locks(made(tmp_path, python="/bin/true")).status == "warn"
+    (tmp_path / "closed").mkdir()
+    assert looked("folders.locks", tmp_path / "closed", "ro").startswith("unknown nothing can be written")
     assert folders.locks(made(tmp_path, python="/bin/false")).status == "unknown"
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".glacierhpc")] == []
 

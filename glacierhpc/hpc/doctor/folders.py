@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -22,6 +23,8 @@ SKEW_S = 2.0
 KEYS = (".tls-*", ".glacierhpc/.tls-*", "runs/*/.tls-*")
 """Folders with keys of Dask's workers, in a run and beside runs."""
 OLD_S = 86_400.0
+FULL_OR_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Errors that tell nothing of locks."""
 
 
 @contextmanager
@@ -40,6 +43,8 @@ def locks(m: Machine) -> Finding:
                 code = "import fcntl,sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
                 second = m.ask(m.python, "-c", code, str(path), timeout_s=9)
     except OSError as err:
+        if err.errno in FULL_OR_CLOSED:
+            return unknown(f"nothing can be written: {err.strerror}")
         return warn(
             f"files cannot be locked: {err.strerror}", "do not start two commands on one run at a time"
         )

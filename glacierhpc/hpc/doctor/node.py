@@ -72,8 +72,9 @@ def examine_node(
         folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=existing(m.folder)))
         with closing(Host(folder, m.host, m.site.interface)) as host:
             return _Visit(m, folder, host).made(arguments, kind, wait_s)
-    except OSError as err:
-        told = f"the job would write its findings to {m.folder}, which does not work: {err.strerror}"
+    except (OSError, GlacierError) as err:
+        reason = (err.strerror if isinstance(err, OSError) else None) or err
+        told = f"the job would write its findings to {m.folder}, which does not work: {reason}"
         fix = "call glacierhpc doctor in a folder that compute nodes see and you may write"
         return Report("", "", (_named("job", fail(told, fix)),))
     finally:
