@@ -62,6 +62,23 @@ def test_an_allocation_needs_a_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         pass
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "program"),
+    [("slurm", "sbatch"), ("pbs", "qsub"), ("lsf", "bsub"), ("sge", "qsub"), ("htcondor", "condor_submit")],
+)
+def test_jobs_need_a_program_that_submits_them(
+    scheduler: str, program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    jobs = WorkerJobs(scheduler=scheduler, folder=tmp_path / "run")
+    with (
+        pytest.raises(InputError, match=f"{program}, which is not here"),
+        make_cluster("jobqueue", workers=1, jobs=jobs),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_step_of_a_job_is_asked_for_by_size() -> None:
     worker = Worker(4, 2500, WorkerJobs(cpus=2, site=Site(srun=("--cpu-bind=none",))))
     assert srun_command(worker, "12", inside_step=False) == [

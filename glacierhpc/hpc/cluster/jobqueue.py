@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -34,6 +35,7 @@ UNITS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 def jobqueue(workers: int, cores: int, memory_gb: float | None, jobs: WorkerJobs) -> Iterator[Executor]:
     """Submit workers as jobs, replace those that vanish, cancel all at the end."""
     worker, folder = _worker(cores, memory_gb, jobs), shared_folder(jobs)
+    _check_program(jobs.scheduler)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
 
     def make(known: Credentials | None) -> Any:
@@ -91,6 +93,15 @@ def _worker(cores: int, memory_gb: float | None, jobs: WorkerJobs) -> Worker:
     if jobs.scheduler not in QUEUES:
         raise unknown_name("cluster.scheduler", jobs.scheduler, QUEUES)
     return Worker(cores, mebibytes(memory_gb, jobs.cpus), jobs)
+
+
+def _check_program(scheduler: str) -> None:
+    program = QUEUES[scheduler].job_cls.submit_command.split()[0]
+    if not shutil.which(program):
+        raise InputError(
+            f"cluster.kind='jobqueue' submits workers to {scheduler} with {program}, which is not here; give the "
+            "command on a node where it is, not in an image that lacks it, or write cluster.kind=local"
+        )
 
 
 def _keywords(worker: Worker, folder: Path, logs: str) -> dict[str, Any]:
