@@ -5,6 +5,7 @@ Signed anew for every request, so that an end of a token costs one block; handin
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -20,10 +21,9 @@ from glacierhpc.scenes.signing import Signer
 
 HEAD_BYTES = 32 * 1024  # header and tile index of a COG of 8,000 pixels a side
 AHEAD_BYTES = 16 * 1024
-MOST_AHEAD_BYTES = 2 * 1024**2
-LARGEST_REQUEST_BYTES = 4 * 1024**2  # what is asked for again when an answer breaks
+LARGEST_REQUEST_BYTES = 4 * 1024**2  # what is asked for again when an answer breaks; read ahead at most
 GAP_BYTES = 64 * 1024  # at 50 ms and 10 MB/s a new request costs as much as 500 kB; other readers pay, too
-KEPT_BLOCKS = 4
+KEPT_BLOCKS, KEPT_BYTES = 16, 8 * 1024**2
 
 
 class RemoteFile:
@@ -56,7 +56,7 @@ class RemoteFile:
         self._tag = ""
         self._whole: IO[bytes] | None = None
         self._blocks: list[tuple[int, bytes]] = []
-        self._next, self._ahead = -1, AHEAD_BYTES
+        self._next, self._ahead = -math.inf, AHEAD_BYTES
 
     def open(self) -> None:
         """Read the head of the file, which tells its size; once.
@@ -88,49 +88,54 @@ class RemoteFile:
             count = min(count, self.size - first)
             if count <= 0:
                 return b""
-            kept = self._kept(first, count)
-            return kept if kept is not None else self._read_ahead(first, count)
+            return self._read(first, count, ahead=True)
 
     def read_many(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of several places, (first, count), asking for neighbours together."""
+        """Return the bytes of several places, (first, count), asking for neighbours together, and for no more."""
         with self._lock:
             self.open()
             found: dict[tuple[int, int], bytes] = {}
             for first, count, members in _together(places):
-                body = self.read(first, count)
+                body = self._read(first, max(0, min(count, self.size - first)), ahead=False)
                 for begin, length in members:
                     found[begin, length] = body[begin - first : begin - first + length]
             return [found[place] for place in places]
 
-    def _read_ahead(self, first: int, count: int) -> bytes:
-        """Fetch what is asked for, and more if it goes on from what was fetched last."""
-        goes_on = first == self._next
-        self._ahead = min(2 * self._ahead, MOST_AHEAD_BYTES) if goes_on else AHEAD_BYTES
-        wanted = min(max(count, self._ahead), self.size - first)
-        bodies = []
-        for begin in range(first, first + wanted, LARGEST_REQUEST_BYTES):
-            last = min(begin + LARGEST_REQUEST_BYTES, first + wanted) - 1
-            bodies.append(self._fetch(begin, last))
-        body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
-        self._next = first + len(body)
-        self._keep(first, body)
-        return body[:count]
+    def _read(self, first: int, count: int, *, ahead: bool) -> bytes:
+        """Take from what is kept, fetch the rest; with `ahead` more and more, as long as it goes on."""
+        begun = self._kept(first, count)
+        if len(begun) == count:
+            return begun
+        start, missing = first + len(begun), count - len(begun)
+        # tiles of a COG have a few bytes between them, which nobody reads
+        goes_on = 0 <= start - self._next <= GAP_BYTES
+        self._ahead = min(2 * max(self._ahead, missing), LARGEST_REQUEST_BYTES) if goes_on else AHEAD_BYTES
+        wanted = min(max(missing, self._ahead), self.size - start) if ahead else missing
+        bodies = [begun]
+        for begin in range(start, start + wanted, LARGEST_REQUEST_BYTES):
+            body = self._fetch(begin, min(begin + LARGEST_REQUEST_BYTES, start + wanted) - 1)
+            self._keep(begin, body)
+            bodies.append(body)
+        self._next = start + wanted
+        return b"".join(bodies)[:count]
 
-    def _kept(self, first: int, count: int) -> bytes | None:
+    def _kept(self, first: int, count: int) -> bytes:
+        """Return the beginning of what is asked for, as far as it is there."""
         if self._whole is not None:
             self._whole.seek(first)
             return self._whole.read(count)
         for begin, body in reversed(self._blocks):
-            if begin <= first and first + count <= begin + len(body):
+            if begin <= first < begin + len(body):
                 return body[first - begin : first - begin + count]
-        return None
+        return b""
 
     def _keep(self, first: int, body: bytes) -> None:
-        if self._whole is not None or len(body) > MOST_AHEAD_BYTES:
+        if self._whole is not None:
             return
         self._blocks.append((first, body))
-        if len(self._blocks) > KEPT_BLOCKS:
-            del self._blocks[1]  # the first is the head, which is read again and again
+        held = sum(len(body) for _, body in self._blocks)
+        while len(self._blocks) > 2 and (held > KEPT_BYTES or len(self._blocks) > KEPT_BLOCKS):
+            held -= len(self._blocks.pop(1)[1])  # the first is the head, which is read again and again
 
     def _fetch(self, first: int, last: int) -> bytes:
         """Ask until the bytes are there, or asking is of no use."""

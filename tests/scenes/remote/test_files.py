@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -127,6 +128,38 @@ def raster(folder: Path, compress: str) -> bytes:
     ) as target:  # fmt: skip
         target.write(PIXELS[None])
     return path.read_bytes()
+
+
+def tiles(size_bytes: int, count: int, gap_bytes: int) -> list[tuple[int, int]]:
+    return [(number * (size_bytes + gap_bytes), size_bytes) for number in range(count)]
+
+
+@pytest.mark.parametrize("gap_bytes", [0, 8])
+def test_what_is_read_in_a_row_is_asked_for_in_few_and_growing_requests(monkeypatch, gap_bytes):
+    """As GDAL reads more than 10 MB of a COG: tile by tile, with a few bytes between them that nobody reads."""
+    monkeypatch.setattr(files, "LARGEST_REQUEST_BYTES", 400_000)
+    content = np.random.default_rng(0).bytes(4_000_000)
+    with scripted(content) as told:
+        file = files.RemoteFile(told.href, NoSigner(), QUICK, ends=math.inf)
+        for first, count in tiles(40_000, 90, gap_bytes):
+            assert file.read(first, count) == content[first : first + count]
+    spans = [tuple(map(int, re.findall(r"\d+", asked))) for asked in told.asked]
+    assert all(
+        later[0] == earlier[1] + 1 for earlier, later in zip(spans, spans[1:])
+    )  # nothing twice, no hole
+    assert len(spans) <= 14 and max(last - first for first, last in spans) < 400_000
+    assert sum(len(body) for _, body in file._blocks) <= files.KEPT_BYTES + 400_000
+
+
+def test_what_is_asked_for_in_one_go_is_not_read_beyond(monkeypatch):
+    monkeypatch.setattr(files, "LARGEST_REQUEST_BYTES", 400_000)
+    content = np.random.default_rng(0).bytes(4_000_000)
+    with scripted(content) as told:
+        file = files.RemoteFile(told.href, NoSigner(), QUICK, ends=math.inf)
+        places = tiles(40_000, 25, 8)[1:]
+        assert file.read_many(places) == [content[first : first + count] for first, count in places]
+    spans = [tuple(map(int, re.findall(r"\d+", asked))) for asked in told.asked]
+    assert len(spans) == 4 and spans[-1][1] == sum(places[-1]) - 1
 
 
 def test_a_server_that_always_ignores_ranges_is_asked_once(content):
