@@ -33,11 +33,11 @@ from scaling_measure import measure
 from scaling_page import write_all
 from scaling_plan import STEPS, Plan, asked_for, plan_of
 from scaling_points import METHOD, MODES, Point, base_of, efficiency, median_interval, speed_up
-from scaling_project import COUNTS, project, validate
+from scaling_project import COUNTS, project, trust, validate
 from scaling_schema import Details
 from scaling_work import WORKS
 
-from glacierhpc.errors import GlacierError
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.hpc.surroundings import job_surroundings
 from glacierhpc.rundir import RunDirectory
 
@@ -52,24 +52,27 @@ def result_of(
 ) -> Result:
     """Return everything that follows from what was measured."""
     cores = max(point.details["cores"] for point in points)
+    own_cores = os.cpu_count() or 1  # of the machine whose load it is, others' jobs included
     fits = fit_all(points)
+    validation = validate(points, cores=cores)
     assumed = Assumed.given(asked.assume)
     projection = project(
         points, assumed, counts=COUNTS[:3] if asked.quick else COUNTS, simulations=1 if asked.quick else 3
     )
+    projection["assumptions"][1:1] = trust(validation)
     details = {
         "cluster": plan.cluster,
         "backend": plan.backend,
         "cores": cores,
         "hosts": sorted({host for point in points for host in point.details["hosts"]}),
-        "load_average": {"before": load[0], "after": load[1]},
-        "words": words_on(points, cores, load[0]),
+        "load_average": {"before": load[0], "after": load[1], "cores": own_cores},
+        "words": words_on(points, cores, load[0] / own_cores),
         "intervals": METHOD,
         "environment": environment(plan.scratch),
         "points": [_told(point, base_of(points, point)) for point in points],
         "fits": [_fit(fit) for fit in fits if isinstance(fit, Fit)],
         "not_fitted": [asdict(fit) for fit in fits if isinstance(fit, NoFit)],
-        "validation": validate(points, cores=cores),
+        "validation": validation,
         "projection": projection,
         "comparison": None,
     }
@@ -84,11 +87,11 @@ def result_of(
     return result
 
 
-def words_on(points: list[Point], cores: int, load: float) -> list[str]:
+def words_on(points: list[Point], cores: int, load_per_core: float) -> list[str]:
     """Return what a reader must know before looking at a figure, from what the machine has."""
     within = max((p.workers for p in points if not p.oversubscribed), default=0)
     words = [
-        f"{cores} cores: up to {within} workers have one each. "
+        f"{cores} cores: up to {within} workers have one each; what hands out their work runs beside them. "
         + (
             "On so few this measures overhead – of handing out, of exchange, of starting – and not how the steps scale."
             if within < 8
@@ -101,9 +104,9 @@ def words_on(points: list[Point], cores: int, load: float) -> list[str]:
             f"With {', '.join(map(str, beyond))} workers there are more than cores: these points measure how cores are "
             "shared, are drawn apart, and take no part in any law."
         )
-    if load > BUSY * cores:
+    if load_per_core > BUSY:
         words.append(
-            f"The machine was busy before the start (load average {load:.1f} on {cores} cores): times are longer than "
+            f"The machine was busy before the start (load average {load_per_core:.1f} per core): times are longer than "
             "on an idle one, and their intervals wider."
         )
     return words
@@ -182,10 +185,12 @@ def _fit(fit: Fit) -> dict[str, Any]:
 def main() -> None:
     """Measure and report."""
     asked = asked_for()
-    signal.signal(signal.SIGTERM, _ended)  # so that workers and scratch folders do not outlive it
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # so that workers and scratch folders do not outlive it
+        signal.signal(number, _ended)
     try:
         plan = plan_of(asked)
         Assumed.given(asked.assume)
+        _places(asked)
         if asked.against:
             scaling_compare.read_details(asked.against)
         before = os.getloadavg()[0]
@@ -199,8 +204,27 @@ def main() -> None:
         raise SystemExit(err.exit_code) from None
 
 
+def _places(asked: argparse.Namespace) -> None:
+    """Make the folders of what will be written; that one cannot be is better known before anything is measured."""
+    for option, folder in (("--output", asked.output and asked.output.parent), ("--plots", asked.plots)):
+        try:
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+        except OSError as err:
+            raise InputError(
+                f"{option}: nothing can be written to {str(folder)!r} ({err}): give another place"
+            ) from err
+    if asked.output and asked.output.is_dir():
+        raise InputError(f"--output {str(asked.output)!r} is a folder: give the name of a file")
+
+
 def _ended(number: int, _: Any) -> None:
-    raise SystemExit(128 + number)
+    name = signal.Signals(number).name
+    print(f"asked to end by {name} before all was measured: nothing is kept; give it more time, or measure less with "
+          "--what, --workers or --repeats", file=sys.stderr)  # fmt: skip
+    # after USR2 a job's script would read 140 as saved
+    raise SystemExit(128 + number if number == signal.SIGTERM else 1)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Assumed:
         Raises
         ------
         InputError
-            If a name is not known or a value is no number above or equal to 0.
+            If a name is not known or a value is no number that the name can have.
         """
         names = [field.name for field in fields(cls)]
         values: dict[str, float] = {}
@@ -64,6 +64,12 @@ class Assumed:
                 ) from None
             if not values[name] >= 0 or (name not in _MAY_BE_ZERO and values[name] == 0):
                 raise InputError(f"--assume {setting!r}: give a number above 0")
+            if math.isinf(values[name]) and name not in _MAY_BE_ENDLESS:
+                raise InputError(f"--assume {setting!r}: give a number that has an end")
+            if name in _WHOLE and math.isfinite(values[name]) and values[name] % 1:
+                raise InputError(f"--assume {setting!r}: give a whole number")
+            if name == "straggler_share" and values[name] > 1:
+                raise InputError(f"--assume {setting!r}: give a share, from 0 to 1")
         return replace(cls(), **values)
 
     def without_losses(self) -> Assumed:
@@ -72,7 +78,10 @@ class Assumed:
 
     def told(self) -> list[str]:
         """Return the assumed figures in words."""
-        return [f"{name} = {value:g} (assumed, not measured)" for name, value in asdict(self).items()]
+        return [f"{name} = {value:.12g} (assumed, not measured)" for name, value in asdict(self).items()]
 
 
 _MAY_BE_ZERO = ("queue_s", "straggler_share", "losses_per_hour", "checkpoint_s", "network_latency_us")
+_MAY_BE_ENDLESS = ("walltime_h", "endpoint_connections", "endpoint_gbit", "network_gbit")
+_WHOLE = ("campaign", "campaign_each", "campaign_batch", "endpoint_connections", "ranks_per_node", "checkpoint_every",
+          "steps")  # fmt: skip

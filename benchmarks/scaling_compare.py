@@ -1,7 +1,8 @@
 """Two runs of the scaling benchmark side by side: what became slower, what faster, and what cannot be told.
 
 A difference counts as told only beyond doubt: two runs that differ in nothing are told apart, at any of their points,
-in no more than 5 of 100 comparisons.
+in no more than 5 of 100 comparisons. The repeats of a run share the state its machine was in, which no repeat shows;
+what is known of it stands among the differences.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from glacierhpc.errors import InputError
 
 DOUBT = 0.05
 """Chance of a false alarm in a whole comparison, shared out to its points (Bonferroni)."""
+OTHER_LOAD = 0.3
+"""Difference of the load per core before two runs from which it is named."""
 SLOWER, FASTER, UNDECIDED = "slower beyond doubt", "faster beyond doubt", "not told apart"
 
 
@@ -33,9 +36,12 @@ def read_details(path: Path) -> dict[str, Any]:
         told = json.loads(path.read_text(encoding="utf-8"))
         if told["benchmark"] != "scaling":
             raise KeyError("benchmark")
-        points = told["details"]["points"]
-        _ = [point["seconds"] for point in points]
-    except (OSError, ValueError, KeyError, TypeError) as err:
+        for point in told["details"]["points"]:
+            _key(point)
+            if not min(point["seconds"]) > 0:
+                raise ValueError(f"seconds of {point['step']}")
+        _ = told["machine"].items(), told["conditions"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise InputError(
             f"{str(path)!r} is no result of this benchmark ({type(err).__name__}: {err}): give a file that "
             "`glacierhpc bench scaling --output FILE` wrote"
@@ -119,6 +125,15 @@ def _differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
     pairs["image"] = (ours.get("container_digest"), theirs.get("container_digest"))
     versions, known = ours.get("versions", {}), theirs.get("versions", {})
     pairs |= {f"version of {name}": (versions.get(name), known.get(name)) for name in versions}
-    return [
+    told = [
         f"{name} {after!r}, before {before!r}" for name, (after, before) in pairs.items() if after != before
     ]
+    loads = [_load_per_core(run) for run in (new, old)]
+    if None not in loads and abs(loads[0] - loads[1]) > OTHER_LOAD:
+        told.append(f"load average {loads[0]:.1f} per core, before {loads[1]:.1f}")
+    return told
+
+
+def _load_per_core(run: Mapping[str, Any]) -> float | None:
+    load = run["details"].get("load_average", {})
+    return load["before"] / load["cores"] if load.get("cores") else None

@@ -54,7 +54,7 @@ def _usl(n: np.ndarray, contention: float, coherence: float) -> np.ndarray:
 LAWS = (
     Law("Amdahl", "strong", {"serial": "share of the work that only one worker does"}, _amdahl, (0.1,),
         "Amdahl (1967), doi:10.1145/1465482.1465560"),
-    Law("Gustafson", "weak", {"serial": "share of a worker's time that does not grow with the work"}, _gustafson,
+    Law("Gustafson", "weak", {"serial": "share of the time in which one works alone, for any number"}, _gustafson,
         (0.1,), "Gustafson (1988), doi:10.1145/42411.42415"),
     Law("USL", "strong", {"contention": "share that waits for others", "coherence": "share that grows with each pair"},
         _usl, (0.1, 0.0), "Gunther (2007), Guerrilla Capacity Planning, doi:10.1007/978-3-540-31010-5"),
@@ -176,6 +176,10 @@ def _lack_of_fit(residuals: np.ndarray, n: np.ndarray, parameters: int) -> float
 def _words(parameters: dict[str, Interval], counts: tuple[int, ...], lack: float | None) -> str:
     """Return what a reader must know of a fit."""
     words = [f"from {counts[0]} to {counts[-1]} workers, and no further"]
+    if counts[0] > 1:
+        words.append(
+            "one worker was not measured: its time, of which shares are counted, is the law's own word"
+        )
     for name, interval in parameters.items():
         if interval.high < 0 or interval.low > 1:
             words.append(f"the {name} share lies outside of 0 to 1: the law does not describe this step")

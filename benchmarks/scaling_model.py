@@ -19,11 +19,13 @@ from glacierhpc.errors import GlacierError, InputError
 FARM_ASSUMPTIONS = (
     "tasks take as long as those measured, drawn anew from them with replacement: no task is slower than the slowest "
     "that was measured, but for the stragglers named",
+    "a stage has as many tasks per piece of work as measured, and one at least",
     "a stage begins when the one before has ended; within a stage every worker takes the next task in line",
     "one scheduler hands out one task after the other, and a worker waits for it between two tasks",
-    "the part of the driver that no worker shares takes as long as measured, per piece of work where that was measured",
-    "a connection to the archive has at least its equal share of the endpoint's bandwidth, and waits for its turn when "
-    "all connections are taken; the shared file system never slows down",
+    "the part of the driver that no worker shares takes as long as measured, per piece of work where that was "
+    "measured, and comes before the first task",
+    "a connection to the archive has its equal share of the endpoint's bandwidth, also while others rest, and waits "
+    "for its turn when all connections are taken; the shared file system never slows down",
     "the clock begins when the workers' jobs do: what these waited in the queue is left out",
     "a lost worker comes back after a wait in the queue and a start; its task is done again, finished ones are kept",
 )
@@ -36,6 +38,8 @@ RANKS_ASSUMPTIONS = (
 )
 MOST_LOSSES = 1000
 """Attempts at one piece of work after which the model says that it does not end."""
+MOST_TASKS = 5_000_000
+"""Of a step: more take minutes and gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +120,25 @@ def simulate_farm(farm: Farm, workers: int, *, seed: int = 0) -> Outcome:
     Raises
     ------
     InputError
-        If there is no worker.
+        If there is no worker, or more tasks than `MOST_TASKS`.
     GlacierError
         If workers are lost faster than tasks end.
     """
     if workers < 1:
         raise InputError(f"a step cannot run on {workers!r} workers: give 1 or more")
+    if (tasks := sum(stage.tasks for stage in farm.stages)) > MOST_TASKS:
+        raise InputError(
+            f"{tasks:,} tasks are more than the {MOST_TASKS:,} that the model goes through: give less work"
+        )
     run = _FarmRun(farm, workers, np.random.default_rng(seed))
     clock = farm.serial_s
     for stage in farm.stages:
         clock = run.stage(stage, clock)
     return Outcome(clock, run.worked_s / (workers * clock) if clock else 0.0, run.lost)
+
+
+_Work = tuple[float, float, float, int]
+"""A task in line: when it may begin, its computing, its waiting, and how often it was begun."""
 
 
 class _FarmRun:
@@ -152,8 +164,8 @@ class _FarmRun:
         loss = self.rng.exponential(3600 / kind.losses_per_hour) if kind.losses_per_hour else math.inf
         return min(loss, kind.walltime_s * (1 - 0.1 * self.rng.random()))
 
-    def _tasks(self, stage: Stage) -> deque[tuple[float, float, float, int]]:
-        """Return the tasks: computing, waiting, when each may begin, and how often it was begun."""
+    def _tasks(self, stage: Stage) -> deque[_Work]:
+        """Return the tasks of a stage, in line."""
         chosen = self.rng.integers(len(stage.compute_s), size=stage.tasks)
         slow = self.rng.random(stage.tasks) < self.farm.workers.straggler_share
         factor = np.where(slow, self.farm.workers.straggler_factor, 1.0)
@@ -161,18 +173,21 @@ class _FarmRun:
         wait = np.asarray(stage.wait_s)[chosen] * factor
         if stage.bytes:
             wait = np.maximum(wait, stage.bytes * self.connections / self.farm.endpoint.bytes_per_s)
-        return deque(zip(compute.tolist(), wait.tolist(), [0.0] * stage.tasks, [0] * stage.tasks))
+        return deque(zip([0.0] * stage.tasks, compute.tolist(), wait.tolist(), [0] * stage.tasks))
 
     def stage(self, stage: Stage, begin: float) -> float:
         """Run the tasks of a stage that begins at `begin`; return when the last one ends."""
         tasks, last = self._tasks(stage), begin
-        while tasks:
+        again: list[
+            _Work
+        ] = []  # lost ones, the first that may begin ahead: else the line would wait for a later one
+        while tasks or again:
             free, worker = heapq.heappop(self.free)
-            now = max(free, begin, tasks[0][2])
+            now = max(free, begin, 0.0 if tasks else again[0][0])
             if self.deaths[worker] <= now:
                 self._come_back(worker)
                 continue
-            compute, wait, _, attempts = tasks.popleft()
+            _, compute, wait, attempts = tasks.popleft() if tasks else heapq.heappop(again)
             self.dispatched = max(self.dispatched, now) + self.farm.workers.scheduler_s
             end = self._read(self.dispatched, wait) + compute
             if end <= self.deaths[worker]:
@@ -186,7 +201,7 @@ class _FarmRun:
                     "it; give a longer walltime or fewer losses per hour"
                 )
             self.lost += 1
-            tasks.append((compute, wait, self.deaths[worker], attempts + 1))
+            heapq.heappush(again, (self.deaths[worker], compute, wait, attempts + 1))
             self._come_back(worker)
         return last
 

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scaling_laws import LAWS
 from scaling_plots import PART_WORDS, draw_all, svg_of
 from scaling_points import MODES, PARTS
+from scaling_project import trust
 
 import glacierhpc
 from glacierhpc.files import atomic_path
@@ -102,7 +104,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("machine", f"{machine['processor']}, {details['cores']} cores on {len(details['hosts'])} host(s)"),
         ("conditions", run["conditions"]),
         ("workers", f"{details['cluster']} workers, {details['backend']} ranks"),
-        ("load average", f"{load['before']:.2f} before, {load['after']:.2f} after"),
+        (
+            "load average",
+            f"{load['before']:.2f} before, {load['after']:.2f} after"
+            + (f", on {load['cores']:g} cores" if "cores" in load else ""),
+        ),
         ("date", run["date"]),
         ("commit", str(told.get("commit") or "unknown")),
         ("image", str(told.get("container_digest") or "none: not run in an image")),
@@ -153,10 +159,14 @@ def _measured(details: Run, figures: Mapping[str, str]) -> list[Block]:
         for p in details["points"]
     ]
     columns = ("step", "mode", "workers", "work", "seconds", "speed-up", "efficiency", "note")
-    few = min((p["median_s"]["coverage"] for p in details["points"]), default=0.0)
+    few, ratios = (
+        min((p[name]["coverage"] for p in details["points"]), default=0.0)
+        for name in ("median_s", "speed_up")
+    )
     caption = (
-        f"Medians of the repeats with their intervals, by {details['intervals']}; those of the medians cover at least "
-        f"{percent(few)}. Speed-up of weak scaling is that of the work done."
+        f"Medians of the repeats with their intervals, by {details['intervals']}; those of the medians cover "
+        f"{percent(few)} or more, those of speed-up and efficiency {percent(ratios)} or more. Speed-up of weak scaling "
+        "is that of the work done."
     )
     notes: list[Block] = [Note(words, "bad") for words in details["words"]]
     return [*notes, *_picture(figures, "scaling"), table(caption, columns, rows, folded=False)]
@@ -164,7 +174,7 @@ def _measured(details: Run, figures: Mapping[str, str]) -> list[Block]:
 
 def _laws(details: Run) -> list[Block]:
     rows = [
-        (fit["law"], fit["step"], fit["mode"], name, _interval(told), fit["words"])
+        (fit["law"], fit["step"], fit["mode"], _meaning(fit["law"], name), _interval(told), fit["words"])
         for fit in details["fits"]
         for name, told in fit["parameters"].items()
     ]
@@ -177,6 +187,10 @@ def _laws(details: Run) -> list[Block]:
         columns = ("law", "step", "mode", "reason")
         blocks.append(table("Laws that were not fitted.", columns, left, folded=bool(rows)))
     return blocks
+
+
+def _meaning(law: str, parameter: str) -> str:
+    return next(f"{parameter}: {one.parameters[parameter]}" for one in LAWS if one.name == law)
 
 
 def _split(details: Run, figures: Mapping[str, str]) -> list[Block]:
@@ -213,7 +227,8 @@ def _comparison(details: Run, figures: Mapping[str, str]) -> list[Block]:
     ]
     columns = ("step", "mode", "workers", "time over that of the earlier run", "verdict", "")
     caption = (
-        "A difference is told where the interval leaves 1 out; all rows err in at most 5 of 100 comparisons."
+        "A difference is told where the interval leaves 1 out; all rows err in at most 5 of 100 comparisons, as far as "
+        "the repeats show how times vary: what changed between the runs for all repeats alike counts as a difference."
     )
     return [
         Note(told["words"], "bad" if told["differences"] else "plain"),
@@ -228,7 +243,11 @@ def _model(details: Run, figures: Mapping[str, str]) -> list[Block]:
         return []
     new = [r for r in rows if not r["calibrated_on"] and not r["oversubscribed"]]
     met = sum(r["agrees"] for r in new)
-    words = f"Of {len(new)} points within the cores that were new to it the model meets {met} within the intervals."
+    words = (
+        f"Of {len(new)} points within the cores that were new to it the model meets {met} within the intervals."
+        if new
+        else "No point within the cores was new to the model: it is not tested."
+    )
     cells = [
         (
             r["step"],
@@ -243,7 +262,7 @@ def _model(details: Run, figures: Mapping[str, str]) -> list[Block]:
     ]
     columns = ("step", "mode", "workers", "measured, s", "model, s", "meet", "")
     return [
-        Note(words, "good" if met == len(new) else "bad"),
+        Note(words, "good" if new and met == len(new) else "bad"),
         *_picture(figures, "model"),
         table("Both in seconds, with their intervals.", columns, cells, folded=True),
     ]
@@ -265,7 +284,10 @@ def _projection(details: Run, figures: Mapping[str, str]) -> list[Block]:
         for r in told["rows"]
     ]
     columns = ("step", "mode", "workers", "work", "seconds", "speed-up", "efficiency", "lost")
-    note = "Nothing in this section was measured: it is a projection by a model, worth what its assumptions are worth."
+    note = (
+        "Nothing in this section was measured: it is a projection by a model, worth what its assumptions are worth. "
+        f"Beside the measurements – {'; '.join(trust(details['validation'])) or 'there are none'}."
+    )
     left: list[Block] = [Note(text, "missing") for text in told["left_out"]]
     shown: list[Table] = [table("Projection.", columns, rows, folded=True)] if rows else []
     listed = Listing("Assumptions of the projection", _lines(told["assumptions"]), folded=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -113,13 +114,15 @@ def plan_of(asked: argparse.Namespace) -> Plan:
     for name, value in own.items():
         if value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+    if not 0 <= asked.delay_s < math.inf:
+        raise InputError(f"--delay-s {asked.delay_s}: give 0 or more seconds")
     site = load_site(asked.site).site if asked.site else None
     scratch = asked.scratch or (None if cluster == "local" else Path.cwd())
     return Plan(
         steps=_names("--what", asked.what, STEPS),
         modes=_names("--mode", asked.mode, tuple(MODES)),
         counts=_counts(asked.workers, quick=asked.quick),
-        repeats=min(asked.repeats, 2) if asked.quick else asked.repeats,
+        repeats=2 if asked.quick else asked.repeats,
         cluster=cluster,
         backend=asked.backend,
         jobs=WorkerJobs(**({"site": site} if site else {}), image=asked.image, folder=scratch),

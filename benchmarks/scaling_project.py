@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,16 +71,31 @@ class Calibrated:
         return Farm(stages, self.serial_s(work), workers, endpoint)
 
     def simplified(self) -> list[str]:
-        """Return what had to be assumed because only one amount of work was measured with the fewest workers."""
-        if self.step == "train" and len({p.details["batch"] / p.workers for p in self.base.values()}) < 2:
-            return [
-                "train: one share of a batch was measured, so computing is taken as proportional to it: optimistic"
-            ]
-        if self.step != "train" and len({p.work for p in self.base.values()}) < 2:
-            return [
+        """Return what had to be assumed because the run did not measure it by itself."""
+        if self.step == "train":
+            return self._simplified_training()
+        told = [
+            f"{self.step}: the {1e3 * self.scheduler_s():.3g} ms of handing out a task hold what a measured worker "
+            "does for an empty one: many workers may be served faster"
+        ]
+        if len({p.work for p in self.base.values()}) < 2:
+            told.append(
                 f"{self.step}: one amount of work was measured, so the driver's part is taken to grow with it"
-            ]
-        return []
+            )
+        return told
+
+    def _simplified_training(self) -> list[str]:
+        told = []
+        if len({p.details["batch"] / p.workers for p in self.base.values()}) < 2:
+            told.append(
+                "train: one share of a batch was measured, so computing is taken as proportional to it: optimistic"
+            )
+        if crosses_hosts(self.points):
+            told.append(
+                "train: the exchange was measured between hosts and is taken as such within them, too: the assumed "
+                "network_latency_us and network_gbit are not used"
+            )
+        return told
 
     def scheduler_s(self) -> float:
         """Return what handing out a task costs, as measured with the fewest workers."""
@@ -125,16 +140,26 @@ def link_of(points: Sequence[Point]) -> Link | None:
     A ring of `p` ranks sends ``2 (p - 1)`` messages of a `p`-th of the size; a line is fitted to the measured times,
     each weighed by its size so that a per cent counts alike.
     """
-    several = [p for p in points if p.workers > 1 and not p.oversubscribed and "exchanges" in p.details]
-    if not several:
+    point = _exchanged(points)
+    if point is None:
         return None
-    point = max(several, key=lambda p: p.workers)
     sizes, seconds = np.asarray(point.details["exchanges"], dtype=float).T
     messages = 2 * (point.workers - 1)
     weights = 1 / seconds
     matrix = np.stack([np.full(len(sizes), float(messages)), messages * sizes / point.workers], axis=1)
     latency, s_per_byte = np.linalg.lstsq(matrix * weights[:, None], seconds * weights, rcond=None)[0]
     return Link(max(float(latency), 0.0), max(float(s_per_byte), 0.0))
+
+
+def crosses_hosts(points: Sequence[Point]) -> bool:
+    """Return whether the exchange of which `link_of` tells went from one host to another."""
+    point = _exchanged(points)
+    return point is not None and len(point.details["hosts"]) > 1
+
+
+def _exchanged(points: Sequence[Point]) -> Point | None:
+    several = [p for p in points if p.workers > 1 and not p.oversubscribed and "exchanges" in p.details]
+    return max(several, key=lambda p: p.workers, default=None)
 
 
 def validate(points: Sequence[Point], *, cores: float) -> list[dict[str, Any]]:
@@ -168,6 +193,23 @@ def validate(points: Sequence[Point], *, cores: float) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def trust(validation: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how the model did, step by step, at points that were new to it: its projection is worth no more."""
+    told = []
+    for step in dict.fromkeys(row["step"] for row in validation):
+        new = [r for r in validation if r["step"] == step and not (r["calibrated_on"] or r["oversubscribed"])]
+        if not new:
+            told.append(f"{step}: no measured point within the cores was new to the model: it is not tested")
+            continue
+        off = max((r["model_s"] / r["measured_s"] for r in new), key=lambda ratio: abs(math.log(ratio)))
+        met, most = sum(r["agrees"] for r in new), max(r["workers"] for r in new)
+        told.append(
+            f"{step}: the model met {met} of {len(new)} measured points that were new to it, the farthest off by a "
+            f"factor {off:.2f}; they go up to {most} workers"
+        )
+    return told
 
 
 def _simulated(model: Calibrated, point: Point, cores: float) -> list[Outcome] | None:
@@ -263,6 +305,8 @@ def _ranks_at(model: Calibrated, mode: str, assumed: Assumed) -> Any:
             "2 ranks or more on a machine with as many cores"
         )
     between = Link(assumed.network_latency_us * 1e-6, 8 / (assumed.network_gbit * 1e9))
+    if crosses_hosts(model.points):
+        between = link
     base = model.base[mode]
     size, node = base.details["gradient_bytes"], int(assumed.ranks_per_node)
     training = replace(

@@ -141,7 +141,7 @@ class Details(Strict):
     backend: str
     cores: int = Field(ge=1)
     hosts: list[str]
-    load_average: dict[Literal["before", "after"], float]
+    load_average: dict[Literal["before", "after", "cores"], float]
     words: list[str] = Field(min_length=1)
     intervals: str
     environment: dict[str, Any]

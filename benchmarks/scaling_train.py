@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -17,15 +18,17 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
-from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.errors import GlacierError, InputError, redact
 
 MODEL = "convlstm"
 SIZES = (1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 22)
 """Of the messages whose exchange is timed, bytes; beside them that of the gradients."""
+END_S = 60.0
+"""How long a launcher that was asked to end may take to end its ranks."""
 
 
 @dataclass(frozen=True)
@@ -236,17 +239,30 @@ def train(
     with (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
         environment = {**os.environ, **_meeting(launcher)}
         try:
-            done = subprocess.run(
-                command, stdout=log, stderr=log, timeout=limit_s, check=False, env=environment
-            )
+            code = _run(command, log, environment, limit_s)
         except subprocess.TimeoutExpired as err:
             raise GlacierError(
                 f"{ranks} ranks did not end in {limit_s:.0f} s; they were started by: {command}"
             ) from err
-    if done.returncode:
-        words = (folder / "log").read_text(encoding="utf-8", errors="replace").strip()
-        raise GlacierError(f"{ranks} ranks ended with code {done.returncode} ({command}):\n{words[:6000]}")
+    if code:
+        words = redact((folder / "log").read_text(encoding="utf-8", errors="replace").strip())
+        raise GlacierError(f"{ranks} ranks ended with code {code} ({command}):\n{words[:6000]}")
     return _gathered(folder, ranks, backend, began)
+
+
+def _run(command: list[str], log: TextIO, environment: dict[str, str], limit_s: float) -> int:
+    """Return the exit code of a launcher; neither it nor its ranks outlive this call, whatever ends it."""
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        return process.wait(limit_s)
+    finally:
+        if process.poll() is None:
+            process.terminate()  # ranks have sessions of their own: only the launcher can end them
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def _gathered(folder: Path, ranks: int, backend: str, began: float) -> Told:
@@ -279,24 +295,12 @@ def _launch(launcher: str, ranks: int) -> list[str]:
     """Return the words before the program and its arguments."""
     if launcher == "torchrun":
         # its module, as the script of that name may be of another Python
-        return [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(ranks),
-        ]
+        module = ["-m", "torch.distributed.run", "--standalone"]
+        return [sys.executable, *module, "--nproc-per-node", str(ranks)]
     if launcher == "horovodrun":
         found = Path(sys.executable).with_name("horovodrun")
-        return [
-            str(found) if found.exists() else "horovodrun",
-            "--gloo",
-            "--network-interfaces",
-            "lo",
-            "-np",
-            str(ranks),
-        ]
+        program = str(found) if found.exists() else "horovodrun"
+        return [program, "--gloo", "--network-interfaces", "lo", "-np", str(ranks)]
     if launcher == "srun":
         cores = os.environ.get("SLURM_CPUS_PER_TASK", "1")
         return ["srun", "--mpi=none", f"--ntasks={ranks}", f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"]

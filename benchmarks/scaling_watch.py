@@ -224,11 +224,14 @@ class Seen:
         }
 
     def stages(self) -> list[list[Task]]:
-        """Return the tasks by stage: one begins where a task is sent while none is on its way."""
+        """Return the tasks by stage: one begins where a task of another kind is sent while none is on its way.
+
+        A driver that is slow to send the next task of the same kind has not waited for the last one.
+        """
         found: list[list[Task]] = []
         until = -1.0
         for task in sorted(self.tasks, key=lambda task: task.sent):
-            if task.sent > until:
+            if not found or (task.sent > until and task.function != found[-1][-1].function):
                 found.append([])
             found[-1].append(task)
             until = max(until, task.back)

@@ -234,6 +234,21 @@ def test_lost_work_is_done_again(bench):
     assert slow.seconds == pytest.approx(10)
 
 
+def test_a_lost_task_that_waits_does_not_hold_up_the_line(bench):
+    """Two workers die, the one that began first later: what it had is begun again after what the other one had."""
+    run = bench.model._FarmRun(farm(bench, 4, compute=(4.0,)), 4, np.random.default_rng(0))
+    run.deaths = [3.9, 0.5, math.inf, math.inf]
+    run.free = [(-3.0, 2), (-3.0, 3), (0.0, 0), (0.1, 1)]
+    assert run.stage(run.farm.stages[0], -3.0) == pytest.approx(7.9) and run.lost == 2
+    assert sorted(free for free, _ in run.free) == pytest.approx([1.0, 3.9, 4.5, 7.9])
+
+
+def test_more_tasks_than_the_model_goes_through_are_left_out_and_said(bench):
+    assumed = bench.assumed.Assumed.given(["campaign=100000000"])
+    told = bench.project.project(measured(bench), assumed, counts=(10,), simulations=1)
+    assert [row["mode"] for row in told["rows"]] == ["weak"] and "give less work" in told["left_out"][0]
+
+
 def test_a_known_serial_part_of_the_model_is_found_by_the_law(bench):
     made = farm(bench, 720, compute=(0.125,), serial_s=10.0)
     times = {n: bench.model.simulate_farm(made, n).seconds for n in (1, 2, 4, 8, 16)}
@@ -338,12 +353,29 @@ def test_the_model_meets_what_it_was_not_calibrated_on(bench):
 def test_the_model_is_said_to_miss_where_it_does(bench):
     rows = bench.project.validate(measured(bench, serial=0.1), cores=8)
     assert not any(row["agrees"] for row in rows if row["workers"] == 8)
+    (words,) = bench.project.trust(rows)
+    off = max(row["model_s"] / row["measured_s"] for row in rows)
+    assert f"by a factor {off:.2f}; they go up to 8 workers" in words and off > 1.2
+    alone = [row for row in rows if row["calibrated_on"]]
+    assert "not tested" in bench.project.trust(alone)[0]
 
 
 def test_the_link_between_ranks_is_found_again(bench):
     found = bench.project.link_of(trained(bench))
     assert found.latency_s == pytest.approx(2e-4) and found.s_per_byte == pytest.approx(3e-9)
     assert bench.project.link_of([p for p in trained(bench) if p.workers == 1]) is None
+
+
+def test_an_exchange_that_was_measured_between_hosts_is_not_taken_for_one_within_them(bench):
+    within = trained(bench)
+    across = [replace(p, details={**p.details, "hosts": ["a", "b"]}) for p in within]
+    slow = bench.assumed.Assumed.given(["network_gbit=0.1"])  # slower than what was measured
+    seconds = {}
+    for name, points in (("within", within), ("across", across)):
+        told = bench.project.project(points, slow, counts=(10,), simulations=1)
+        seconds[name] = told["rows"][-1]["seconds"]
+        assert ("between hosts" in " ".join(told["assumptions"])) == (name == "across")
+    assert seconds["across"] < 0.5 * seconds["within"]
 
 
 def test_a_projection_is_labelled_as_one_with_all_it_assumes(bench):
@@ -372,7 +404,9 @@ def test_without_a_measured_exchange_there_is_no_model_of_many_ranks(bench):
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [("queues=3", "did you mean 'queue_s'"), ("queue_s=long", "no number"), ("campaign=0", "above 0")],
+    [("queues=3", "did you mean 'queue_s'"), ("queue_s=long", "no number"), ("campaign=0", "above 0"),
+     ("campaign=nan", "above 0"), ("queue_s=inf", "has an end"),
+     ("ranks_per_node=0.5", "whole number"), ("straggler_share=2", "from 0 to 1")],
 )  # fmt: skip
 def test_a_wrong_assumption_is_refused(bench, setting, said):
     with pytest.raises(InputError, match=said):
@@ -382,7 +416,7 @@ def test_a_wrong_assumption_is_refused(bench, setting, said):
 # ---- what is seen of tasks ----
 
 
-def test_tasks_are_noted_with_their_errors_and_stages(bench):
+def test_tasks_are_noted_and_their_errors_are_the_callers(bench):
     gate = threading.Event()
     with ThreadPoolExecutor(3) as pool:
         watch = bench.watch.Stopwatch(pool)
@@ -392,8 +426,24 @@ def test_tasks_are_noted_with_their_errors_and_stages(bench):
         assert watch.submit(len, "four").result() == 4
         with pytest.raises(ZeroDivisionError):
             watch.submit(divmod, 1, 0).result()
-    seen = bench.watch.Seen(10.0, tuple(watch.tasks), 0.1)
-    assert sorted(len(stage) for stage in seen.stages()) == [1, 3]
+    assert sorted(task.function for task in watch.tasks) == ["len", "wait", "wait", "wait"]
+
+
+def test_a_stage_ends_where_all_is_back_and_another_kind_of_task_is_sent(bench):
+    spans = [
+        ("read", 0, 2),
+        ("read", 1, 3),
+        ("read", 4, 5),
+        ("cut", 4.5, 7),
+        ("cut", 8, 9),
+        ("write", 10, 11),
+    ]
+    tasks = tuple(bench.watch.Task(name, sent, back, 1.0, 1.0) for name, sent, back in spans)
+    seen = bench.watch.Seen(12.0, tasks[::-1], 0.1)  # the slow driver at 3 and at 7 has waited for nothing
+    assert [[task.function for task in stage] for stage in seen.stages()] == [
+        ["read", "read", "read", "cut", "cut"],
+        ["write"],
+    ]
 
 
 def test_the_time_of_workers_is_split_without_rest(bench):
@@ -423,8 +473,8 @@ def result(bench, *, cores=8, factor=1.0, repeats=7, seed=0, busy=0.1):
         "backend": "ddp",
         "cores": cores,
         "hosts": ["a"],
-        "load_average": {"before": busy, "after": 1.0},
-        "words": main.words_on(points, cores, busy),
+        "load_average": {"before": busy, "after": 1.0, "cores": cores},
+        "words": main.words_on(points, cores, busy / cores),
         "intervals": bench.points.METHOD,
         "environment": {"versions": {"glacierhpc": "1"}, "commit": "abc", "container_digest": "sha256:feed"},
         "points": [main._told(p, bench.points.base_of(points, p)) for p in points],
@@ -487,10 +537,21 @@ def test_few_repeats_decide_nothing_and_another_machine_is_named(bench):
     old["machine"]["processor"] = "Another"
     told = bench.compare.compare(result(bench), old)
     assert "not of the code alone" in told["words"] and "Another" in told["words"]
+    busy = bench.compare.compare(result(bench, busy=8.0), result(bench))
+    assert busy["differences"] == ["load average 1.0 per core, before 0.0"]
 
 
 def test_a_file_that_is_no_result_is_refused(bench, tmp_path):
-    for text in ("{}", "no json", '{"benchmark": "train", "details": {}}'):
+    other = {
+        "benchmark": "scaling",
+        "details": {"points": [{"seconds": [1.0]}]},
+        "machine": {},
+        "conditions": "",
+    }
+    nothing = result(bench)
+    nothing["details"]["points"][0]["seconds"] = [0.0]
+    known = (json.dumps(other), json.dumps(nothing))
+    for text in ("{}", "no json", '{"benchmark": "train", "details": {}}', *known):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(InputError, match="is no result of this benchmark"):
             bench.compare.read_details(tmp_path / "x.json")
@@ -526,6 +587,8 @@ def test_the_page_holds_everything_and_loads_nothing(bench, tmp_path):
         "sha256:feed",
         "faster beyond doubt",
         "Amdahl",
+        "share of the work that only one worker does",
+        "they go up to 2 workers",
     ]
     assert all(words in html for words in [*said, "&#34;projection&#34;: true", "more workers than cores"])
     assert html.count("data:image/svg+xml") == len(figures)

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -106,6 +107,30 @@ def test_ranks_that_fail_are_told_with_their_words(bench, tmp_path, monkeypatch)
         bench.train.train(2, [work], tmp_path, backend="ddp", launcher="torchrun")
 
 
+def test_neither_launcher_nor_ranks_outlive_an_end_by_signal(bench, tmp_path, monkeypatch):
+    """A launcher of our own, which ends its rank when it is asked to, as torchrun does; killed, it could not."""
+    rank = f"import os, time; open({str(tmp_path / 'rank')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    launcher = (
+        "import os, signal, subprocess, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (rank.kill(), os.waitpid(rank.pid, 0), sys.exit(1)))\n"
+        f"rank = subprocess.Popen([sys.executable, '-c', {rank!r}], start_new_session=True)\n"
+        "while True: signal.pause()\n"
+    )
+
+    def asked_to_end(process, _):
+        while not (tmp_path / "rank").exists() or not (tmp_path / "rank").read_text():
+            assert process.poll() is None
+            time.sleep(0.02)
+        monkeypatch.undo()
+        raise SystemExit(143)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", asked_to_end)
+    with (tmp_path / "log").open("w") as log, pytest.raises(SystemExit):
+        bench.train._run([sys.executable, "-c", launcher], log, dict(os.environ), 600)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "rank").read_text()), 0)
+
+
 def test_the_split_of_a_training_adds_up(bench):
     trained = bench.train.Trained((10.0, 10.0), 0.1, ((6.0, 6.0), (8.0, 8.0)), 0.25, (0.1,))
     assert trained.split() == pytest.approx(
@@ -127,6 +152,10 @@ def test_the_split_of_a_training_adds_up(bench):
         (("--workers", "0,2"), "give 1 or more"),
         (("--scenes", "0"), "--scenes 0: give 1 or more"),
         (("--assume", "queue_s"), "no number"),
+        (("--delay-s", "-1"), "give 0 or more seconds"),
+        (("--output", "/dev/null/x.json"), "--output: nothing can be written to '/dev/null'"),
+        (("--plots", "/dev/null"), "--plots: nothing can be written"),
+        (("--output", "/"), "'/' is a folder"),
         (("--against", "nowhere.json"), "no result of this benchmark"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,5 +53,6 @@ def _benchmark(name: str, arguments: list[str]) -> None:
             f"neither {str(places[0])!r} nor {str(places[1])!r} exists; benchmarks come with the source repository: "
             "call them in a clone of it"
         )
-    code = subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
-    raise typer.Exit(code)
+    sys.stdout.flush()
+    # in the place of this process: a signal is the benchmark's, which ends its workers, and so is the exit code
+    os.execv(sys.executable, [sys.executable, str(script), *arguments])
