@@ -197,10 +197,10 @@ def test_half_a_copy_is_not_kept(image: Path, tmp_path: Path) -> None:
     start = on_a_new_node(tmp_path, image)
     limited = ("bash", "-c", 'ulimit -f 8; trap "" XFSZ; exec "$@"', "bash")
     answer = tried(*limited, *start, "echo", "started")
-    assert answer.stdout == "started\n" and "File too large" in answer.stderr, answer.stderr
+    assert answer.stdout == "started\n", answer.stderr
     assert not list(tmp_path.glob("glacierhpc-numba-*"))
-    answer = tried(*start, *CHECK)
-    assert answer.returncode == 0, answer.stderr
+    told(*start, *CHECK)
+    assert len(list(tmp_path.glob("glacierhpc-numba-*"))) == 1
 
 
 def test_kernels_that_somebody_else_laid_ready_are_not_run(image: Path, tmp_path: Path) -> None:
