@@ -106,6 +106,7 @@ def test_a_command_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
         if "began" in answer.out:
             break
     assert answer.code is None and not answer.missing and "began" in answer.out
+    assert f"no answer within {timeout_s * m.patience:g} s" in answer.err
     child = int((tmp_path / "child").read_text())
     wait_until(lambda: gone(child))
     assert m.ask("none").missing

@@ -95,7 +95,7 @@ def test_the_quota_of_the_file_system_that_the_folder_is_on(tmp_path: Path) -> N
     """A local device tells itself before where it is mounted."""
     lines = [
         "/dev/sda1 / 99 100 100 0 1 0 0 0", f"/dev/sdb1 {tmp_path} 1048576 10485760 10485760 0 20 0 0 0",
-        f"server:/other {str(tmp_path)[:-1]} 99 100 100 0 1 0 0 0",
+        f"server:/other {tmp_path}/hom 99 100 100 0 1 0 0 0",
     ]  # fmt: skip
     found = storage.home(made(tmp_path, commands={"quota": says("\n".join(lines))}))
     assert found.status == "ok" and "1.0 of 10.0 GiB" in found.told, found
