@@ -23,8 +23,8 @@ from glacierhpc.training.pulse import Word
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 3.0
-"""To reach rank 0 at one of its addresses, and to be greeted."""
+CONNECT_S, GREET_S = 3.0, 15.0
+"""To reach rank 0 at one of its addresses; to be greeted there, by a thread that has all ranks to greet."""
 MAX_LINE_BYTES = 65_536
 SIOCGIFADDR = 0x8915
 """The request for an interface's address, of netdevice(7)."""
@@ -297,6 +297,7 @@ def _reached(
             error = err
             continue
         try:
+            line.settimeout(GREET_S)
             _send(line, first)
             greeting = json.loads(line.recv(MAX_LINE_BYTES).splitlines()[0])
             if greeting["greeting"] == first["token"]:

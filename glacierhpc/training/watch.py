@@ -34,6 +34,8 @@ LEAVE_S = 5.0
 """For a process whose rank hangs or whose neighbour is gone to end by itself; then it is ended."""
 BLAME_S = 3.0
 """For the news of who ended to come in, after an exchange has failed."""
+NEWS_S = 1.0
+"""Of it, before a rank that only keeps silent is named: rank 0, which hears all, tells the others."""
 BACKSTOP_S = 60.0
 """After the limit, for the thread to act. Where Python lets no thread run, faulthandler's then writes the stacks; the
 launcher ends such a process when the others have ended."""
@@ -87,7 +89,8 @@ class Watch:
             if isinstance(error, Exception) and not isinstance(error, GlacierError):
                 self._explain(error)
         except GlacierError as explained:
-            self._leave(explained if out_of_memory(error) else None)
+            # of who is gone all have heard already
+            self._leave(None if self._roll is not None and self._roll.gone else explained)
             raise explained from error
         self._leave(error)
 
@@ -100,12 +103,13 @@ class Watch:
                 "raise train.accumulate, or ask for more memory"
             )
         if self._roll is not None and of_exchange(error):
-            end = time.monotonic() + BLAME_S
-            while not self._roll.gone and time.monotonic() < end:
+            failed, mute = time.monotonic(), ""
+            while not (self._roll.gone or mute) and time.monotonic() < failed + BLAME_S:
                 time.sleep(0.05)
-            if self._roll.gone:
+                mute = self._told_mute() if time.monotonic() > failed + NEWS_S else ""
+            if self._roll.gone or mute:
                 self._end_in(LEAVE_S)
-                raise GlacierError(self._told_gone())
+                raise GlacierError(self._told_gone() if self._roll.gone else f"{mute} ({first_line(error)})")
 
     def _leave(self, error: BaseException | None) -> None:
         """Say goodbye, or how it failed."""
@@ -175,6 +179,14 @@ class Watch:
                 "log, sacct and dmesg on that host know more; started again, the training goes on from its checkpoint"
             )
         return "; ".join(told)
+
+    def _told_mute(self) -> str:
+        """Return which ranks are silent, as those of a lost host: an exchange may give up before the watch does."""
+        assert self._roll is not None
+        words = [each for each in list(self._roll.words.values()) if each.rank != self._ranks.rank]
+        mute = [each for each in words if each.kind == "beat" and silent(each, self._beat_s)]
+        told = "is silent: stopped, or its host is gone"
+        return "; ".join(f"{each.name} {told}, last heard of at {each.place}" for each in mute)
 
     def _idle(self) -> float:
         """Return the time since the last mark, s."""

@@ -59,6 +59,7 @@ def hold_all_threads() -> None:
 HOWS = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "lost": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "paused": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "asleep": lambda: time.sleep(1000),
     "held": hold_all_threads,
@@ -123,6 +124,8 @@ def forked(name: str, how: str, whom: int, watchdog_s: float, rank: int, port: i
     try:
         os.dup2(out, 1)
         os.dup2(out, 2)
+        # of the lost one, the exchange gives up before the watch
+        os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "15" if how == "lost" else str(START_S)
         os.environ |= {key: str(value) for key, value in place(name, rank, port).items()}
         code = train(name, how, whom, watchdog_s)
     except BaseException as error:  # noqa: BLE001 - a forked child must not come back
@@ -165,7 +168,9 @@ class Hurt:
         if self.how == "paused" and self.left:
             if self.paused_at is not None and time.monotonic() - self.paused_at > self.watchdog_s + 2:
                 os.kill(self.children[self.whom], signal.SIGCONT)
-        elif self.left == [self.whom] and waited_s > {"stopped": 0, "held": SPARED_S}.get(self.how, START_S):
+        elif self.left == [self.whom] and waited_s > {"stopped": 0, "lost": 0, "held": SPARED_S}.get(
+            self.how, START_S
+        ):
             self._end(self.whom, -signal.SIGKILL)
         if waited_s > (PATIENCE_S if self.codes else START_S):
             for rank in self.left:

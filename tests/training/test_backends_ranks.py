@@ -21,8 +21,8 @@ from tests.training import ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
-TIMEOUT_S = 180
-"""For a launch on a busy machine; ten times what one takes on an idle one."""
+TIMEOUT_S = 600
+"""For a launch on a busy machine; many times what one takes on an idle one."""
 
 TRAINED = ("plain", "sgd", "clipped", "accumulated")
 SHARED = ("exchange", *TRAINED, "channels_last", "stopped", "resumed", "resumed_from_one")
@@ -63,7 +63,16 @@ def command(launcher: str, backend: str, folder: Path, scenarios: tuple[str, ...
             *script,
         ]
     if launcher == "horovodrun":
-        return [str(PROGRAMS / "horovodrun"), "--gloo", "-np", "2", sys.executable, *script]
+        return [
+            str(PROGRAMS / "horovodrun"),
+            "--gloo",
+            "--start-timeout",
+            str(TIMEOUT_S),
+            "-np",
+            "2",
+            sys.executable,
+            *script,
+        ]
     # root: in containers; the rest: two ranks on any machine, without a network
     options = [
         "--oversubscribe",
@@ -80,6 +89,7 @@ def launch(launcher: str, folder: Path, scenarios: tuple[str, ...]) -> subproces
         pytest.skip(reason)
     environment = {name: value for name, value in os.environ.items() if name not in LOADED}
     environment |= {"OMP_NUM_THREADS": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}
+    environment["HOROVOD_GLOO_TIMEOUT_SECONDS"] = str(TIMEOUT_S)
     environment["OMPI_MCA_mpi_yield_when_idle"] = "1"  # more ranks than idle cores
     line = command(launcher, PLACES[launcher][0], folder, scenarios)
     process = subprocess.Popen(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from glacierhpc.errors import GlacierError
+from glacierhpc.training import roll
 from glacierhpc.training.distributed import Single
 from glacierhpc.training.loop import fit
 from glacierhpc.training.pulse import Pulse, Word
@@ -38,7 +39,7 @@ SCENARIOS = (
 ALL = {
     # what is the same for all backends is tried once
     "ddp": (*SCENARIOS, "stopped@0:10", "held@1:10"),
-    "horovod": SCENARIOS,
+    "horovod": (*SCENARIOS, "lost@1:100"),
     "single": ("asleep@0:10", "paused@0:8"),
 }
 
@@ -137,6 +138,15 @@ def test_a_stopped_rank_is_named_by_the_others(ended, backend, rank):
     assert "in train_epoch" in told
 
 
+def test_a_silent_rank_is_named_where_the_exchange_gives_up_before_the_watch(ended):
+    """As Horovod over Gloo does after HOROVOD_GLOO_TIMEOUT_SECONDS, when a host is gone without closing anything."""
+    got = ended("horovod")["lost@1:100"]
+    assert [got["codes"][rank] for rank in (0, 2)] == [1, 1]
+    for rank in (0, 2):  # rank 0 hears all, and tells the others
+        lines = [line for line in got["told"][rank].splitlines() if "is silent: stopped" in line]
+        assert lines and f"rank 1 on {socket.gethostname()} (process " in lines[0], got["told"][rank]
+
+
 def test_a_rank_whose_threads_are_all_held_shows_its_stacks_too(ended):
     """A call into C that never gives Python's lock back: the dump comes from a thread that needs none."""
     got = ended("ddp")["held@1:10"]
@@ -208,12 +218,12 @@ def desk():
     desk.close()
 
 
-def polled(*rolls, until):
+def polled(*polling, until):
     end = time.monotonic() + 20
     while not until():
         assert time.monotonic() < end, "it never came to that"
-        for roll in rolls:
-            roll.poll(0.05)
+        for each in polling:
+            each.poll(0.05)
 
 
 def joined(desk, *ranks):
@@ -265,6 +275,7 @@ def test_strangers_are_shown_the_door(desk, says):
     assert closed[0] == b"" and not desk.gone and set(desk.words) == {0}
 
 
-def test_a_rank_that_reaches_nobody_goes_on_alone():
+def test_a_rank_that_reaches_nobody_goes_on_alone(monkeypatch):
+    monkeypatch.setattr(roll, "GREET_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError):
         Line(["127.0.0.1"], silent.getsockname()[1], "token", word(1))
