@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,12 +18,7 @@ from tests.scenes.rasters import GRID
 
 JOBS = WorkerJobs(site=Site(interface="lo"), hours=0.2, look_s=1.0, first_wait_s=0.5)
 BANDS = {"green": "B3", "nir08": "B5", "swir16": "B6"}
-SCENES = 10
-
-
-def place(_: int) -> tuple[str, str | None]:
-    time.sleep(0.3)
-    return socket.gethostname(), os.environ.get("SLURM_JOB_ID")
+SCENES = 6
 
 
 def items_of(catalogue: str) -> list[dict[str, Any]]:
