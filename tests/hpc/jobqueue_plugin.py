@@ -54,6 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "env(NAME): needs that batch system")
     config.addinivalue_line("markers", "xfail_env(REASONS): fails where that batch system is")
     config.addinivalue_line("markers", "asyncio: a coroutine")
+    if config.getoption("-E"):
+        # nobody looks at the page of a worker, and what draws it takes each of them longer to import than the rest
+        dask.config.set({"jobqueue.slurm.worker-extra-args": ["--no-dashboard"]})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
