@@ -45,6 +45,7 @@ __all__ = ["STEPS", "asked_for", "main", "measure", "plan_of", "result_of"]
 
 BUSY = 0.3
 """Load per core before the start from which a machine is called busy."""
+QUICK = "A quick run: it shows that everything works, and nothing of how the steps scale."
 
 
 def result_of(
@@ -66,7 +67,7 @@ def result_of(
         "cores": cores,
         "hosts": sorted({host for point in points for host in point.details["hosts"]}),
         "load_average": {"before": load[0], "after": load[1], "cores": own_cores},
-        "words": words_on(points, cores, load[0] / own_cores),
+        "words": [*([QUICK] if asked.quick else []), *words_on(points, cores, load[0] / own_cores)],
         "intervals": METHOD,
         "environment": environment(plan.scratch),
         "points": [_told(point, base_of(points, point)) for point in points],

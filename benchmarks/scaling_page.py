@@ -149,16 +149,15 @@ def _measured(details: Run, figures: Mapping[str, str]) -> list[Block]:
         (
             p["step"],
             p["mode"],
-            p["workers"],
+            f"{p['workers']} *" if p["oversubscribed"] else p["workers"],
             f"{p['work']:g} {p['unit']}",
             _interval(p["median_s"]),
             _interval(p["speed_up"]),
             _interval(p["efficiency"]),
-            "more workers than cores" if p["oversubscribed"] else "",
         )
         for p in details["points"]
     ]
-    columns = ("step", "mode", "workers", "work", "seconds", "speed-up", "efficiency", "note")
+    columns = ("step", "mode", "workers", "work", "seconds", "speed-up", "efficiency")
     few, ratios = (
         min((p[name]["coverage"] for p in details["points"]), default=0.0)
         for name in ("median_s", "speed_up")
@@ -166,7 +165,7 @@ def _measured(details: Run, figures: Mapping[str, str]) -> list[Block]:
     caption = (
         f"Medians of the repeats with their intervals, by {details['intervals']}; those of the medians cover "
         f"{percent(few)} or more, those of speed-up and efficiency {percent(ratios)} or more. Speed-up of weak scaling "
-        "is that of the work done."
+        "is that of the work done. * more workers than cores."
     )
     notes: list[Block] = [Note(words, "bad") for words in details["words"]]
     return [*notes, *_picture(figures, "scaling"), table(caption, columns, rows, folded=False)]
