@@ -76,6 +76,7 @@ class Holder:
     def __init__(self, folder: Path, **options: object) -> None:
         command = [sys.executable, "-c", HOLDER, str(folder), repr(options)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.lost = False
         self.first = self.line()
 
     def line(self) -> str:
@@ -88,7 +89,7 @@ class Holder:
         self.process.stdin.write(f"{order}\n")
         self.process.stdin.flush()
         while (answer := self.line()).startswith("lost:"):
-            pass
+            self.lost = True
         return answer
 
     def signal(self, number: int) -> None:
@@ -145,20 +146,25 @@ def test_a_second_command_is_refused_and_told_who_has_it(
     take(tmp_path).release()
 
 
+def refused_at_a_sign(folder: Path) -> None:
+    """See a command refused, however late a busy machine lets the holder give its sign."""
+    with pytest.MonkeyPatch.context() as patient, pytest.raises(InputError, match="in use by process"):
+        patient.setattr(lease, "MISSES", 120)
+        take(folder)
+
+
 def test_without_locks_a_command_elsewhere_is_known_to_live_by_its_signs(
     start: Start, tmp_path: Path
 ) -> None:
     first = start(elsewhere=True, no_locks=True)
-    with pytest.raises(InputError, match="in use by process"):
-        take(tmp_path)
+    refused_at_a_sign(tmp_path)
     assert first.tell("write file") == "done"
 
 
 @pytest.mark.parametrize("years", [-20, 20])
 def test_a_wrong_clock_says_nothing_about_life(start: Start, tmp_path: Path, years: int) -> None:
     first = start(elsewhere=True, no_locks=True, clock_off_years=years)
-    with pytest.raises(InputError, match="in use by process"):
-        take(tmp_path)
+    refused_at_a_sign(tmp_path)
     stopped(first)
     take(tmp_path).release()
 
@@ -243,7 +249,7 @@ def test_a_job_that_starts_again_takes_over_from_its_orphan(
         assert answer.startswith("LeaseLost") and "start 2" in answer and "believed dead" in answer
     assert (tmp_path / "file").read_text() == "by the second"
     assert not (tmp_path / "late").exists() and not (tmp_path / "new").exists() and not unfinished.exists()
-    assert orphan.line().startswith("lost:")  # within a sign of life
+    assert orphan.lost or orphan.line().startswith("lost:")  # within a sign of life
     orphan.end()
     write_text(tmp_path / "file", "still")
     second.release()
@@ -304,8 +310,7 @@ def test_a_folder_that_has_another_number_at_every_look_is_not_taken_for_a_copy(
 ) -> None:
     first = start(**pretended)
     monkeypatch.setattr(lease, "_place", lambda folder: -1)
-    with pytest.raises(InputError, match="in use by process"):
-        take(tmp_path)
+    refused_at_a_sign(tmp_path)
     first.kill()
     take(tmp_path).release()
 
