@@ -119,7 +119,9 @@ def test_spread_over_seeds():
 
 
 def test_a_difference_has_the_interval_of_other_ground_too(runs):
-    told = compare({label: replace(run, size=2) for label, run in runs.items()}, samples=200)  # squares of 4 px
+    told = compare(
+        {label: replace(run, size=2) for label, run in runs.items()}, samples=200
+    )  # squares of 4 px
     zero = told["runs"]["zero-shot"]
     assert told["bootstrap"]["grounds"] > 1
     for entry in (zero["paired"]["mse_difference"], zero["skill"]["climatology"]):

@@ -105,7 +105,8 @@ def test_a_difference_is_said_of_other_ground_too(comparison: dict[str, Any]) ->
     entry = comparison["runs"]["zero-shot"]["paired"]["mse_difference"]
     entry["ground_interval"] = [0.01, 0.2]
     assert any(
-        "It holds for other ground of the kind, too: [+0.0100, +0.200]" in note.text for note in notes(comparison)
+        "It holds for other ground of the kind, too: [+0.0100, +0.200]" in note.text
+        for note in notes(comparison)
     )
     entry["ground_interval"] = [-0.01, 0.2]
     assert any("It cannot be said for other ground" in note.text for note in notes(comparison))
