@@ -123,7 +123,9 @@ class Calibrated:
 def calibrate(step: str, points: Sequence[Point]) -> Calibrated:
     """Take from the points of a step what its model needs."""
     own = tuple(point for point in points if point.step == step)
-    return Calibrated(step, own, {mode: base_of(own, _first(own, mode)) for mode in {p.mode for p in own}})
+    return Calibrated(
+        step, own, {mode: base_of(own, _first(own, mode)) for mode in dict.fromkeys(p.mode for p in own)}
+    )
 
 
 def _first(points: Sequence[Point], mode: str) -> Point:
