@@ -21,7 +21,7 @@ from glacierhpc.scenes.remote.files import RemoteFile
 _INSTEAD = {
     "HTTPS_PROXY": ("GDAL_HTTP_PROXY", "GDAL_HTTPS_PROXY", "GDAL_HTTP_PROXYUSERPWD", "GDAL_PROXY_AUTH"),
     "~/.netrc": ("GDAL_HTTP_USERPWD", "GDAL_HTTP_NETRC_FILE"),
-    "REQUESTS_CA_BUNDLE": ("GDAL_CURL_CA_BUNDLE", "GDAL_HTTP_CAPATH", "GDAL_HTTP_UNSAFESSL"),
+    "REQUESTS_CA_BUNDLE": ("GDAL_HTTP_CAPATH", "GDAL_HTTP_UNSAFESSL"),  # rasterio itself sets GDAL_CURL_CA_BUNDLE
     "archive.timeout_s": ("GDAL_HTTP_TIMEOUT", "GDAL_HTTP_CONNECTTIMEOUT"),
     "acquire.max_attempts and acquire.backoff_s": ("GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_RETRY_DELAY"),
     "hrefs that begin with /vsicurl/": (
@@ -55,17 +55,24 @@ def gdal_file(file: RemoteFile) -> Iterator[GdalFile]:
             file.close()
 
 
+_OPEN: set[_Cursor] = set()
+"""Cursors that GDAL has not closed. It holds them by their bare address, and rasterio's bridge keeps them by thread: a
+dataset that outlives its thread would read freed memory when it is closed."""
+
+
 class _Cursor:
     """A place in a file, as GDAL's callbacks expect it; they must never see an exception."""
 
     def __init__(self, bridge: GdalFile) -> None:
         self._bridge, self._at = bridge, 0
+        _OPEN.add(self)
 
     def __enter__(self) -> _Cursor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to close: the file stays open for the next cursor."""
+        """Be let go of; the file stays open for the next cursor."""
+        _OPEN.discard(self)
 
     def read(self, count: int = -1) -> bytes:
         body = self._bridge.bytes_of([(self._at, max(count, 0))])[0]
