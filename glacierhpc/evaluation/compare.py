@@ -12,12 +12,11 @@ from glacierhpc.errors import InputError
 from glacierhpc.evaluation.bootstrap import (
     FEW_WINDOWS,
     GROUND_SIZES,
-    Measure,
     Resampling,
     ground_blocks,
     sequence_blocks,
 )
-from glacierhpc.evaluation.entries import lead_entry, metric_entries
+from glacierhpc.evaluation.entries import lead_entry, metric_entries, on_other_ground
 from glacierhpc.evaluation.metrics import SUMS, skill_of
 from glacierhpc.evaluation.paired import compare_pair, mse_difference
 from glacierhpc.evaluation.table import Scored
@@ -144,7 +143,7 @@ def _run(run: Scored, first: Scored | None, resampling: Resampling, wider: Resam
         "model": run.model,
         "metrics": metric_entries(own, resampling, data_range=run.scores.data_range),
         "skill": {
-            name: _twice(skill_of, resampling, wider, own, part)
+            name: on_other_ground(lead_entry(skill_of, resampling, own, part), skill_of, wider, own, part)
             for name, part in sums.items()
             if name != run.model
         },
@@ -154,14 +153,8 @@ def _run(run: Scored, first: Scored | None, resampling: Resampling, wider: Resam
 
 def _paired(own: np.ndarray, other: np.ndarray, resampling: Resampling, wider: Resampling) -> dict[str, Any]:
     found = compare_pair(own, other, resampling)
-    found["mse_difference"] = _twice(mse_difference, resampling, wider, own, other)
-    return found
-
-
-def _twice(measure: Measure, resampling: Resampling, wider: Resampling, *sums: np.ndarray) -> dict[str, Any]:
-    """Return a figure by lead with its interval, and with the one of other ground, too."""
-    entry = lead_entry(measure, resampling, *sums)
-    return {**entry, "ground_interval": lead_entry(measure, wider, *sums)["interval"]}
+    difference = on_other_ground(found["mse_difference"], mse_difference, wider, own, other)
+    return found | {"mse_difference": difference}
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:

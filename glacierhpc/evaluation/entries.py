@@ -86,3 +86,8 @@ def _pairs(measure: Measure, resampling: Resampling, *sums: np.ndarray) -> list[
     values = plain(measure(*(part.sum(axis=0) for part in sums)))
     low, high = (plain(end) for end in resampling.interval(measure, *sums))
     return [{"all": value, "interval": [*ends]} for value, *ends in zip(values, low, high, strict=True)]
+
+
+def on_other_ground(entry: Entry, measure: Measure, wider: Resampling, *sums: np.ndarray) -> Entry:
+    """Return an entry of `lead_entry` with a second interval, ``ground_interval``, from a wider resampling."""
+    return {**entry, "ground_interval": lead_entry(measure, wider, *sums)["interval"]}

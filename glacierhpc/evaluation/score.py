@@ -11,7 +11,7 @@ import numpy as np
 
 from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.evaluation.bootstrap import FEW_WINDOWS, Resampling
-from glacierhpc.evaluation.entries import lead_entry, metric_entries, plain
+from glacierhpc.evaluation.entries import lead_entry, metric_entries, on_other_ground, plain
 from glacierhpc.evaluation.groups import Glaciers, Parts, by_glacier, by_season
 from glacierhpc.evaluation.metrics import error_sums, skill_of
 from glacierhpc.evaluation.paired import paired
@@ -243,8 +243,10 @@ def _add_other_ground(
 ) -> None:
     """Give each skill a second interval, in which squares of ground are drawn beside windows of time."""
     wider = resampling.with_grounds(grounds)
-    for name, entry in found["skill"].items():
-        entry["ground_interval"] = lead_entry(skill_of, wider, sums[model], sums[name])["interval"]
+    found["skill"] = {
+        name: on_other_ground(entry, skill_of, wider, sums[model], sums[name])
+        for name, entry in found["skill"].items()
+    }
     found["bootstrap"]["grounds"] = int(len(np.unique(grounds)))
 
 
