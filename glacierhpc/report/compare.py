@@ -32,7 +32,17 @@ from glacierhpc.report.blocks import (
 )
 from glacierhpc.report.drawing import BLUE, GREEN, MUTED, ORANGE, PURPLE, RED, SKY
 from glacierhpc.report.page import Section, template
-from glacierhpc.report.skill import LOOKS, OTHER_LOOK, by_lead, capital, lead_axis, leads, read_score, spoken
+from glacierhpc.report.skill import (
+    LOOKS,
+    OTHER_LOOK,
+    by_lead,
+    capital,
+    lead_axis,
+    leads,
+    other_ground,
+    read_score,
+    spoken,
+)
 
 log = logging.getLogger(__name__)
 
@@ -164,12 +174,10 @@ def _against_first(label: str, run: Mapping[str, Any], first: str) -> Note:
 
 
 def _on_other_ground(entry: Mapping[str, Any]) -> str:
-    """Say whether a difference beyond doubt would be one on other ground, too, where that was asked."""
+    own_low, own_high = (_value(end) for end in entry["interval"])
     low, high = (_value(end) for end in entry.get("ground_interval") or (None, None))
-    if not math.isfinite(low) or list(entry["ground_interval"]) == list(entry["interval"]):
-        return ""
-    said = "It holds" if low > 0 or high < 0 else "It cannot be said"
-    return f" {said} for other ground of the kind, too: [{_plus(low)}, {_plus(high)}]."
+    told = f"[{_plus(low)}, {_plus(high)}]"
+    return other_ground((low, high), (own_low, own_high), told, holds=low > 0 or high < 0)
 
 
 def _difference(run: Mapping[str, Any], first: str) -> str:

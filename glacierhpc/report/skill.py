@@ -248,13 +248,18 @@ def _sentence(model: str, verdict: Verdict) -> str:
 
 
 def _on_other_ground(verdict: Verdict) -> str:
-    """Say whether the verdict would hold on other ground, where it was asked apart."""
-    low, high = verdict.ground
-    if not math.isfinite(low) or verdict.ground == verdict.skill.interval or verdict.word == "undecided":
+    if verdict.word == "undecided":
         return ""
+    low, high = verdict.ground
     holds = low > 0 if verdict.word == "better" else high < 0
-    said = "It holds" if holds else "It cannot be said"
-    return f" {said} for other ground of the kind, too: {interval(verdict.ground)}."
+    return other_ground(verdict.ground, verdict.skill.interval, interval(verdict.ground), holds=holds)
+
+
+def other_ground(ground: tuple[float, float], own: tuple[float, float], told: str, *, holds: bool) -> str:
+    """Say whether a verdict would hold on other ground, where that was asked apart from the verdict's own interval."""
+    if not math.isfinite(ground[0]) or ground == own:
+        return ""
+    return f" {'It holds' if holds else 'It cannot be said'} for other ground of the kind, too: {told}."
 
 
 def _by_leads(model: str, name: str, skill: Score) -> str:
