@@ -88,7 +88,22 @@ if [[ -n ${SLURM_JOB_ID:-} ]]; then
 fi
 """
 
-GLOO = """\
+GLOO_RANK = """\
+case $SLURM_STEP_TASKS_PER_NODE in
+*,*)
+    echo "Horovod needs as many processes on one node as on the other, not $SLURM_STEP_TASKS_PER_NODE;" \\
+        "use --nodes and --ntasks-per-node" >&2
+    exit 2
+    ;;
+esac
+export HOROVOD_RANK=$SLURM_PROCID HOROVOD_SIZE=$SLURM_STEP_NUM_TASKS
+export HOROVOD_LOCAL_RANK=$SLURM_LOCALID HOROVOD_LOCAL_SIZE=${SLURM_STEP_TASKS_PER_NODE%%[!0-9]*}
+export HOROVOD_CROSS_RANK=$SLURM_NODEID HOROVOD_CROSS_SIZE=$SLURM_STEP_NUM_NODES HOROVOD_HOSTNAME=$SLURMD_NODENAME
+"""
+"""What a task of srun says to Horovod's Gloo of its place."""
+
+GLOO = (
+    """\
 # Horovod's processes find each other by a small server that lives as long as this script, on the nodes' network
 coproc meeting { exec "${glacierhpc[@]}" rendezvous --address "$MASTER_ADDR" --interface "$interface"; }
 read -r -t 120 HOROVOD_GLOO_RENDEZVOUS_ADDR HOROVOD_GLOO_RENDEZVOUS_PORT <&"${meeting[0]:-0}" || {
@@ -100,18 +115,12 @@ export HOROVOD_CONTROLLER=gloo HOROVOD_CPU_OPERATIONS=gloo
 # all processes of a large job read the same environment from one file system before they get there
 export HOROVOD_GLOO_TIMEOUT_SECONDS=${HOROVOD_GLOO_TIMEOUT_SECONDS:-300}
 task='
-case $SLURM_STEP_TASKS_PER_NODE in
-*,*)
-    echo "Horovod needs as many processes on one node as on the other, not $SLURM_STEP_TASKS_PER_NODE;" \\
-        "use --nodes and --ntasks-per-node" >&2
-    exit 2
-    ;;
-esac
-export HOROVOD_RANK=$SLURM_PROCID HOROVOD_SIZE=$SLURM_STEP_NUM_TASKS
-export HOROVOD_LOCAL_RANK=$SLURM_LOCALID HOROVOD_LOCAL_SIZE=${SLURM_STEP_TASKS_PER_NODE%%[!0-9]*}
-export HOROVOD_CROSS_RANK=$SLURM_NODEID HOROVOD_CROSS_SIZE=$SLURM_STEP_NUM_NODES HOROVOD_HOSTNAME=$SLURMD_NODENAME
+"""
+    + GLOO_RANK
+    + """\
 '"$task"
 """
+)
 
 SRUN = """\
 launch=()
