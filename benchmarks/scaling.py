@@ -64,6 +64,7 @@ def result_of(
     details = {
         "cluster": plan.cluster,
         "backend": plan.backend,
+        "launcher": plan.launcher,
         "cores": cores,
         "hosts": sorted({host for point in points for host in point.details["hosts"]}),
         "load_average": {"before": load[0], "after": load[1], "cores": own_cores},
@@ -121,8 +122,8 @@ def conditions(plan: Plan) -> str:
         told.append(f"{plan.scenes} scenes of {plan.size_px} px per worker, {served}, {plan.cluster} workers")
     if "train" in plan.steps:
         told.append(
-            f"{scaling_train.MODEL}, {plan.backend}, {plan.batch} samples of {plan.patch_px} px per rank and step, "
-            f"{plan.steps_per_epoch} steps"
+            f"{scaling_train.MODEL}, {plan.backend} by {plan.launcher}, {plan.batch} samples of {plan.patch_px} px per "
+            f"rank and step, {plan.steps_per_epoch} steps"
         )
     return "; ".join([*told, f"{plan.repeats} repeats after those that warm up"])
 

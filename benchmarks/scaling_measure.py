@@ -120,7 +120,6 @@ def _trained(plan: Plan, folder: Path) -> Iterator[Point]:
     """Measure what ranks do; each number of them is started once and trains every amount of work."""
     import torch
 
-    launcher = scaling_train.launcher_for(plan.backend)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for ranks in plan.counts:
         works = [plan.training(mode, ranks) for mode in plan.modes]
@@ -129,7 +128,7 @@ def _trained(plan: Plan, folder: Path) -> Iterator[Point]:
             works,
             folder / str(ranks),
             backend=plan.backend,
-            launcher=launcher,
+            launcher=plan.launcher,
             device=device,
         )
         for mode, work, trained in zip(plan.modes, works, told.trained):

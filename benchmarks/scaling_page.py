@@ -103,7 +103,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     pairs = [
         ("machine", f"{machine['processor']}, {details['cores']} cores on {len(details['hosts'])} host(s)"),
         ("conditions", run["conditions"]),
-        ("workers", f"{details['cluster']} workers, {details['backend']} ranks"),
+        ("workers", _started(details)),
         (
             "load average",
             f"{load['before']:.2f} before, {load['after']:.2f} after"
@@ -115,6 +115,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("job", str(told.get("job_id") or "")),
     ]
     return [(name, value) for name, value in pairs if value]
+
+
+def _started(details: Run) -> str:
+    ranks = f", {details['backend']} ranks by {details['launcher']}" if details["launcher"] else ""
+    return f"{details['cluster']} workers{ranks}"
 
 
 def _tiles(details: Run) -> list[Tile]:

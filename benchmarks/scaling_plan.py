@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import arguments
+from scaling_launch import LAUNCHERS, in_job, launcher_for, nodes_for
 from scaling_points import MODES
 from scaling_train import Training
 from scaling_work import WORKS
@@ -32,6 +32,8 @@ class Plan:
     repeats: int
     cluster: str
     backend: str
+    launcher: str
+    """Of the ranks; empty where none are asked for."""
     jobs: WorkerJobs
     scratch: Path | None
     scenes: int
@@ -75,6 +77,11 @@ def asked_for() -> argparse.Namespace:
     parser.add_argument("--site", help="profile whose partition and account worker jobs use")
     parser.add_argument("--image", help="image that worker jobs run in")
     parser.add_argument("--backend", choices=("ddp", "horovod"), default="ddp", help="that joins the ranks")
+    parser.add_argument(
+        "--launcher",
+        choices=tuple(LAUNCHERS),
+        help="that starts them: in a job srun, else torchrun or horovodrun",
+    )
     parser.add_argument("--scratch", type=Path, help="folder to work in; all workers must see it")
     parser.add_argument("--scenes", type=int, default=6, help="scenes, or pieces, for each worker")
     parser.add_argument("--size-px", type=int, default=512, help="edge of a scene")
@@ -100,8 +107,7 @@ def plan_of(asked: argparse.Namespace) -> Plan:
     InputError
         If a name is not known or a number cannot be.
     """
-    in_job = "SLURM_JOB_ID" in os.environ and shutil.which("srun") is not None
-    cluster = asked.cluster or ("allocation" if in_job else "local")
+    cluster = asked.cluster or ("allocation" if in_job() else "local")
     if asked.repeats < 3 and not asked.quick:
         raise InputError(
             f"--repeats {asked.repeats} tells nothing of the spread: give 3 or more, for comparisons 7"
@@ -118,13 +124,15 @@ def plan_of(asked: argparse.Namespace) -> Plan:
         raise InputError(f"--delay-s {asked.delay_s}: give 0 or more seconds")
     site = load_site(asked.site).site if asked.site else None
     scratch = asked.scratch or (None if cluster == "local" else Path.cwd())
+    steps, counts = _names("--what", asked.what, STEPS), _counts(asked.workers, quick=asked.quick)
     return Plan(
-        steps=_names("--what", asked.what, STEPS),
+        steps=steps,
         modes=_names("--mode", asked.mode, tuple(MODES)),
-        counts=_counts(asked.workers, quick=asked.quick),
+        counts=counts,
         repeats=2 if asked.quick else asked.repeats,
         cluster=cluster,
         backend=asked.backend,
+        launcher=_launcher(asked, counts) if "train" in steps else "",
         jobs=WorkerJobs(**({"site": site} if site else {}), image=asked.image, folder=scratch),
         scratch=scratch,
         scenes=own["scenes"],
@@ -134,6 +142,15 @@ def plan_of(asked: argparse.Namespace) -> Plan:
         steps_per_epoch=own["steps"],
         patch_px=own["patch_px"],
     )
+
+
+def _launcher(asked: argparse.Namespace, counts: tuple[int, ...]) -> str:
+    """Return what starts the ranks, which can start as many as are asked for."""
+    launcher = launcher_for(asked.backend, asked.launcher)
+    if in_job() and launcher not in ("torchrun", "horovodrun"):
+        for count in counts:
+            nodes_for(count, asked.backend)
+    return launcher
 
 
 def _names(option: str, given: str, valid: tuple[str, ...]) -> tuple[str, ...]:

@@ -139,6 +139,7 @@ class Details(Strict):
 
     cluster: str
     backend: str
+    launcher: str
     cores: int = Field(ge=1)
     hosts: list[str]
     load_average: dict[Literal["before", "after", "cores"], float]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -18,17 +16,16 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+import scaling_launch
 import torch
 
-from glacierhpc.errors import GlacierError, InputError, redact
+from glacierhpc.errors import GlacierError, redact
 
 MODEL = "convlstm"
 SIZES = (1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 22)
 """Of the messages whose exchange is timed, bytes; beside them that of the gradients."""
-END_S = 60.0
-"""How long a launcher that was asked to end may take to end its ranks."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +219,7 @@ def train(
         All ranks see it.
     backend : {"ddp", "horovod"}
     launcher : str
-        A key of `LAUNCHERS`.
+        A key of `scaling_launch.LAUNCHERS`.
 
     Raises
     ------
@@ -233,13 +230,13 @@ def train(
     asked = {"backend": backend, "device": device, "folder": str(folder)}
     request = folder / "asked.json"
     request.write_text(json.dumps({**asked, "works": [asdict(work) for work in works]}), encoding="utf-8")
-    python = [] if launcher == "torchrun" else [sys.executable]  # torchrun puts it in itself
-    command = [*_launch(launcher, ranks), *python, str(Path(__file__).resolve()), str(request)]
+    started = scaling_launch.words_of(launcher, backend, ranks)
+    command = [*started, str(Path(__file__).resolve()), str(request)]
     began = time.time()
     with (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
-        environment = {**os.environ, **_meeting(launcher)}
         try:
-            code = _run(command, log, environment, limit_s)
+            with scaling_launch.meeting(launcher, backend) as variables:
+                code = scaling_launch.run(command, log, {**os.environ, **variables}, limit_s)
         except subprocess.TimeoutExpired as err:
             raise GlacierError(
                 f"{ranks} ranks did not end in {limit_s:.0f} s; they were started by: {command}"
@@ -248,21 +245,6 @@ def train(
         words = redact((folder / "log").read_text(encoding="utf-8", errors="replace").strip())
         raise GlacierError(f"{ranks} ranks ended with code {code} ({command}):\n{words[:6000]}")
     return _gathered(folder, ranks, backend, began)
-
-
-def _run(command: list[str], log: TextIO, environment: dict[str, str], limit_s: float) -> int:
-    """Return the exit code of a launcher; neither it nor its ranks outlive this call, whatever ends it."""
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    try:
-        return process.wait(limit_s)
-    finally:
-        if process.poll() is None:
-            process.terminate()  # ranks have sessions of their own: only the launcher can end them
-            try:
-                process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 def _gathered(folder: Path, ranks: int, backend: str, began: float) -> Told:
@@ -289,53 +271,6 @@ def _gathered(folder: Path, ranks: int, backend: str, began: float) -> Told:
         exchanges=tuple((size, seconds) for size, seconds in first["exchanges"]),
         gradient_bytes=first["gradient_bytes"],
     )
-
-
-def _launch(launcher: str, ranks: int) -> list[str]:
-    """Return the words before the program and its arguments."""
-    if launcher == "torchrun":
-        # its module, as the script of that name may be of another Python
-        module = ["-m", "torch.distributed.run", "--standalone"]
-        return [sys.executable, *module, "--nproc-per-node", str(ranks)]
-    if launcher == "horovodrun":
-        found = Path(sys.executable).with_name("horovodrun")
-        program = str(found) if found.exists() else "horovodrun"
-        return [program, "--gloo", "--network-interfaces", "lo", "-np", str(ranks)]
-    if launcher == "srun":
-        cores = os.environ.get("SLURM_CPUS_PER_TASK", "1")
-        return ["srun", "--mpi=none", f"--ntasks={ranks}", f"--cpus-per-task={cores}", "--kill-on-bad-exit=1"]
-    raise InputError(f"launcher {launcher!r} is not known: give torchrun, horovodrun or srun")
-
-
-def _meeting(launcher: str) -> dict[str, str]:
-    """Return the environment by which ranks that srun starts find each other: the first node of the job."""
-    if launcher != "srun":
-        return {}
-    nodes = os.environ.get("SLURM_JOB_NODELIST", "")
-    shown = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True
-    )
-    port = 20_000 + (int(os.environ["SLURM_JOB_ID"]) * 7 + int(time.time())) % 12_000
-    return {"MASTER_ADDR": shown.stdout.split()[0], "MASTER_PORT": str(port)}
-
-
-def launcher_for(backend: str) -> str:
-    """Return how ranks are started here: by srun inside a job of Slurm, else on this machine.
-
-    Raises
-    ------
-    InputError
-        If the backend is not known, or has no launcher here.
-    """
-    if backend not in ("ddp", "horovod"):
-        raise InputError(f"backend {backend!r} has no ranks to count: give ddp or horovod")
-    if "SLURM_JOB_ID" in os.environ and shutil.which("srun"):
-        if backend == "horovod":
-            raise InputError(
-                "Horovod's ranks are not started by this benchmark inside a job: measure --backend ddp there"
-            )
-        return "srun"
-    return "torchrun" if backend == "ddp" else "horovodrun"
 
 
 if __name__ == "__main__":

@@ -471,6 +471,7 @@ def result(bench, *, cores=8, factor=1.0, repeats=7, seed=0, busy=0.1):
     details = {
         "cluster": "local",
         "backend": "ddp",
+        "launcher": "torchrun",
         "cores": cores,
         "hosts": ["a"],
         "load_average": {"before": busy, "after": 1.0, "cores": cores},

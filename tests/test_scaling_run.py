@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     names = {
         "main": "scaling",
+        "launch": "scaling_launch",
         "schema": "scaling_schema",
         "train": "scaling_train",
         "watch": "scaling_watch",
@@ -100,9 +102,8 @@ def test_ranks_tell_what_they_did_alone_and_together(bench, tmp_path, backend, m
 
 
 def test_ranks_that_fail_are_told_with_their_words(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        bench.train, "_launch", lambda *_: [sys.executable, "-c", "raise SystemExit('no seat')"]
-    )
+    ends = [sys.executable, "-c", "raise SystemExit('no seat')"]
+    monkeypatch.setattr(bench.launch, "words_of", lambda *_: ends)
     work = bench.train.Training(batch=4, steps=3, repeats=2, size_px=16)
     with pytest.raises(bench.main.GlacierError, match="(?s)2 ranks ended with code 1.*no seat"):
         bench.train.train(2, [work], tmp_path, backend="ddp", launcher="torchrun")
@@ -127,7 +128,7 @@ def test_neither_launcher_nor_ranks_outlive_an_end_by_signal(bench, tmp_path, mo
 
     monkeypatch.setattr(subprocess.Popen, "wait", asked_to_end)
     with (tmp_path / "log").open("w") as log, pytest.raises(SystemExit):
-        bench.train._run([sys.executable, "-c", launcher], log, dict(os.environ), 600)
+        bench.launch.run([sys.executable, "-c", launcher], log, dict(os.environ), 600)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "rank").read_text()), 0)
 
@@ -168,16 +169,66 @@ def test_wrong_options_are_refused_before_anything_is_measured(bench, monkeypatc
     assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
-def test_a_job_decides_on_workers_and_launcher(bench, monkeypatch):
-    monkeypatch.setattr(bench.train.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_NTASKS", "6")
-    monkeypatch.setattr(sys, "argv", ["scaling.py"])
-    plan = bench.main.plan_of(bench.main.asked_for())
+@pytest.fixture
+def job(bench, monkeypatch):
+    """A job of two nodes with three tasks each, as far as its variables go."""
+    monkeypatch.setattr(bench.launch.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(bench.launch.importlib.util, "find_spec", lambda name: name)
+    for name, value in (("SLURM_JOB_ID", 17), ("SLURM_JOB_NUM_NODES", 2), ("SLURM_NTASKS", 6)):
+        monkeypatch.setenv(name, str(value))
+
+
+def planned(bench, monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["scaling.py", *options])
+    return bench.main.plan_of(bench.main.asked_for())
+
+
+def test_a_job_decides_on_workers_and_launcher(bench, monkeypatch, job):
+    plan = planned(bench, monkeypatch)
     assert (plan.cluster, plan.counts, plan.scratch) == ("allocation", (1, 2, 4), Path.cwd())
-    assert bench.train.launcher_for("ddp") == "srun"
+    assert plan.launcher == "srun" == planned(bench, monkeypatch, "--backend", "horovod").launcher
     monkeypatch.delenv("SLURM_JOB_ID")
     monkeypatch.delenv("SLURM_NTASKS")
-    plan = bench.main.plan_of(bench.main.asked_for())
-    assert (plan.cluster, plan.counts[0], plan.scratch) == ("local", 1, None)
-    assert bench.train.launcher_for("ddp") == "torchrun"
+    plan = planned(bench, monkeypatch)
+    assert (plan.cluster, plan.counts[0], plan.scratch, plan.launcher) == ("local", 1, None, "torchrun")
+    assert planned(bench, monkeypatch, "--backend", "horovod").launcher == "horovodrun"
+    assert planned(bench, monkeypatch, "--what", "align").launcher == ""
+
+
+@pytest.mark.parametrize(
+    ("launcher", "said"),
+    [
+        ("srun", ["srun", "--mpi=none", "--nodes=2", "--ntasks=4", "--ntasks-per-node=2"]),
+        ("pmix", ["srun", "--mpi=pmix", "--nodes=2", "--ntasks=4", "--ntasks-per-node=2"]),
+        ("mpirun", ["mpirun", "--bind-to", "none", "--map-by", "ppr:2:node:oversubscribe", "-np", "4"]),
+    ],
+)
+def test_ranks_fill_one_node_after_the_other_as_many_on_each(bench, job, launcher, said):
+    assert bench.launch.words_of(launcher, "horovod", 4)[: len(said)] == said
+    assert [bench.launch.nodes_for(ranks, "horovod") for ranks in (1, 2, 3, 4, 6)] == [1, 1, 1, 2, 2]
+    assert bench.launch.nodes_for(5, "ddp") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--workers", "1,7"), "--workers 7: the job has 6 tasks"),
+        (("--workers", "1,5", "--backend", "horovod"), "as many ranks on one node as on the other"),
+        (("--launcher", "pmix"), "does not join ranks by ddp: give one of torchrun, srun"),
+        (("--launcher", "mpirun", "--backend", "horovod"), "needs mpirun, which is not here"),
+        (("--backend", "horovod"), "build it with `make horovod`"),
+    ],
+)
+def test_ranks_that_cannot_be_started_are_refused_before_all_else(bench, monkeypatch, job, options, said):
+    if "mpirun" in said:
+        monkeypatch.setattr(bench.launch.shutil, "which", lambda name: name if name == "srun" else None)
+    if "make horovod" in said:
+        monkeypatch.setattr(bench.launch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(bench.main.InputError, match=re.escape(said)):
+        planned(bench, monkeypatch, *options)
+
+
+def test_srun_needs_a_job(bench, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(bench.main.InputError, match="this is none: submit it, or give torchrun"):
+        planned(bench, monkeypatch, "--launcher", "srun")
