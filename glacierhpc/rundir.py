@@ -18,16 +18,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from glacierhpc import lease
-from glacierhpc.atomic import remove_leftovers, write_text
+from glacierhpc.atomic import remove_leftovers
 from glacierhpc.errors import REQUEUE, GlacierError, InputError, redact
 from glacierhpc.files import atomic_path, plain, read_json, read_table, write_json, write_table
+from glacierhpc.run_config import RECORD, TEXT, RunConfig, keep, refuse_another
 
 __all__ = [
-    "RunDirectory", "RunFile", "atomic_path", "plain", "read_json", "read_table", "source_commit", "write_json",
-    "write_table",
+    "RunConfig", "RunDirectory", "RunFile", "atomic_path", "plain", "read_json", "read_table", "source_commit",
+    "write_json", "write_table",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -53,8 +52,8 @@ class RunFile:
 class RunDirectory:
     """The files of one run. `RunDirectory(path)` only names them; `RunDirectory.open` claims it for writing."""
 
-    config_file = RunFile("config.yaml")
-    provenance_file = RunFile("provenance.json")
+    config_file = RunFile(TEXT)
+    provenance_file = RunFile(RECORD)
     items = RunFile("items.json")
     scenes = RunFile("scenes.parquet")
     manifest = RunFile("manifest.parquet")
@@ -92,8 +91,7 @@ class RunDirectory:
     def open(
         cls,
         path: str | Path,
-        config_text: str,
-        config_hash: str,
+        config: RunConfig,
         *,
         job: str | None = None,
         restart: int = 0,
@@ -107,10 +105,8 @@ class RunDirectory:
         ----------
         path : path
             The folder; created with its parents.
-        config_text : str
-            The complete configuration as YAML, kept as ``config.yaml``.
-        config_hash : str
-            Hash of what decides the results; a folder with another one is refused.
+        config : RunConfig
+            Kept as ``config.yaml``; a folder of another one is refused.
         job, restart, on_lost :
             See `lease.take`.
 
@@ -124,31 +120,22 @@ class RunDirectory:
         held = lease.take(run.path, job=job, restart=restart, on_lost=on_lost)
         run._release = weakref.finalize(run, held.release)
         try:
-            run._claim(config_text, config_hash)
+            run._claim(config)
             run._remove_leftovers()
         except BaseException:
             run.close()
             raise
         return run
 
-    def _claim(self, config_text: str, config_hash: str) -> None:
-        if self.config_file.exists():
-            known = (
-                read_json(self.provenance_file).get("config_hash") if self.provenance_file.exists() else None
-            )
-            old_text = self.config_file.read_text("utf-8")
-            # a hash of an older version, which left other keys out, says nothing where every key is the same
-            same = _holds(old_text, config_text) if known is None else known == config_hash
-            if not same and _different(old_text, config_text):
-                raise InputError(_other_configuration(self.path, old_text, config_text))
-        elif strangers := sorted(item.name for item in self.path.iterdir() if not item.name.startswith(".")):
+    def _claim(self, config: RunConfig) -> None:
+        strangers = sorted(item.name for item in self.path.iterdir() if not item.name.startswith("."))
+        if strangers and not {TEXT, RECORD} & set(strangers):
             raise InputError(
-                f"run directory {str(self.path)!r} holds other things ({', '.join(strangers[:3])}) and no config.yaml; "
+                f"run directory {str(self.path)!r} holds other things ({', '.join(strangers[:3])}) and no {TEXT}; "
                 "give an empty or new folder with run_dir=..."
             )
-        known_provenance = read_json(self.provenance_file) if self.provenance_file.exists() else {}
-        write_text(self.config_file, config_text)
-        write_json(self.provenance_file, {**known_provenance, "config_hash": config_hash})
+        refuse_another(self.path, config)
+        keep(self.path, config)
         for folder in (self.logs, self.steps):
             folder.mkdir(exist_ok=True)
 
@@ -267,38 +254,3 @@ def _make_folder(path: Path) -> None:
         raise InputError(
             f"run directory {str(path)!r} cannot be made: {err.strerror}; give another one with run_dir=..."
         ) from err
-
-
-def _holds(old_text: str, new_text: str) -> bool:
-    """Return whether all that an old configuration says still holds, but for where the folder is."""
-    old, new = _flat(yaml.safe_load(old_text)), _flat(yaml.safe_load(new_text))
-    # a date may stand there as YAML's own or as text
-    return all(
-        key == "run_dir" or new.get(key) == value or str(new.get(key)) == str(value)
-        for key, value in old.items()
-    )
-
-
-def _other_configuration(path: Path, old_text: str, new_text: str) -> str:
-    different = _different(old_text, new_text)
-    shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in list(different.items())[:5])
-    more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
-    return (
-        f"run directory {str(path)!r} is of another configuration ({shown}{more}); restore these values, "
-        "or give this run its own folder with name=... or run_dir=..."
-    )
-
-
-def _different(old_text: str, new_text: str) -> dict[str, tuple[Any, Any]]:
-    """Return the keys whose values differ, but for where the folder is, with the old and the new one."""
-    old, new = _flat(yaml.safe_load(old_text)), _flat(yaml.safe_load(new_text))
-    keys = sorted((old.keys() | new.keys()) - {"run_dir"})
-    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {prefix.rstrip("."): value}
-    return {
-        key: item for name, inner in value.items() for key, item in _flat(inner, f"{prefix}{name}.").items()
-    }

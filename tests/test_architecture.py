@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = (
     {"errors", "kernels", ""},
     {"atomic", "config", "cube", "fanout", "fence", "files", "grid"}
-    | {"holder", "lease", "rundir", "seasons", "tiling"},
+    | {"holder", "lease", "run_config", "rundir", "seasons", "tiling"},
     {"scenes", "coreg", "velocity", "datasets", "models", "training", "evaluation", "hpc"},
     {"mapping", "report"},
     {"workflows"},

@@ -364,9 +364,9 @@ def test_tokens_reach_neither_the_user_nor_a_file(
 def test_sigterm_is_recorded_as_an_interruption(config: Path, tmp_path: Path) -> None:
     program = f"""
 import glacierhpc.cli, glacierhpc.workflows, os, signal
-from glacierhpc.rundir import RunDirectory
+from glacierhpc.rundir import RunConfig, RunDirectory
 def wait(name, config, **options):
-    with RunDirectory.open(config.run_path, "name: tiny", "hash") as run, run.step(name):
+    with RunDirectory.open(config.run_path, RunConfig("name: tiny", "hash")) as run, run.step(name):
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 glacierhpc.workflows.run_step = wait

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glacierhpc.cli.steps import STEPS
-from glacierhpc.errors import GlacierError, InputError
+from glacierhpc.errors import GlacierError
 
 if TYPE_CHECKING:
     from glacierhpc.config import Config
@@ -105,26 +105,15 @@ def _read(path: Path) -> Any:
 
 def refuse_another(config: Config) -> None:
     """Refuse a folder of another configuration now, not when the first job starts."""
-    from glacierhpc.config import config_hash
+    from glacierhpc import run_config
+    from glacierhpc.config import run_config as of_run
 
-    path = config.run_path / "provenance.json"
-    known = _read(path).get("config_hash") if path.is_file() else None
-    if known is not None and known != config_hash(config):
-        raise InputError(
-            f"run directory {str(config.run_path)!r} is of another configuration; give this run its own with name=..., "
-            f"or go on with that one: glacierhpc resume {config.run_path}"
-        )
+    run_config.refuse_another(config.run_path, of_run(config))
 
 
 def keep_configuration(config: Config) -> None:
-    """Write the configuration as it is now: jobs that start tomorrow take this one, whatever the file says by then.
+    """Write the configuration as it is now: jobs that start tomorrow take this one, whatever the file says by then."""
+    from glacierhpc import run_config
+    from glacierhpc.config import run_config as of_run
 
-    With its hash, as the first job would write it: by that, jobs with more workers are of the same run.
-    """
-    from glacierhpc.atomic import write_text
-    from glacierhpc.config import config_hash, config_to_yaml
-
-    provenance = config.run_path / "provenance.json"
-    known = _read(provenance) if provenance.is_file() else {}
-    write_text(config.run_path / "config.yaml", config_to_yaml(config))
-    write_text(provenance, json.dumps({**known, "config_hash": config_hash(config)}, indent=1) + "\n")
+    run_config.keep(config.run_path, of_run(config))

@@ -16,7 +16,10 @@ from glacierhpc.config.document import Document, Key, read_document
 from glacierhpc.config.messages import section_models, sentence
 from glacierhpc.config.schema import Config
 from glacierhpc.errors import InputError
+from glacierhpc.run_config import RunConfig
 
+MEANING = 1
+"""One more whenever a key comes to mean other results, or a new key's default is not what was done before it."""
 PATHS = (
     ("run_dir",),
     ("area", "outlines"),
@@ -82,6 +85,19 @@ def result_fields(config: Config) -> dict[str, Any]:
 def config_to_yaml(config: Config) -> str:
     """Return the complete configuration as YAML that loads to an equal one."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
+
+
+def run_config(config: Config) -> RunConfig:
+    """Return the configuration as the run directory knows it."""
+    return RunConfig(config_to_yaml(config), config_hash(config), _kept, MEANING)
+
+
+def _kept(text: str) -> RunConfig | None:
+    """Return what a run directory kept, perhaps by an older version; None if it is no configuration of this one."""
+    try:
+        return run_config(Config.model_validate(yaml.safe_load(text)))
+    except (yaml.YAMLError, ValueError):
+        return None
 
 
 def _without_operational(model: BaseModel, values: dict[str, Any]) -> dict[str, Any]:

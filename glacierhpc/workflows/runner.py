@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from glacierhpc.atomic import remove
-from glacierhpc.config import Config, config_hash, config_to_yaml
+from glacierhpc.config import Config, run_config
 from glacierhpc.errors import InputError
 from glacierhpc.fence import LeaseLost
 from glacierhpc.hpc import chain
@@ -21,7 +21,7 @@ from glacierhpc.hpc.surroundings import job_attempt, job_surroundings
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.trackers import check_trackers
 from glacierhpc.workflows.images import check_image
-from glacierhpc.workflows.tasks import OF_SCENES, Summary, check_step, step_function, steps_of
+from glacierhpc.workflows.tasks import OF_SCENES, Step, Summary, check_step, step_function, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -132,8 +132,7 @@ def claimed(config: Config) -> Iterator[RunDirectory]:
     opened = RunDirectory.open(
         config.run_path,
         # allowed once, not for good
-        config_to_yaml(config.model_copy(update={"allow_another_image": False})),
-        config_hash(config),
+        run_config(config.model_copy(update={"allow_another_image": False})),
         job=job,
         restart=restart,
         on_lost=_end_now,
@@ -155,9 +154,9 @@ def _end_now(lost: LeaseLost) -> None:
     os._exit(lost.exit_code)
 
 
-def recorded(name: str, config: Config, run: RunDirectory) -> Summary:
-    """Run a step with its state and log kept in the run directory."""
-    step = step_function(config, name)
+def recorded(name: str, config: Config, run: RunDirectory, *, step: Step | None = None) -> Summary:
+    """Run a step, or what stands for it here, with its state and log kept in the run directory."""
+    step = step or step_function(config, name)
     log.info("%s", name)
     with _log_file(run.logs / f"{name}.log"), run.step(name) as record:
         summary: Summary = step(config, run)

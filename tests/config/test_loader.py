@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacierhpc.config import Config, config_faults, config_hash, config_to_yaml, load_config
+from glacierhpc.config import Config, config_faults, config_hash, config_to_yaml, load_config, run_config
 from glacierhpc.config.template import template
 from glacierhpc.errors import InputError
+from glacierhpc.run_config import keep, refuse_another
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = """\
@@ -338,3 +340,24 @@ def test_yaml_round_trip(
     )
     path.write_text(config_to_yaml(changed))
     assert load_config(path) == changed
+
+
+OLDER = ROOT / "tests" / "golden" / "config-of-an-older-version.yaml"
+"""As a run of this project's version of commit 79a4d45 kept it; its hash then is not the one it has now."""
+HASH_THEN = "5aa7f82a353986ed387341e58d3d745e6aa93f5c1de8bf50fdb0eb645c73ff67"
+
+
+def test_a_run_of_an_older_version_goes_on_unless_a_new_key_is_set(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(OLDER.read_text())
+    (tmp_path / "provenance.json").write_text(json.dumps({"config_hash": HASH_THEN}))
+    here = ["run_dir=" + str(tmp_path)]
+    with pytest.raises(InputError, match=r"\(train.on_nonfinite was 'stop', is 'skip'\)"):
+        refuse_another(tmp_path, run_config(load_config(OLDER, [*here, "train.on_nonfinite=skip"])))
+    now = run_config(load_config(tmp_path / "config.yaml", [*here, "train.watchdog_s=60"]))
+    assert now.hash != HASH_THEN
+    refuse_another(tmp_path, now)
+    keep(tmp_path, now)
+    assert "watchdog_s: 60" in (tmp_path / "config.yaml").read_text()
+    refuse_another(tmp_path, run_config(load_config(tmp_path / "config.yaml", here)))
+    with pytest.raises(InputError, match="another configuration.*train.seed"):
+        refuse_another(tmp_path, run_config(load_config(tmp_path / "config.yaml", [*here, "train.seed=5"])))

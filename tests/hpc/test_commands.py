@@ -265,9 +265,9 @@ def test_what_cannot_be_explained(glacier: Glacier) -> None:
 def test_a_step_whose_time_is_up_asks_to_go_on(tmp_path: Path, number: str, code: int) -> None:
     program = f"""
 import glacierhpc.cli, glacierhpc.workflows, os, signal
-from glacierhpc.rundir import RunDirectory
+from glacierhpc.rundir import RunConfig, RunDirectory
 def wait(name, config, **options):
-    with RunDirectory.open(config.run_path, "name: tiny", "hash") as run, run.step(name):
+    with RunDirectory.open(config.run_path, RunConfig("name: tiny", "hash")) as run, run.step(name):
         os.kill(os.getpid(), signal.{number})
         signal.pause()
 glacierhpc.workflows.run_step = wait

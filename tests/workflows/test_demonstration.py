@@ -4,7 +4,7 @@ import pytest
 
 from glacierhpc import cli, workflows
 from glacierhpc.errors import InputError
-from glacierhpc.rundir import RunDirectory
+from glacierhpc.rundir import RunConfig, RunDirectory
 from glacierhpc.workflows.demonstration import _clear
 
 
@@ -13,12 +13,12 @@ def test_an_earlier_demo_is_removed_and_a_run_can_take_its_place(tmp_path):
     for _ in range(2):
         _clear(folder)
         assert [path.name for path in folder.iterdir()] == [".demo"]
-        RunDirectory.open(folder, "name: demo\n", "a").close()
+        RunDirectory.open(folder, RunConfig("name: demo\n", "a")).close()
     assert (folder / "config.yaml").is_file()
 
 
 def test_a_run_of_ones_own_stays_even_with_the_demos_configuration(tmp_path):
-    RunDirectory.open(tmp_path / "mine", "name: demo\n", "a").close()
+    RunDirectory.open(tmp_path / "mine", RunConfig("name: demo\n", "a")).close()
     (tmp_path / "file").touch()
     for name in ("mine", "file"):
         with pytest.raises(InputError, match=f"{name}' is not that of an earlier demo"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glacierhpc.config import Config, config_hash, config_to_yaml
+from glacierhpc.config import Config, run_config
 from glacierhpc.cube import Variable, create_cube, finish_cube, open_cube, write_time
 from glacierhpc.errors import GlacierError
 from glacierhpc.grid import Grid
@@ -101,7 +101,7 @@ def test_a_checkpoint_of_other_data_or_another_model_is_not_gone_on_from(
 
 def test_from_train_trains_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(tmp_path)
-    with RunDirectory.open(config.run_path, config_to_yaml(config), config_hash(config)) as run:
+    with RunDirectory.open(config.run_path, run_config(config)) as run:
         write_composites(run.composite)
     run_steps(config, from_step="sequences", to_step="sequences")
     assert epochs_trained(run, monkeypatch, config, from_step="train") == 2
