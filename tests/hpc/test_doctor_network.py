@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from glacierhpc.errors import GlacierError
 from glacierhpc.hpc.doctor import meeting, network
@@ -76,6 +83,46 @@ def test_the_proxy_is_used_unless_spared(server: str, closed_port: int, tmp_path
         assert network.archive(made(tmp_path, archive=f"http://{server}/", environ=spared)).status == "ok"
 
 
+@pytest.fixture(scope="module")
+def vouched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that nobody but itself vouches for, and its key."""
+    key, own = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now, usage = (
+        datetime.now(UTC),
+        dict.fromkeys(USES, False) | {"key_cert_sign": True, "digital_signature": True},
+    )
+    here = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    made = x509.CertificateBuilder(own, own, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    made = made.add_extension(x509.KeyUsage(**usage), critical=True).add_extension(here, critical=True)
+    folder = tmp_path_factory.mktemp("vouched")
+    (folder / "own.pem").write_bytes(made.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    (folder / "own.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return folder / "own.pem", folder / "own.key"
+
+
+USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+
+
+def test_whom_the_user_trusts_is_believed(vouched: tuple[Path, Path], tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*vouched)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as running:
+        running.socket = context.wrap_socket(running.socket, server_side=True)
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"https://127.0.0.1:{running.server_address[1]}/"
+        stranger = network.archive(made(tmp_path, archive=address))
+        trusting = made(tmp_path, archive=address, environ={"REQUESTS_CA_BUNDLE": str(vouched[0])})
+        believed = network.archive(trusting)
+        running.shutdown()
+    assert stranger.status == "fail" and "REQUESTS_CA_BUNDLE" in stranger.fix, stranger
+    assert believed.status == "ok", believed
+
+
 def test_something_that_does_not_speak_http(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -91,7 +138,9 @@ def test_something_that_does_not_speak_http(tmp_path: Path) -> None:
 
 
 def test_host_names_lead_to_addresses(tmp_path: Path) -> None:
-    assert network.host_name(made(tmp_path, host="localhost")).status == "warn"
+    assert network.host_name(made(tmp_path, host="localhost", scheduler_needed=True)).status == "warn"
+    assert network.host_name(made(tmp_path, host="localhost", role="compute")).status == "warn"
+    assert network.host_name(made(tmp_path, host="localhost")).status == "skip"  # nobody is to reach it
     assert network.host_name(made(tmp_path, host="localhost", site={"interface": "lo"})).status == "ok"
     nameless: dict[str, Any] = {"host": "no-such-host.invalid"}
     assert network.host_name(made(tmp_path, **nameless)).status == "warn"  # enough for this machine alone

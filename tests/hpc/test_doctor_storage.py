@@ -150,7 +150,12 @@ def test_file_times(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mask", "status", "words"),
-    [("0022", "ok", "may read"), ("0077", "ok", "umask 027"), ("0000", "warn", "everybody")],
+    [
+        ("0022", "ok", "everybody may read"),
+        ("0027", "ok", "your group may read"),
+        ("0077", "ok", "umask 027"),
+        ("0000", "warn", "everybody"),
+    ],
 )
 def test_the_file_mode(mask: str, status: str, words: str, tmp_path: Path) -> None:
     found = folders.file_mode(made(tmp_path, files={"proc/self/status": f"Name:\tx\nUmask:\t{mask}\n"}))

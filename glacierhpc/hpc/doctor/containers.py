@@ -240,7 +240,8 @@ def space_for_builds(m: Machine) -> Finding:
     found = m.runtime()
     if found is None or m.role == "compute":
         return skip("no image is built here")
-    folder = m.environ.get("APPTAINER_TMPDIR") or m.environ.get("TMPDIR") or "/tmp"
+    named = (m.environ.get(name) for name in ("APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "TMPDIR"))
+    folder = next(filter(None, named), "/tmp")
     try:
         free_gb = shutil.disk_usage(folder).free / 2**30
     except OSError as err:

@@ -142,6 +142,8 @@ def file_mode(m: Machine) -> Finding:
         return warn(
             f"umask {mask:04o}: everybody may change what you write", "write umask 027 into ~/.bashrc"
         )
-    group = "the group may read it" if not mask & 0o040 else "nobody else may read it"
-    fix = "" if not mask & 0o040 else "; for a project's runs write: umask 027"
-    return ok(f"umask {mask:04o}: {group}{fix}")
+    if not mask & 0o004:
+        return ok(f"umask {mask:04o}: everybody may read it")
+    if not mask & 0o040:
+        return ok(f"umask {mask:04o}: your group may read it")
+    return ok(f"umask {mask:04o}: nobody else may read it; for a project's runs write: umask 027")

@@ -34,7 +34,8 @@ CAUSES = (
     (NO_ANSWER, "the controller is busy or not reached from here; try again, then tell the site"),
 )
 """What Slurm's commands say, in lower case, and what to do about it; the first that fits."""
-
+NO_WORD = CAUSES[-1][1]
+"""What to do about a command that neither ends nor complains."""
 
 REFUSED = re.compile("credential|munge|authentication", re.I)
 """What they say when it is the user's credential that is at fault, not the controller."""
@@ -69,7 +70,7 @@ def commands(m: Machine) -> Finding:
     said = m.ask("sbatch", "--version")
     release = re.search(r"(\d+)\.(\d+)[.\w-]*", said.out)
     if not release:
-        if finding := unheard(said):
+        if cause(said) == NO_WORD and (finding := unheard(said)):
             return finding
         told = f"the commands are here, but do not work: {words_of(said)}"
         return fail(told, cause(said)) if m.scheduler_needed else warn(told, cause(said))
@@ -90,7 +91,7 @@ def controller(m: Machine) -> Finding:
     up = [line.strip() for line in answer.out.splitlines() if line.rstrip().endswith(" UP")]
     if not up:
         # with SLURM_CONF wrong it complains, and tries on
-        if "configuration source" in answer.err or (answer.code is None and cause(answer) == CAUSES[-1][1]):
+        if "configuration source" in answer.err or (answer.code is None and cause(answer) == NO_WORD):
             return unanswered(m, answer)
         told = f"does not answer: {words_of(answer)}"
         return fail(told, cause(answer)) if m.scheduler_needed else warn(told, cause(answer))
@@ -134,14 +135,15 @@ def limits(m: Machine) -> Finding:
     """Compare what the jobs of a chain ask for with what their partitions give."""
     if m.which("scontrol") is None:
         return missing(m, "no scontrol")
+    used = sorted(set(m.site.use.values()))
+    # of a controller that is away the look at each partition would wait half a minute
+    if not m.ask("scontrol", "ping").ok and not all(name in m.site.partitions for name in used or [""]):
+        return skip("what partitions give is not told here")
     try:
         # who is billed is a question of its own
         check(_links(m), m.site.model_copy(update={"account_needed": False}))
     except GlacierError as err:
         return fail(str(err), "set these for this call, or in ~/.config/glacierhpc/site.yaml")
-    used = sorted(set(m.site.use.values()))
-    if not m.ask("scontrol", "ping").ok and not all(name in m.site.partitions for name in used or [""]):
-        return skip("what partitions give is not told here")
     return ok(f"the jobs of a chain fit into {listed(used) if used else 'the default partition'}")
 
 
