@@ -22,11 +22,8 @@ from glacierhpc.files import read_table
 from glacierhpc.hpc.cluster import make_cluster
 from glacierhpc.hpc.site import Site
 from glacierhpc.scenes.archive import serve
-from glacierhpc.scenes.archive.index import index
 from tests.cluster.workers import (
-    BANDS,
     JOBS,
-    SCENES,
     files_of,
     items_of,
     own_jobs,
@@ -35,7 +32,7 @@ from tests.cluster.workers import (
     told,
 )
 from tests.conftest import ROOT
-from tests.scenes.rasters import numbers, write_raster
+from tests.scenes.rasters import BANDS, SCENES, small_archive
 
 pytestmark = [
     pytest.mark.cluster,
@@ -47,14 +44,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six small scenes."""
-    path = tmp_path_factory.mktemp("archive")
-    for scene in range(SCENES):
-        stem = f"LC08_L2SP_147038_201501{scene + 1:02d}_20200908_02_T1"
-        for number, name in enumerate(BANDS.values()):
-            write_raster(path / f"{stem}_SR_{name}.TIF", numbers(10 * scene + number))
-        write_raster(path / f"{stem}_QA_PIXEL.TIF", numbers(0) * 0 + 64, nodata=1)
-    index(path, collection="landsat-c2-l2")
-    return path
+    return small_archive(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,9 @@ from glacierhpc.hpc.cluster import WorkerJobs
 from glacierhpc.hpc.site import Site
 from glacierhpc.scenes.acquire import AcquireSummary, acquire
 from glacierhpc.scenes.stac import search_scenes
-from tests.scenes.rasters import GRID
+from tests.scenes.rasters import BANDS, GRID
 
 JOBS = WorkerJobs(site=Site(interface="lo"), hours=0.2, look_s=1.0, first_wait_s=0.5)
-BANDS = {"green": "B3", "nir08": "B5", "swir16": "B6"}
-SCENES = 6
 
 
 def items_of(catalogue: str) -> list[dict[str, Any]]:

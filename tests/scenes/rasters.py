@@ -10,9 +10,12 @@ import rasterio
 from affine import Affine
 
 from glacierhpc.grid import Grid
+from glacierhpc.scenes.archive.index import index
 
 GRID = Grid("EPSG:32643", (30.0, 0.0, 600015.0, 0.0, -30.0, 3540015.0), (40, 50))
 SCALE, OFFSET = 2.75e-05, -0.2
+BANDS = {"green": "B3", "nir08": "B5", "swir16": "B6"}
+SCENES = 6
 
 
 def write_raster(
@@ -39,6 +42,17 @@ def write_raster(
     ) as target:
         target.write(values)
     return path
+
+
+def small_archive(folder: Path) -> Path:
+    """Write `SCENES` Landsat scenes of `BANDS` with their quality, all clear, and the catalogue of them."""
+    for scene in range(SCENES):
+        stem = f"LC08_L2SP_147038_2015010{scene + 1}_20200908_02_T1"
+        for number, name in enumerate(BANDS.values()):
+            write_raster(folder / f"{stem}_SR_{name}.TIF", numbers(10 * scene + number))
+        write_raster(folder / f"{stem}_QA_PIXEL.TIF", numbers(0) * 0 + 64, nodata=1)
+    index(folder, collection="landsat-c2-l2")
+    return folder
 
 
 def landsat_item(

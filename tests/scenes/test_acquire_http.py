@@ -22,30 +22,20 @@ from glacierhpc.grid import Grid
 from glacierhpc.hpc.cluster import make_cluster
 from glacierhpc.scenes.acquire import AcquireSummary, acquire
 from glacierhpc.scenes.archive import serve
-from glacierhpc.scenes.archive.index import index
 from glacierhpc.scenes.remote import hosts, shared
 from glacierhpc.scenes.stac import read_items, search_scenes, write_items
-from tests.scenes.rasters import GRID, OFFSET, SCALE, landsat_item, numbers, write_raster
+from tests.scenes.rasters import BANDS, GRID, OFFSET, SCALE, SCENES, landsat_item, small_archive
 from tests.scenes.remote.scripted import scripted
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
-BANDS = {"green": "B3", "nir08": "B5", "swir16": "B6"}
-SCENES = 6
 SCALED = [{"scale": SCALE, "offset": OFFSET, "nodata": 0, "data_type": "uint16"}]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Six small Landsat scenes with QA, indexed."""
-    path = tmp_path_factory.mktemp("archive")
-    for scene in range(SCENES):
-        stem = f"LC08_L2SP_147038_2015010{scene + 1}_20200908_02_T1"
-        for number, name in enumerate(BANDS.values()):
-            write_raster(path / f"{stem}_SR_{name}.TIF", numbers(10 * scene + number))
-        write_raster(path / f"{stem}_QA_PIXEL.TIF", numbers(0) * 0 + 64, nodata=1)
-    index(path, collection="landsat-c2-l2")
-    return path
+    return small_archive(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module")
