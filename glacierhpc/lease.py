@@ -45,6 +45,10 @@ LOCK = ".lock"
 OnLost = Callable[[LeaseLost], None]
 
 
+class InUse(InputError):
+    """Another command has the folder."""
+
+
 class Lease:
     """A folder that is this process's until `release`, or until another takes it over."""
 
@@ -129,8 +133,10 @@ def take(
 
     Raises
     ------
+    InUse
+        If another command has it, named.
     InputError
-        If another command has it, named; or if the folder cannot be written.
+        If the folder cannot be written.
     GlacierError
         If the disk is full.
     """
@@ -169,7 +175,7 @@ def _reason(
 
     Raises
     ------
-    InputError
+    InUse
         If it may not.
     """
     if not last and not lock.busy or before.get("released"):
@@ -197,8 +203,8 @@ def _of_another(record: dict[str, Any], me: dict[str, Any]) -> bool:
     return bool(record) and record.get("place") != me["place"]
 
 
-def _in_use(folder: Path, before: dict[str, Any]) -> InputError:
-    return InputError(
+def _in_use(folder: Path, before: dict[str, Any]) -> InUse:
+    return InUse(
         f"run directory {str(folder)!r} is in use by {describe(before)}; wait for it, or give another name=..."
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from glacierhpc.cli import looks
 from glacierhpc.cli.arguments import ConfigFile, DryRun, Json, Overrides, load, running
 from glacierhpc.console import logging_shown, show
 
@@ -74,22 +75,11 @@ def _acquire(
     _run_step("acquire", config, overrides, as_json=as_json, dry_run=dry_run)
 
 
-def _report(
-    config: ConfigFile,
-    overrides: Overrides = None,
-    picture: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="also write one picture of the run, for a slide")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    _run_step("report", config, overrides, as_json=as_json)
-    if picture is not None:
-        from glacierhpc.report import write_picture
-
-        write_picture(load(config, overrides).run_path, picture)
-
-
-_OWN_COMMANDS: dict[str, Callable[..., None]] = {"acquire": _acquire, "report": _report}
+_OWN_COMMANDS: dict[str, Callable[..., None]] = {
+    "acquire": _acquire,
+    "evaluate": looks.evaluate,
+    "report": looks.report,
+}
 
 
 def demo(

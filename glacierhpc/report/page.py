@@ -39,9 +39,12 @@ from glacierhpc.report import (
 )
 from glacierhpc.report.blocks import Block, Note
 from glacierhpc.report.run_files import Damaged, NotMade, RunFiles, setting, shows
+from glacierhpc.rundir import RunDirectory
 
 log = logging.getLogger(__name__)
 Part = Callable[[RunFiles], list[Block]]
+
+READINGS = 3
 
 
 @dataclass(frozen=True)
@@ -107,20 +110,23 @@ SECTIONS = (
 )
 
 
-def write_report(run_path: Path, *, title: str | None = None) -> Path:
-    """Write ``report.html`` of a run: one file that needs nothing else, whatever steps have been run.
+def write_report(run_path: Path, output: Path | None = None, *, title: str | None = None) -> Path:
+    """Write the page of a run: one file that needs nothing else, whatever steps have been run.
 
     Parameters
     ----------
     run_path : path
-        A run directory. Files that are not there yet give a sentence in their place.
+        A run directory. Files that are not there yet give a sentence in their place; what a job replaces meanwhile
+        is read again.
+    output : path, optional
+        The page; by default ``run_path / "report.html"``.
     title : str, optional
         Default: the name in the configuration, else that of the directory.
 
     Returns
     -------
     Path
-        ``run_path / "report.html"``.
+        The page.
 
     Raises
     ------
@@ -130,6 +136,30 @@ def write_report(run_path: Path, *, title: str | None = None) -> Path:
         If a file of the run is damaged; the page is written all the same, and names the file in its place.
     """
     run = RunFiles(Path(run_path))
+    page, damaged = _page_of_one_state(run, title)
+    target = output or run.path / "report.html"
+    with atomic_path(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    log.info("wrote %s (%.1f MB)", target, len(page) / 1e6)
+    if damaged:
+        raise GlacierError(f"{' '.join(damaged)} The report without it: {str(target)!r}")
+    return target
+
+
+def _page_of_one_state(run: RunFiles, title: str | None) -> tuple[str, list[str]]:
+    """Return the page and what is damaged; made again if a step has replaced a cube that was being read.
+
+    The pieces that are read after that are not those of the cube that was opened, or are missing, and look empty.
+    """
+    for _ in range(READINGS):
+        cubes = RunDirectory(run.path).cubes()
+        told = _page(run, title)
+        if RunDirectory(run.path).cubes() == cubes:
+            return told
+    raise GlacierError(f"{str(run.path)!r} was rewritten {READINGS} times while it was read; look again later")
+
+
+def _page(run: RunFiles, title: str | None) -> tuple[str, list[str]]:
     damaged: list[str] = []
     sections = [(_worded(section, run), _blocks(run, section, damaged)) for section in _sections(run)]
     settings = {} if any("config.yaml" in text for text in damaged) else run.settings()
@@ -140,13 +170,7 @@ def write_report(run_path: Path, *, title: str | None = None) -> Path:
         sections=sections,
         version=glacierhpc.__version__,
     )
-    target = run.path / "report.html"
-    with atomic_path(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    log.info("wrote %s (%.1f MB)", target, len(page) / 1e6)
-    if damaged:
-        raise GlacierError(f"{' '.join(damaged)} The report without it: {str(target)!r}")
-    return target
+    return page, damaged
 
 
 def _sections(run: RunFiles) -> list[Section]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from glacierhpc.config import Config
 from glacierhpc.datasets.samples import SequenceBatch, SequenceDataset
-from glacierhpc.errors import InputError
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.evaluation.bootstrap import GROUND_SIZES, Resampling, ground_blocks, sequence_blocks
 from glacierhpc.evaluation.control import permuted_control
 from glacierhpc.evaluation.groups import Glaciers
@@ -30,11 +31,13 @@ BATCH = 64
 """Sequences read at once."""
 
 
-def evaluate(config: Config, run: RunDirectory) -> Summary:
+def evaluate(config: Config, run: RunDirectory, *, output: Path | None = None) -> Summary:
     """Judge the model against the baselines on the test sequences, with block-bootstrap intervals.
 
     By default they are those of other years on this ground; each skill has a second one, of other ground as well.
+    With `output`, a folder, the figures are written there, and the run is only read.
     """
+    cubes = run.cubes()
     material = Material.read(config, run)
     plan, test, facts = material.plan, material.dataset("test"), material.facts
     starts = plan.starts[test.indices]
@@ -67,8 +70,11 @@ def evaluate(config: Config, run: RunDirectory) -> Summary:
     if "blend" in forecasters:
         metrics["blend"] = forecasters["blend"].describe()
     metrics["left_out"] = left_out
-    write_table(run.scores, to_table(_scored(config, material, scores, test, target_times)))
-    write_json(run.metrics, metrics)
+    if run.cubes() != cubes:
+        raise GlacierError(f"{str(run.path)!r} was rewritten while it was read; evaluate it again later")
+    told = run if output is None else RunDirectory(output)
+    write_table(told.scores, to_table(_scored(config, material, scores, test, target_times)))
+    write_json(told.metrics, metrics)
     return {
         "table": skill_table(metrics),
         "shows": facts.shows,

@@ -5,6 +5,7 @@ Reads what `forecast` wrote and needs no torch, so that a page can be made where
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,9 @@ def _told(row: dict[str, Any]) -> str:
     return f"end-point error {row['epe_px']:.2f} px; nothing moves {row['epe_zero_flow_px']:.2f} px"
 
 
-def report(config: Config, run: RunDirectory) -> Summary:
-    """Write the self-contained HTML page."""
-    path = write_report(run.path)
+def report(config: Config, run: RunDirectory, *, output: Path | None = None) -> Summary:
+    """Write the self-contained HTML page; to `output`, if given, and the run is only read."""
+    path = write_report(run.path, output)
     return {"table": [["report", str(path)]], "report": str(path)}
 
 

@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from glacierhpc import fence
 from glacierhpc.atomic import remove
 from glacierhpc.config import Config, run_config
 from glacierhpc.errors import InputError
 from glacierhpc.fence import LeaseLost
 from glacierhpc.hpc import chain
 from glacierhpc.hpc.surroundings import job_attempt, job_surroundings
+from glacierhpc.lease import InUse
+from glacierhpc.run_config import refuse_another
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.trackers import check_trackers
 from glacierhpc.workflows.images import check_image
@@ -26,7 +29,7 @@ from glacierhpc.workflows.tasks import OF_SCENES, Step, Summary, check_step, ste
 log = logging.getLogger(__name__)
 
 
-def run_step(name: str, config: Config, *, dry_run: bool = False) -> Summary:
+def run_step(name: str, config: Config, *, dry_run: bool = False, output: Path | None = None) -> Summary:
     """Run one step from its input files.
 
     Parameters
@@ -35,6 +38,8 @@ def run_step(name: str, config: Config, *, dry_run: bool = False) -> Summary:
         A step of the configuration's task.
     dry_run : bool
         Only say what would be read and written (`acquire`); touches no file.
+    output : path, optional
+        Where `evaluate` (a folder) or `report` (a file) write; the run is only read, whoever has it.
 
     Returns
     -------
@@ -49,14 +54,43 @@ def run_step(name: str, config: Config, *, dry_run: bool = False) -> Summary:
     check_step(config, name)
     if dry_run:
         return _dry_run(name, config)
+    if output is not None:
+        return looked(name, config, output)
     rank, _ = _place([name], config)
     if rank > 0:
         with _quiet():
             step_function(config, name)(config, RunDirectory(config.run_path))
         return {}
     check_ahead([name], config)
-    with claimed(config) as run:
-        return recorded(name, config, run)
+    try:
+        with claimed(config) as run:
+            return recorded(name, config, run)
+    except InUse as err:
+        if name != "report":
+            raise
+        beside = config.run_path.with_name(f"{config.run_path.name}-report.html")
+        log.warning("%s; what there is so far is told beside the run", str(err).partition(";")[0])
+        return looked(name, config, beside)
+
+
+def looked(name: str, config: Config, output: Path) -> Summary:
+    """Run a step that only reads, without a claim on the run: what it makes goes to a place outside of every run.
+
+    Raises
+    ------
+    InputError
+        If the run is of another configuration, or `output` lies in a run: one command at a time writes there.
+    """
+    place = output.resolve()
+    for folder in (place, *place.parents):
+        if folder == config.run_path.resolve() or (folder / fence.FOLDER).is_dir():
+            raise InputError(
+                f"{str(output)!r} is in the run directory {str(folder)!r}, where only who has the run writes; give "
+                "--output a place outside, or leave it away"
+            )
+    refuse_another(config.run_path, run_config(config))
+    summary: Summary = step_function(config, name)(config, RunDirectory(config.run_path), output=output)
+    return summary
 
 
 def run_steps(
