@@ -123,3 +123,11 @@ def trained_alone(config: Config, folder: Path) -> dict[str, torch.Tensor]:
 def weights(run: Path) -> dict[str, torch.Tensor]:
     """The weights of a run."""
     return load_file(run / "model" / "model.safetensors")
+
+
+def alike(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], *, atol: float = 0.0) -> bool:
+    """Whether weights are the same, to the last bit where no tolerance is given."""
+    rtol = 1e-5 if atol else 0.0
+    return found.keys() == expected.keys() and all(
+        torch.allclose(found[name], value, rtol=rtol, atol=atol) for name, value in expected.items()
+    )

@@ -19,6 +19,7 @@ from glacierhpc.rundir import RunDirectory, read_json, read_table
 from glacierhpc.workflows.sweep import sweep
 from tests.cluster.jobs import (
     SMALL_JOBS,
+    alike,
     fields,
     glacier,
     log_of,
@@ -42,11 +43,6 @@ DEMO = ("period.end=2017-06-30", "train.epochs=1")
 def all_done(jobs: dict[str, str], run: Path) -> None:
     for job in jobs.values():
         assert waited_for(int(job)) == ("COMPLETED", 0), f"{glacier('status', run)}\n{log_of(int(job))}"
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = weights(one), weights(other)
-    return all(torch.allclose(first[name], value, atol=1e-5) for name, value in second.items())
 
 
 def test_the_demo_in_the_image_by_two_ranks_on_two_nodes_is_that_of_one_process(
@@ -77,7 +73,7 @@ def test_the_demo_in_the_image_by_two_ranks_on_two_nodes_is_that_of_one_process(
         assert {"acquire", "align", "sequences", "train", "evaluate", "report"} < set(states)
     aligned = (read_table(RunDirectory(folder).alignment) for folder in (run, alone))
     pd.testing.assert_frame_equal(*(rows.drop(columns="seconds") for rows in aligned))
-    assert same_weights(run, alone)
+    assert alike(weights(run), weights(alone), atol=1e-5)
     scores, of_one = (read_json(RunDirectory(folder).metrics)["models"] for folder in (run, alone))
     assert {name: figures["mse"]["all"] for name, figures in scores.items()} == pytest.approx(
         {name: figures["mse"]["all"] for name, figures in of_one.items()}, rel=1e-4
@@ -100,8 +96,7 @@ def test_a_chain_cancelled_in_the_middle_and_resumed_ends_with_the_same(tmp_path
     all_done(glacier("resume", run)["jobs"], run)
     logs = [path.read_text() for path in (run / "jobs").glob("train-*.log")]
     assert len(logs) == 2 and any("resumed from" in text for text in logs)
-    trained_alone(config, tmp_path / "alone")
-    assert same_weights(run, tmp_path / "alone")
+    assert alike(weights(run), trained_alone(config, tmp_path / "alone"), atol=1e-5)
 
 
 def test_a_sweep_is_an_array_whose_failed_task_keeps_no_other_from_its_place(tmp_path: Path) -> None:

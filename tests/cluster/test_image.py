@@ -22,7 +22,17 @@ from glacierhpc.config import Config, config_to_yaml
 from glacierhpc.hpc import apptainer
 from glacierhpc.rundir import RunDirectory, read_json
 from tests.cluster.image import COMMIT
-from tests.cluster.jobs import log_of, prepared, quick, submit, told, trained_alone, waited_for, weights
+from tests.cluster.jobs import (
+    alike,
+    log_of,
+    prepared,
+    quick,
+    submit,
+    told,
+    trained_alone,
+    waited_for,
+    weights,
+)
 from tests.conftest import ROOT
 from tests.workflows.cubes import given_config, given_cube, store
 
@@ -334,24 +344,19 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     return trained_alone(config, folder / "run")
 
 
-def alike(config: Config, expected: dict[str, torch.Tensor]) -> bool:
-    found = weights(config.run_path)
-    return expected.keys() == found.keys() and all(
-        torch.allclose(expected[name], value, atol=1e-5) for name, value in found.items()
-    )
-
-
-@pytest.mark.parametrize("job", ["train-horovod", "train-horovod-mpi"])
-def test_two_nodes_train_in_the_image_the_weights_of_one_process_without(
-    job: str, image: Path, alone: dict[str, torch.Tensor], tmp_path: Path
+def test_two_nodes_train_in_the_image_by_mpi_the_weights_of_one_process_without(
+    image: Path, alone: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
+    """By Gloo they do in test_chain.py."""
     config, path = begun(image, tmp_path)
-    number = submit(job, path, options=("--nodes=2", "--ntasks-per-node=1"), GLACIERHPC_IMAGE=str(image))
+    number = submit(
+        "train-horovod-mpi", path, options=("--nodes=2", "--ntasks-per-node=1"), GLACIERHPC_IMAGE=str(image)
+    )
     assert waited_for(number) == ("COMPLETED", 0), log_of(number)
     known = read_json(RunDirectory(config.run_path).provenance_file)
     inside = told("apptainer", "exec", image, "cat", "/opt/glacierhpc/image-id").strip()
     assert known["container_digest"] == inside and known["job_id"] == str(number)
-    assert alike(config, alone)
+    assert alike(weights(config.run_path), alone, atol=1e-5)
 
 
 def test_a_line_typed_by_hand_trains_and_is_not_mixed_with_others(
@@ -360,7 +365,7 @@ def test_a_line_typed_by_hand_trains_and_is_not_mixed_with_others(
     """``singularity exec --nv --bind <folder>,$PWD deeplearning.sif glacierhpc train CONFIG``, then a step outside."""
     config, path = begun(image, tmp_path)
     told("apptainer", "exec", "--nv", "--bind", f"{tmp_path},{ROOT}", image, "glacierhpc", "train", path)
-    assert alike(config, alone)
+    assert alike(weights(config.run_path), alone, atol=1e-5)
     outside = command("evaluate", path)
     assert outside.returncode == 2 and "this is outside any image" in outside.stderr, outside.stderr
     allowed = command("evaluate", path, "allow_another_image=true")

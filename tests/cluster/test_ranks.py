@@ -1,4 +1,7 @@
-"""Training by ranks on two nodes, by each launcher that a Slurm job has: the weights are those of one process."""
+"""Training by ranks on two nodes, by each launcher that a Slurm job has: the weights are those of one process.
+
+Horovod by srun and Gloo, as jobs/train-horovod.sbatch starts it, is in test_walltime.py.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from glacierhpc.rundir import RunDirectory
-from tests.cluster.jobs import log_of, prepared, quick, submit, told, trained_alone, waited_for, weights
+from tests.cluster.jobs import alike, prepared, quick, told, trained_alone, weights
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -45,20 +47,7 @@ def test_two_nodes_train_the_weights_of_one_process(name: str, tmp_path: Path) -
     assert said.count('"step": "train"') == 1  # one of them speaks
     run = RunDirectory(config.run_path)
     assert run.done("train")
-    alone = trained_alone(config, tmp_path / "alone")
-    assert all(torch.allclose(alone[name], value, atol=1e-6) for name, value in weights(run.path).items())
-
-
-def test_a_job_trains_by_horovod_without_mpi(tmp_path: Path) -> None:
-    """srun with Gloo, as the script of jobs/ starts it."""
-    needs_horovod()
-    config, path = prepared(tmp_path, epochs=3)
-    job = submit("train-horovod", path, options=("--nodes=2", "--ntasks-per-node=1"))
-    assert waited_for(job) == ("COMPLETED", 0), log_of(job)
-    assert "2 ranks on 2 hosts" in log_of(job)
-    alone = trained_alone(config, tmp_path / "alone")
-    trained = weights(config.run_path)
-    assert all(torch.allclose(alone[name], value, atol=1e-6) for name, value in trained.items())
+    assert alike(weights(run.path), trained_alone(config, tmp_path / "alone"), atol=1e-6)
 
 
 def test_tasks_that_mpi_does_not_join_are_refused_with_what_to_write(tmp_path: Path) -> None:
