@@ -37,6 +37,7 @@ def _of_training(config: Config, site: Site) -> list[Link]:
         to_do=first_to_do(steps, records(run, steps)),
         backend=config.train.backend,
         folder=str(run / FOLDER),
+        before=_reading(config, site),
     )
 
 
@@ -64,6 +65,32 @@ def _of_sweep(config: Config, site: Site) -> list[Link]:
         run=str(run),
         imagery=imagery,
         to_do=to_do,
+        array_size=array_size(site),
+        folder=str(run / FOLDER),
+        before=_reading(config, site),
+    )
+
+
+def _reading(config: Config, site: Site) -> list[Link]:
+    """Return the jobs that read the scenes as an array, where the site asks for one and they are still to be read."""
+    from glacierhpc.config.groups import group_path
+    from glacierhpc.hpc.chain import first_to_do
+    from glacierhpc.hpc.journal import FOLDER
+    from glacierhpc.hpc.reading import groups_to_do, plan
+    from glacierhpc.hpc.slurm.limits import array_size
+
+    run, count, steps = config.run_path, site.jobs.acquire.tasks, ("search", "acquire")
+    known = records(run, steps)
+    if count is None or config.input.cube is not None or first_to_do(steps, known) == len(steps):
+        return []
+    groups = [records(group_path(run, number, count), ("acquire",)) for number in range(count)]
+    search = known.get("search", {})
+    return plan(
+        site,
+        name=queue_name(config.name),
+        run=str(run),
+        search=first_to_do(("search",), known) == 0,
+        to_do=groups_to_do(search, [group.get("acquire", {}) for group in groups]),
         array_size=array_size(site),
         folder=str(run / FOLDER),
     )

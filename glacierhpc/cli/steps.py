@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from glacierhpc.cli import looks
 from glacierhpc.cli.arguments import ConfigFile, DryRun, Json, Overrides, load, running
 from glacierhpc.console import logging_shown, show
+from glacierhpc.errors import InputError
+
+if TYPE_CHECKING:
+    from glacierhpc.config import Config
 
 STEPS = {
     "search": "Find the scenes of the area and period in the catalogue.",
@@ -70,9 +74,35 @@ def _step_command(name: str) -> Callable[..., None]:
 
 
 def _acquire(
-    config: ConfigFile, overrides: Overrides = None, as_json: Json = False, dry_run: DryRun = False
+    config: ConfigFile,
+    overrides: Overrides = None,
+    group: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", help="only this group of the scenes, counted from 0, and no cube yet"),
+    ] = None,
+    groups: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="how many groups there are: tasks of a job array, one each"),
+    ] = None,
+    as_json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
-    _run_step("acquire", config, overrides, as_json=as_json, dry_run=dry_run)
+    if group is None:
+        _run_step("acquire", config, overrides, as_json=as_json, dry_run=dry_run)
+    elif groups is None or dry_run:
+        raise InputError("--group says which of several; give --groups, how many there are, and no --dry-run")
+    else:
+        _read_group(load(config, overrides), group, groups, as_json=as_json)
+
+
+def _read_group(config: Config, number: int, of: int, *, as_json: bool) -> None:
+    from glacierhpc.cli.chains import refuse_another
+    from glacierhpc.workflows.groups import read_group
+
+    refuse_another(config)
+    with logging_shown():
+        summary = read_group(config, number, of)
+    show({"step": "acquire", **summary}, as_json=as_json)
 
 
 _OWN_COMMANDS: dict[str, Callable[..., None]] = {

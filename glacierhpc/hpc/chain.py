@@ -1,6 +1,6 @@
 """A run as a chain of jobs: which, in what order, asking for what; submitting them is in `submission`.
 
-The chain of a sweep, with an array of jobs in it, is in `trials`.
+The chain of a sweep, with an array of jobs in it, is in `trials`; scenes read by an array, before either, in `reading`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from glacierhpc.errors import InputError
 from glacierhpc.hpc.site import JobWish, Site
+from glacierhpc.hpc.slurm.arrays import parted
 from glacierhpc.hpc.slurm.job import JobSpec, Launch
 from glacierhpc.hpc.slurm.limits import faults, partition_limits, partition_of, qos_faults
 from glacierhpc.hpc.slurm.script import render
@@ -63,6 +64,7 @@ def plan(
     to_do: int,
     backend: str,
     folder: str,
+    before: Sequence[Link] = (),
 ) -> list[Link]:
     """Return the jobs of what is still to do, in the order in which each waits for the one before.
 
@@ -78,6 +80,8 @@ def plan(
         How training runs.
     folder : str
         Where scripts, logs and exit files of the jobs are.
+    before : sequence of Link, optional
+        Jobs that must end well before the first of these starts.
     """
     left = list(steps[to_do:])
     found = []
@@ -87,8 +91,31 @@ def plan(
             continue
         sized = wished(spec, getattr(site.jobs, job), backend)
         found.append(replace(sized, label=f"{name}-{job}", config=run, folder=folder))
-    before = [(), *((spec.name,) for spec in found)]
-    return [Link(spec, render(spec, site), after) for spec, after in zip(found, before, strict=False)]
+    waits = [names_of(before), *((spec.name,) for spec in found)]
+    links = [Link(spec, render(spec, site), after) for spec, after in zip(found, waits, strict=False)]
+    return [*before, *links]
+
+
+def names_of(links: Sequence[Link]) -> tuple[str, ...]:
+    """Return the names of jobs, as others wait for them."""
+    return tuple(link.spec.name for link in links)
+
+
+def array_jobs(spec: JobSpec, numbers: Sequence[int], size: int) -> list[JobSpec]:
+    """Return a job as the arrays that together have these tasks: ``NAME``, ``NAME-2``, ...
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        Of the tasks.
+    size : int
+        MaxArraySize of the scheduler.
+    """
+    found: list[JobSpec] = []
+    for offset, array in parted(numbers, size):
+        name = f"{spec.name}-{len(found) + 1}" if found else spec.name
+        found.append(replace(spec, name=name, array=array, offset=offset))
+    return found
 
 
 def _own_steps(job: str, steps: Sequence[str]) -> Sequence[str]:

@@ -79,9 +79,19 @@ class ArrayWish(JobWish):
     at_once: int | None = Field(None, gt=0, description="how many of them run at the same time at most")
 
 
+class AcquireWish(ArrayWish):
+    """What each task asks for where scenes are read by a job array."""
+
+    tasks: int | None = Field(
+        None, gt=1, description="how many tasks of a job array read the scenes; null = the job imagery does"
+    )
+
+
 class Jobs(_Part):
     """The jobs of a chain, and of that of a sweep; a trial asks for what training does where nothing else is said."""
 
+    search: JobWish = JobWish()
+    acquire: AcquireWish = AcquireWish()
     imagery: JobWish = JobWish()
     train: JobWish = JobWish()
     results: JobWish = JobWish()

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from glacierhpc.hpc.chain import IMAGERY, Link, first_to_do, specs, wished
+from glacierhpc.hpc.chain import IMAGERY, Link, array_jobs, first_to_do, names_of, specs, wished
+from glacierhpc.hpc.reading import ACQUIRE, SEARCH
 from glacierhpc.hpc.site import ArrayWish, Site
-from glacierhpc.hpc.slurm.arrays import parted
 from glacierhpc.hpc.slurm.job import JobSpec
 from glacierhpc.hpc.slurm.script import render
 
@@ -42,7 +42,15 @@ def trials_to_do(
 
 
 def plan(
-    site: Site, *, name: str, run: str, imagery: bool, to_do: Sequence[int], array_size: int, folder: str
+    site: Site,
+    *,
+    name: str,
+    run: str,
+    imagery: bool,
+    to_do: Sequence[int],
+    array_size: int,
+    folder: str,
+    before: Sequence[Link] = (),
 ) -> list[Link]:
     """Return the jobs of a sweep: what trials share, if it is to do, the trials, and what they gave.
 
@@ -50,7 +58,7 @@ def plan(
 
     Parameters
     ----------
-    name, run, folder :
+    name, run, folder, before :
         As of `chain.plan`.
     imagery : bool
         Whether what trials share is to do.
@@ -64,21 +72,24 @@ def plan(
         own = replace(spec, label=f"{name}-{spec.name}", config=run, folder=folder)
         return Link(own, render(own, site), after, ended)
 
-    links = [link(wished(IMAGERY, site.jobs.imagery))] if imagery else []
-    first = tuple(found.spec.name for found in links)
-    arrays: list[str] = []
-    for offset, array in parted(to_do, array_size):
-        spec = replace(_trials(site), array=array, offset=offset)
-        spec = replace(spec, name=f"trials-{len(arrays) + 1}") if arrays else spec
-        links.append(link(spec, first, tuple(arrays[-1:])))
-        arrays.append(spec.name)
-    return [*links, link(wished(GATHER, site.jobs.gather), first, tuple(arrays))]
+    links = [link(wished(IMAGERY, site.jobs.imagery), names_of(before))] if imagery else []
+    first, arrays = names_of(links), array_jobs(_trials(site), to_do, array_size)
+    waits = [(), *((spec.name,) for spec in arrays)]
+    links += [link(spec, first, ended) for spec, ended in zip(arrays, waits, strict=False)]
+    gather = link(wished(GATHER, site.jobs.gather), first, tuple(spec.name for spec in arrays))
+    return [*before, *links, gather]
 
 
 def asked_by_itself(key: str, site: Site) -> Any:
     """Return what a job asks for where the site says nothing, by a key as ``jobs.train.hours``, or None."""
     first, job, field = (*key.split("."), "", "")[:3]
-    known = {**specs("single", site), "trials": _trials(site), "gather": GATHER}
+    known = {
+        **specs("single", site),
+        "trials": _trials(site),
+        "gather": GATHER,
+        "search": SEARCH,
+        "acquire": ACQUIRE,
+    }
     return getattr(known[job], field, None) if first == "jobs" and job in known and field else None
 
 

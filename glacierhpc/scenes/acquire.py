@@ -19,15 +19,16 @@ from typing import Any
 import pandas as pd
 
 from glacierhpc import __version__
-from glacierhpc.atomic import remove
+from glacierhpc.atomic import remove, remove_leftovers
 from glacierhpc.cube import missing_pieces
 from glacierhpc.errors import GlacierError
 from glacierhpc.files import read_table, write_table
 from glacierhpc.grid import Grid
 from glacierhpc.scenes import parts
-from glacierhpc.scenes.acquisition import Acquisition
+from glacierhpc.scenes.acquisition import Acquisition, left_to_write
 from glacierhpc.scenes.collections import Item
-from glacierhpc.scenes.journal import Journal, Receipt
+from glacierhpc.scenes.groups import Group
+from glacierhpc.scenes.journal import JOURNAL, Journal, Receipt
 from glacierhpc.scenes.plan import AcquisitionPlan, plan_acquisition
 from glacierhpc.scenes.reasons import group_reasons
 from glacierhpc.scenes.remote import shared
@@ -46,6 +47,7 @@ class AcquireSummary:
     """What an acquisition did."""
 
     cube: Path
+    """Not written yet, where a group was read."""
     kept: int
     dropped: int
     failed: dict[str, str]
@@ -57,6 +59,11 @@ class AcquireSummary:
     bytes: int
     """Size of the pieces on disk."""
     seconds: float
+
+    @property
+    def scenes(self) -> int:
+        """How many it was about."""
+        return self.kept + self.dropped + len(self.failed)
 
     def table(self) -> list[list[Any]]:
         """Return (label, value) rows for a person."""
@@ -95,6 +102,7 @@ def acquire(
     threads_per_task: int = 1,
     in_flight: int | None = None,
     quota: Room | None = None,
+    group: Group | None = None,
     attrs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AcquireSummary:
@@ -132,6 +140,9 @@ def acquire(
         Submitted tasks at the same time, which bounds the memory; by default twice `read_threads`.
     quota : Room, optional
         What the user may still write there, where the centre says; the file system itself is looked at anyway.
+    group : Group, optional
+        Read only these scenes, into their own folder, and write neither cube nor tables: `groups.gather` brings the
+        pieces to where an acquisition of all scenes takes them over.
     attrs : mapping, optional
         Attributes of the cube.
     progress : callable, optional
@@ -156,7 +167,7 @@ def acquire(
         bands=bands,
         loader=loader,
         resampling=resampling,
-        folder=folder,
+        folder=group.folder if group else folder,
         signer=signer,
         policy=RetryPolicy(
             max_attempts, backoff_s, timeout_s, deadline_s, max_connections, requests_per_s, access
@@ -169,31 +180,39 @@ def acquire(
     identity = _identity(plan, limits)
     finished = _finished(store, manifest, scenes_table, identity)
     if finished is not None:
-        remove(folder)
+        if group is None:
+            remove(folder)
         return _summary(store, finished, {}, 0, started)
+    private = shared.joined_folder(access) if group else shared.private_folder(access)
     with parts.clear_disk_errors(store.parent):
-        parts.remove_leftovers(folder, store)
-        parts.create_template(folder, grid, plan.bands, plan.storage)
-        with Journal(folder / "journal.jsonl", plan.purpose()) as journal, shared.private_folder(access):
-            run = Acquisition(plan, journal, min_valid_share, min_clear_share, progress)
+        if group is None:
+            remove_leftovers(store.parent, of=store.name)
+        parts.remove_leftovers(plan.folder)
+        parts.create_template(plan.folder, grid, plan.bands, plan.storage)
+        with Journal(plan.folder / JOURNAL, plan.purpose()) as journal, private:
+            own = group.own(plan, folder) if group else plan
+            run = Acquisition(own, journal, min_valid_share, min_clear_share, progress)
             run.take_over()
-            _check_room(run, store.parent, quota)
+            _check_room(plan, group.written(folder) if group else run.done, store.parent, quota)
             with _pool(executor, read_threads) as pool:
                 run.work(pool, batch=threads_per_task, in_flight=in_flight or 2 * read_threads)
         scenes = run.scene_rows()
-        write_table(manifest, run.manifest_rows())
-        write_table(scenes_table, scenes)
-        _refuse_if_nothing_is_left(scenes)
-        _assemble(store, plan, scenes, {**(attrs or {}), "acquisition": identity})
-    if not (scenes.state == "failed").any():
+        if group is None:
+            write_table(manifest, run.manifest_rows())
+            write_table(scenes_table, scenes)
+            _refuse_if_nothing_is_left(scenes)
+            _assemble(store, plan, scenes, {**(attrs or {}), "acquisition": identity})
+    if group is None and not (scenes.state == "failed").any():
         remove(folder)
     return _summary(store, scenes, journal.receipts, run.read, started)
 
 
-def _check_room(run: Acquisition, folder: Path, quota: Room | None) -> None:
-    left = run.left_to_write()
+def _check_room(
+    plan: AcquisitionPlan, known: Mapping[tuple[str, str], Receipt], folder: Path, quota: Room | None
+) -> None:
+    needed_bytes, needed_files = left_to_write(plan, known.values())
     rooms = [free_room(folder), *([quota] if quota else [])]
-    check_room(folder, needed_bytes=left[0], needed_files=left[1], rooms=rooms)
+    check_room(folder, needed_bytes=needed_bytes, needed_files=needed_files, rooms=rooms)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
@@ -20,6 +20,13 @@ from glacierhpc.scenes.journal import Journal, Receipt
 from glacierhpc.scenes.plan import COMPRESSED_SHARE, AcquisitionPlan, ScenePlan
 
 log = logging.getLogger(__name__)
+
+
+SCENE_COLUMNS = [
+    "scene", "time", "platform", "collection", "cloud_cover", "crs", "level",
+    "valid_share", "clear_share", "state", "reason", "key",
+]  # fmt: skip
+"""Of the scenes table."""
 
 
 class Acquisition:
@@ -49,15 +56,6 @@ class Acquisition:
                 self.done[scene, asset] = receipt
         if self.done:
             log.info("%d assets are there from an earlier run", len(self.done))
-
-    def left_to_write(self) -> tuple[int, int]:
-        """Return the bytes and the files and folders that are still to come, as estimated."""
-        done = [receipt for receipt in self.done.values() if receipt.state == "done"]
-        written = sum(receipt.bytes for receipt in done)
-        tasks = sum(len(scene.tasks) + 1 for scene in self.plan.scenes) or 1
-        share = 1.0 - len(done) / tasks
-        needed = round(self.plan.cube_bytes * COMPRESSED_SHARE)
-        return max(0, needed - written), round(self.plan.inodes * share)
 
     def work(self, pool: Executor, *, batch: int, in_flight: int) -> None:
         """Run tasks until nothing is left to do; a finished task may make others ready."""
@@ -147,7 +145,7 @@ class Acquisition:
                     "key": scene.key,
                 }
             )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=SCENE_COLUMNS)
 
     def manifest_rows(self) -> pd.DataFrame:
         """Return the manifest, a row per scene and asset."""
@@ -160,6 +158,21 @@ class Acquisition:
                 rows.append(_manifest_row(scene, task, receipt or skipped))
         columns = ["scene", "asset", "href", "state", "reason", "attempts", "bytes", "checksum", "seconds"]
         return pd.DataFrame(rows, columns=columns)
+
+
+def left_to_write(plan: AcquisitionPlan, known: Iterable[Receipt]) -> tuple[int, int]:
+    """Return the bytes and the files and folders of a plan that are still to come, as estimated.
+
+    Parameters
+    ----------
+    known : iterable of Receipt
+        What is on record.
+    """
+    done = [receipt for receipt in known if receipt.state == "done"]
+    written = sum(receipt.bytes for receipt in done)
+    tasks = sum(len(scene.tasks) + 1 for scene in plan.scenes) or 1
+    needed = round(plan.cube_bytes * COMPRESSED_SHARE)
+    return max(0, needed - written), round(plan.inodes * max(0.0, 1.0 - len(done) / tasks))
 
 
 def _manifest_row(scene: ScenePlan, task: AssetTask, receipt: Receipt) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from glacierhpc import fence
 from glacierhpc.errors import InputError
 
+JOURNAL = "journal.jsonl"
 SYNC_EVERY_S = 0.5
 
 
@@ -46,8 +47,7 @@ class Journal:
 
     def __init__(self, path: Path, purpose: Mapping[str, Any]) -> None:
         self._path = path
-        self.receipts: dict[tuple[str, str], Receipt] = {}
-        known = self._load()
+        known, self.receipts = read_receipts(path)
         if known is not None and known != _plain(purpose):
             changed = sorted(key for key in {*known, *purpose} if known.get(key) != _plain(purpose).get(key))
             raise InputError(
@@ -86,21 +86,24 @@ class Journal:
             os.fsync(self._file.fileno())
             self._synced_at = time.monotonic()
 
-    def _load(self) -> dict[str, Any] | None:
-        purpose = None
-        if not self._path.is_file():
-            return None
-        for line in self._path.read_bytes().split(b"\n"):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if "purpose" in row:
-                purpose = row["purpose"]
-            else:
-                receipt = Receipt(**row)
-                self.receipts[receipt.scene, receipt.asset] = receipt
-        return purpose
+
+def read_receipts(path: Path) -> tuple[dict[str, Any] | None, dict[tuple[str, str], Receipt]]:
+    """Return what a journal is for, None where there is none, and its receipts; others may be writing it."""
+    purpose: dict[str, Any] | None = None
+    receipts: dict[tuple[str, str], Receipt] = {}
+    if not path.is_file():
+        return purpose, receipts
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if "purpose" in row:
+            purpose = row["purpose"]
+        else:
+            receipt = Receipt(**row)
+            receipts[receipt.scene, receipt.asset] = receipt
+    return purpose, receipts
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

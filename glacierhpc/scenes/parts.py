@@ -105,9 +105,8 @@ def write_sealed(folder: Path, scene: str, valid: np.ndarray, quality: np.ndarra
             write_shards(piece, name, _layout(folder, name), values)
 
 
-def remove_leftovers(folder: Path, cube: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what a killed run left half-written; what one may still write that was overtaken stays."""
-    atomic.remove_leftovers(cube.parent, of=cube.name)
     for place in (folder, *folder.glob("*")):
         atomic.remove_leftovers(place)
 

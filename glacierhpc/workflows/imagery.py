@@ -26,15 +26,17 @@ from glacierhpc.hpc.cluster import make_cluster
 from glacierhpc.hpc.quota import quota_left
 from glacierhpc.mapping.outlines import glacier_mask
 from glacierhpc.rundir import RunDirectory, atomic_path, write_table
+from glacierhpc.scenes.acquire import AcquireSummary, plan_acquisition
 from glacierhpc.scenes.acquire import acquire as acquire_scenes
-from glacierhpc.scenes.acquire import plan_acquisition
 from glacierhpc.scenes.clean import clean_cube
 from glacierhpc.scenes.collections import archive_anchor
 from glacierhpc.scenes.composite import composite_cube
+from glacierhpc.scenes.groups import Group
 from glacierhpc.scenes.indices import check_bands
 from glacierhpc.scenes.reasons import group_reasons
 from glacierhpc.scenes.room import Room
 from glacierhpc.scenes.stac import SearchResult, read_items, search_scenes, write_items
+from glacierhpc.workflows.groups import gather_groups
 from glacierhpc.workflows.tasks import Summary, need
 from glacierhpc.workflows.workers import worker_jobs
 
@@ -50,7 +52,23 @@ def search(config: Config, run: RunDirectory) -> Summary:
 
 
 def acquire(config: Config, run: RunDirectory) -> Summary:
-    """Read the scenes into ``cube.zarr``; started again, it reads only what is missing."""
+    """Read the scenes into ``cube.zarr``; started again, or after tasks of an array, it reads only what is missing."""
+    gather_groups(run)
+    summary = _read(config, run)
+    return {"table": summary.table(), "failed": summary.failed}
+
+
+def acquire_group(config: Config, base: RunDirectory, group: Group) -> Summary:
+    """Read one group of the scenes of a run for its `acquire`, which writes the cube."""
+    summary = _read(config, base, group)
+    which = ["group", f"{group.number}, counted from 0, of {group.of}"]
+    return {
+        "table": [which, ["scenes read", summary.kept], *summary.table()[1:]],
+        "failed": summary.failed,
+    }
+
+
+def _read(config: Config, run: RunDirectory, group: Group | None = None) -> AcquireSummary:
     items = read_items(need(run.items, "search"))
     with _workers(config, reading=True) as executor:
         summary = acquire_scenes(
@@ -61,17 +79,19 @@ def acquire(config: Config, run: RunDirectory) -> Summary:
             scenes_table=run.scenes,
             executor=executor,
             quota=_quota(run.path),
+            group=group,
             progress=_progress("acquire"),
             **_reading(config),
         )
     failed = summary.failed
     if len(failed) > config.acquire.tolerate_failed_scenes:
         listed = "\n".join(f"  {line}" for line in group_reasons(failed.items()))
+        kept = "kept" if group else f"in {run.cube}"
         raise GlacierError(
-            f"{len(failed)} of {len(items)} scenes could not be read; the others are in {run.cube}. Run again to "
+            f"{len(failed)} of {summary.scenes} scenes could not be read; the others are {kept}. Run again to "
             f"retry only these, or set acquire.tolerate_failed_scenes: {len(failed)}\n{listed}"
         )
-    return {"table": summary.table(), "failed": failed}
+    return summary
 
 
 def plan(config: Config, run: RunDirectory) -> Summary:

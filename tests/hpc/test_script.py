@@ -309,6 +309,12 @@ def test_a_task_of_an_array_queues_itself_again_and_not_the_array(
         and "JobId=9" not in said
     )
     assert (tmp_path / "test-7_4.exit").read_text().split()[1::3] == ["succeeded", "99"]
+    # of the tasks that are to end well the next to do so finds what the first has made of it
+    for waits, then in (("afterok:2,afterok:7_*", "afterok:2,afterany:7,afterok:99"),
+                        ("afterany:7_*,afterok:98", "afterany:7,afterok:98,afterany:99")):  # fmt: skip
+        program(tmp_path, "squeue", f'echo "8 {waits.replace(",", "(unfulfilled),")}(unfulfilled)"')
+        _, said = stopped_by(signal.SIGUSR2, task, render(spec, Site(again="successor")))
+        assert f"scontrol update JobId=8 Dependency={then}\n" in said
 
 
 @given(numbers=st.sets(st.integers(0, 300)), size=st.integers(2, 50))

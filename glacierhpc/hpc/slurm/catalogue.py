@@ -16,7 +16,11 @@ def _step(name: str, about: str, **asked: object) -> JobSpec:
 STEPS = (
     _step("search", "Find the scenes of the area and period in the catalogue; reads over the network.", cpus=1,
           memory_gb=4, hours=1, kind="network"),
-    _step("acquire", "Read the scenes into one cube; reads over the network.", hours=12, kind="network", pools=True),
+    _step(
+        "acquire",
+        "Read the scenes into one cube; in groups first: sbatch --array=0-7 jobs/acquire.sbatch CONFIG --groups 8.",
+        hours=12, kind="network", pools=True, numbered="--group",
+    ),
     _step("clean", "Mask clouds, shadows and saturation; fill small holes and mark them.", pools=True),
     _step("align", "Co-register every scene to one reference.", hours=4, pools=True),
     _step("composite", "Make one image of an index per window of months.", pools=True),

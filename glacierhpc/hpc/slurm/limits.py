@@ -123,8 +123,8 @@ def array_size(site: Site, *, timeout_s: float = 30.0) -> int:
     size = int(found[1]) if found else site.max_array or DEFAULT_ARRAY_SIZE
     if size < 2:
         raise InputError(
-            f"the scheduler allows no job arrays (MaxArraySize={size}); run the trials in one job: "
-            "sbatch jobs/sweep.sbatch CONFIG"
+            f"the scheduler allows no job arrays (MaxArraySize={size}); leave jobs.acquire.tasks out, and run the "
+            "trials of a sweep in one job: sbatch jobs/sweep.sbatch CONFIG"
         )
     return size
 
@@ -177,7 +177,8 @@ def _of_qos(qos: str, specs: Sequence[JobSpec], wall: str, submit: str, most: st
     if submit.isdigit() and jobs > int(submit):
         found.append(
             f"the chain is {jobs} jobs, tasks of arrays counted, and QOS {qos!r} lets a user have {submit} submitted; "
-            "list fewer trials at a time, or write: --set directives.all.qos=OTHER"
+            "list fewer trials at a time or have scenes read by fewer tasks, jobs.acquire.tasks; or write: "
+            "--set directives.all.qos=OTHER"
         )
     return found
 

@@ -201,6 +201,10 @@ succeeded() {
             kept=,$kept,
             case $kept in
             *",afterok:$SLURM_JOB_ID,"*) kept=${kept/",afterok:$SLURM_JOB_ID,"/",afterok:$next,"} ;;
+            *",afterok:${SLURM_ARRAY_JOB_ID:-none}_*,"*)
+                # a task that saves its work fails: what waited for all of them waits for their end and for the new job
+                kept=${kept/",afterok:${SLURM_ARRAY_JOB_ID}_*,"/",afterany:$SLURM_ARRAY_JOB_ID,afterok:$next,"}
+                ;;
             *",afterany:${SLURM_ARRAY_JOB_ID:-none}_*,"*) kept=${kept}afterany:$next, ;;
             *) continue ;;
             esac

@@ -47,6 +47,15 @@ def private_folder(folder: Path) -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def joined_folder(folder: Path) -> Iterator[None]:
+    """Have such a folder together with other jobs, which come and go: whoever is first makes it, nobody removes it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_private(folder):
+        log.warning("%s cannot be kept from others: every worker asks for access by itself", folder)
+    yield
+
+
 def is_private(path: Path) -> bool:
     """Say whether a file or folder is this user's, and nobody else can look at it; not through a link."""
     try:
