@@ -32,17 +32,9 @@ from glacierhpc.report.blocks import (
 )
 from glacierhpc.report.drawing import BLUE, GREEN, MUTED, ORANGE, PURPLE, RED, SKY
 from glacierhpc.report.page import Section, template
-from glacierhpc.report.skill import (
-    LOOKS,
-    OTHER_LOOK,
-    by_lead,
-    capital,
-    lead_axis,
-    leads,
-    other_ground,
-    read_score,
-    spoken,
-)
+from glacierhpc.report.skill import capital, leads, other_ground
+from glacierhpc.report.skill_plots import LOOKS, OTHER_LOOK, by_lead, lead_axis
+from glacierhpc.report.skill_scores import read_score, spoken
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from glacierhpc.report.run_files import (
     setting,
     shows,
 )
-from glacierhpc.report.skill import model_name, spoken, verdicts
+from glacierhpc.report.skill_scores import model_name, spoken, verdicts
 
 
 def facts(run: RunFiles, settings: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from glacierhpc.report.blocks import Block, Note, interval, number, plural, signed, table
 from glacierhpc.report.run_files import RunFiles
-from glacierhpc.report.skill import capital, model_name, spoken
+from glacierhpc.report.skill import capital
+from glacierhpc.report.skill_scores import model_name, spoken
 
 MONTHS = {
     "DJF": "December to February",

@@ -11,7 +11,7 @@ from typing import Any
 
 from glacierhpc.report.blocks import Block, Note, interval, number, percent, signed, table, words
 from glacierhpc.report.run_files import RunFiles
-from glacierhpc.report.skill import model_name, spoken
+from glacierhpc.report.skill_scores import model_name, spoken
 
 
 def audit(run: RunFiles) -> list[Block]:

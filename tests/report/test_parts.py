@@ -25,7 +25,7 @@ from glacierhpc.report import (
     maps,
     overview,
     record,
-    skill,
+    skill_table,
     timeline,
     training,
     write_report,
@@ -115,7 +115,7 @@ def test_what_an_index_shows_is_worded_from_the_run(copied_run: Path) -> None:
     run = RunFiles(copied_run)
     (film,) = forecast.film(run)
     assert isinstance(film, Picture) and water in film.caption
-    assert skill._metric_words(run, "iou") == "iou of open water ↑"
+    assert skill_table._metric_words(run, "iou") == "iou of open water ↑"
     assert water in [tile.value for tile in overview.tiles(run)]
     page = write_report(copied_run).read_text()
     assert "snow and ice cover" not in page and f"What is shown: {water}" in page

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from glacierhpc.report import skill, write_report
+from glacierhpc.report import skill, skill_plots, skill_scores, skill_table, write_report
 from glacierhpc.report.blocks import Note, Table
 from glacierhpc.report.run_files import Damaged, RunFiles
 
@@ -56,7 +56,7 @@ def test_only_an_interval_clear_of_zero_decides(
     run = run_with(
         tmp_path, {"persistence": score([all_leads] * 3, reach)}, {"convlstm": score([0.1] * 3, 0.01)}
     )
-    assert skill.verdicts(run)[0].word == word
+    assert skill_scores.verdicts(run)[0].word == word
     assert notes(run)[0].text.startswith(said)
     assert notes(run)[0].tone == {"better": "good", "worse": "bad", "undecided": "plain"}[word]
 
@@ -142,9 +142,9 @@ def test_missing_figures_decide_nothing_and_are_drawn_as_gaps(tmp_path: Path) ->
     run = run_with(
         tmp_path, {"persistence": empty}, {"convlstm": empty, "persistence": score([0.1, 0.2], 0.01)}
     )
-    assert skill.verdicts(run)[0].word == "undecided"
-    assert len(skill.charts(run)) == 2
-    (table,) = skill.all_metrics(run)
+    assert skill_scores.verdicts(run)[0].word == "undecided"
+    assert len(skill_plots.charts(run)) == 2
+    (table,) = skill_table.all_metrics(run)
     assert isinstance(table, Table)
     assert table.rows[0][1] == "–"
 
@@ -152,12 +152,12 @@ def test_missing_figures_decide_nothing_and_are_drawn_as_gaps(tmp_path: Path) ->
 def test_baselines_come_in_a_fixed_order_and_the_model_is_the_one_stated(tmp_path: Path) -> None:
     skills = {name: score([0.1], 0.2) for name in ("climatology", "own_rule", "persistence")}
     run = run_with(tmp_path, skills, {"own_rule": score([0.1], 0.2), "net": score([0.1], 0.2)}, model="net")
-    assert [one.baseline for one in skill.verdicts(run)] == ["persistence", "climatology", "own_rule"]
-    assert skill.model_name(run) == "net"
+    assert [one.baseline for one in skill_scores.verdicts(run)] == ["persistence", "climatology", "own_rule"]
+    assert skill_scores.model_name(run) == "net"
 
 
 def test_intervals_that_do_not_fit_the_leads_are_damage(tmp_path: Path) -> None:
     broken = {**score([0.1, 0.2], 0.1), "by_lead_interval": [[0, 1]]}
     run = run_with(tmp_path, {"persistence": broken}, {})
     with pytest.raises(Damaged, match="metrics.json.*differ in length"):
-        skill.verdicts(run)
+        skill_scores.verdicts(run)

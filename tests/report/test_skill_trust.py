@@ -13,7 +13,7 @@ from glacierhpc.evaluation.bootstrap import Resampling, sequence_blocks
 from glacierhpc.evaluation.control import permuted_control
 from glacierhpc.evaluation.groups import Glaciers
 from glacierhpc.evaluation.score import score, summarise
-from glacierhpc.report import skill, skill_groups, skill_trust, write_report
+from glacierhpc.report import skill, skill_groups, skill_scores, skill_table, skill_trust, write_report
 from glacierhpc.report.blocks import Note, Table
 from glacierhpc.report.run_files import Damaged, RunFiles
 from tests.evaluation.conftest import World, climatology, informed, persistence
@@ -126,7 +126,7 @@ def test_both_widths_stand_side_by_side(tmp_path: Path, metrics: dict[str, Any])
 
 
 def test_the_best_of_each_lead_is_marked(tmp_path: Path, metrics: dict[str, Any]) -> None:
-    (listed,) = skill.every_lead(run_of(tmp_path, metrics))
+    (listed,) = skill_table.every_lead(run_of(tmp_path, metrics))
     assert isinstance(listed, Table)
     marked = {(row[0], row[1]) for row in listed.rows if row[2].endswith("*")}
     assert {("mse ↓", "net"), ("psnr, dB ↑", "net"), ("nse ↑", "net")} <= marked
@@ -142,7 +142,7 @@ def test_without_windows_there_are_no_intervals_and_no_verdict(
     for entry in changed.values():
         entry["interval"] = [None, None]
     run = run_of(tmp_path, metrics, skill=changed)
-    assert {one.word for one in skill.verdicts(run)} == {"undecided"}
+    assert {one.word for one in skill_scores.verdicts(run)} == {"undecided"}
     assert any(
         isinstance(block, Note) and "without an interval" in block.text for block in skill.sentences(run)
     )
