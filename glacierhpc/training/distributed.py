@@ -18,10 +18,12 @@ from glacierhpc.training.backends.ddp import DDP
 from glacierhpc.training.backends.exchange import Exchange
 from glacierhpc.training.backends.horovod import Horovod
 from glacierhpc.training.backends.launch import Launch, read_launch
+from glacierhpc.training.backends.seats import is_elastic
 from glacierhpc.training.backends.single import Single
+from glacierhpc.training.elastic import Result, keep_on
 from glacierhpc.training.preflight import check_interfaces, check_nccl, check_pmi, fabric
 
-__all__ = ["BACKENDS", "Backend", "Single", "open_backend", "surroundings", "wandb_mode"]
+__all__ = ["BACKENDS", "Backend", "Single", "open_backend", "rejoining", "surroundings", "wandb_mode"]
 
 
 class Backend(Protocol):
@@ -44,6 +46,8 @@ class Backend(Protocol):
     """Number of processes."""
     device: torch.device
     """Where this process computes."""
+    elastic: bool
+    """Whether the others go on without a rank that is lost, and let others in."""
 
     def wrap_model(self, model: nn.Module) -> nn.Module:
         """Return the model on the device, its weights those of rank 0, ready to share gradients."""
@@ -83,6 +87,10 @@ class Backend(Protocol):
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
+        ...
+
+    def let_in(self) -> None:
+        """Raise `RanksChanged` if others wait to come in; where all that was done is in the last checkpoint."""
         ...
 
     def close(self) -> None:
@@ -133,6 +141,8 @@ def open_backend(
     ``srun --mpi=pmix``            yes  yes      Slurm's PMI, and the MPI that Horovod was built with
     ``srun``                       yes  no       ddp: the first node of the step, a port made of the job's number
     ``jobs/train-horovod.sbatch``  yes  yes      ``glacierhpc rendezvous``, which the job script starts
+    ``jobs/train-elastic.sbatch``  no   yes      ``glacierhpc members``, likewise; ranks may come and go
+    ``horovodrun --min-np``        no   yes      its own server; ranks may come and go, see `elastic`
     =============================  ===  =======  =============================================================
 
     "set": where MASTER_ADDR and MASTER_PORT name the machine of rank 0 and a port.
@@ -205,6 +215,31 @@ def surroundings(backend_name: str) -> tuple[int, int]:
     """
     launch = _launch_for(backend_name)
     return launch.rank, launch.size
+
+
+def rejoining(backend_name: str, attempt: Callable[[], Result]) -> Result:
+    """Return what an attempt gives; where ranks come and go, attempt again with each change of them (`elastic`).
+
+    Parameters
+    ----------
+    backend_name : str
+        A key of `BACKENDS`.
+    attempt : callable
+        The whole of a training, which goes on from its last checkpoint and knows its rank by `surroundings` only.
+
+    Raises
+    ------
+    InputError
+        If the launcher lets ranks come and go, and the backend cannot.
+    """
+    if not is_elastic(os.environ):
+        return attempt()
+    if backend_name != "horovod":
+        raise InputError(
+            f"this process was started for an elastic training (HOROVOD_ELASTIC=1), and train.backend={backend_name!r} "
+            "ends when a rank is lost: set train.backend to horovod, or use jobs/train-ddp.sbatch"
+        )
+    return keep_on(attempt, os.environ)
 
 
 def wandb_mode() -> str:

@@ -114,7 +114,7 @@ def fit(
         stack.enter_context(own_random_state(backend.device))
         stack.enter_context(deterministic_mode(deterministic))
         stack.enter_context(compiled(model, compile))
-        pulse = stack.enter_context(Watch(backend, limit_s=watchdog_s))
+        pulse = stack.enter_context(Watch(backend, limit_s=watchdog_s, outlives=backend.elastic))
         seed_rank(recipe.seed, backend.rank)
         if channels_last:
             use_channels_last(model)
@@ -145,6 +145,7 @@ def fit(
                     if keeper.due(state.step):
                         engine.settle(state, meter)
                         keeper.save_last(state)
+                        backend.let_in()
                     if listener is not None:
                         listener.update(state.step, steps, _so_far(engine, state, meter))
                 row = _row(engine, state, meter)
@@ -153,6 +154,7 @@ def fit(
                 _tell(row, recipe.epochs)
                 for tracker in logs:
                     tracker.log(row)
+                backend.let_in()
         except Stopped:
             engine.settle(state, meter)
             keeper.save_last(state)

@@ -28,6 +28,8 @@ class Interrupted(GlacierError):
 class StopRequest:
     """Whether this process has been asked to stop; a context that listens to `STOP_SIGNALS`.
 
+    One inside of another is of the same request: what was asked of either is known to both.
+
     Handlers are installed on entry and those of before put back on exit. Outside of the main thread Python allows
     none: nothing is listened to then.
     """
@@ -36,10 +38,14 @@ class StopRequest:
         self.signal: str | None = None
         """Name of the signal that came, or None."""
         self._before: dict[int, Any] = {}
+        self._outer: list[StopRequest] = []
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
+            handlers = [signal.getsignal(number) for number in STOP_SIGNALS]
+            self._outer = [handler.__self__ for handler in handlers if _listens(handler)]  # type: ignore[union-attr]
             self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+            self.signal = self.signal or next((each.signal for each in self._outer if each), None)
         return self
 
     def __exit__(
@@ -55,6 +61,12 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name
+        for outer in self._outer:
+            outer.signal = self.signal
+
+
+def _listens(handler: Any) -> bool:
+    return isinstance(getattr(handler, "__self__", None), StopRequest)
 
 
 def ignore_stop_signals() -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from glacierhpc.errors import REQUEUE, GlacierError
+from glacierhpc.training.backends.seats import RanksChanged
 from glacierhpc.training.pulse import Pulse, Word
 from glacierhpc.training.roll import Roll, open_roll
 from glacierhpc.training.verdicts import HUNG, first_line, of_exchange, out_of_memory, silent, told_hung
@@ -60,11 +61,14 @@ class Watch:
         Time without a mark of this rank's engine after which the run counts as hung: every rank that still can writes
         the Python stacks of its threads to standard error, rank 0 logs where each rank stood, and the processes end
         with code 70. 0: never.
+    outlives : bool
+        Whether the others go on without a rank that is gone: what its end breaks is then raised as `RanksChanged`,
+        and no process is ended by another one's end.
     """
 
-    def __init__(self, ranks: Ranks, *, limit_s: float = 0.0) -> None:
+    def __init__(self, ranks: Ranks, *, limit_s: float = 0.0, outlives: bool = False) -> None:
         self.pulse = Pulse()
-        self._ranks, self._limit_s = ranks, limit_s
+        self._ranks, self._limit_s, self._outlives = ranks, limit_s, outlives
         beat_s = BEAT_S * max(1.0, ranks.size / MANY)
         self._beat_s = min(beat_s, limit_s / 4) if limit_s else beat_s
         self._roll: Roll | None = None
@@ -107,9 +111,12 @@ class Watch:
             while not (self._roll.gone or mute) and time.monotonic() < failed + BLAME_S:
                 time.sleep(0.05)
                 mute = self._told_mute() if time.monotonic() > failed + NEWS_S else ""
+            told = self._told_gone() if self._roll.gone else f"{mute} ({first_line(error)})"
+            if self._outlives:
+                raise RanksChanged(told if self._roll.gone or mute else first_line(error))
             if self._roll.gone or mute:
                 self._end_in(LEAVE_S)
-                raise GlacierError(self._told_gone() if self._roll.gone else f"{mute} ({first_line(error)})")
+                raise GlacierError(told)
 
     def _leave(self, error: BaseException | None) -> None:
         """Say goodbye, or how it failed."""
@@ -148,7 +155,7 @@ class Watch:
         if self._limit_s and (roll.hung or idle > self._limit_s):
             self._end_hung(roll)
         # a connection may break while its process lives: then the steps go on
-        if roll.gone and idle > max(LEAVE_S, 2 * (self._longest - self._beat_s)):
+        if roll.gone and not self._outlives and idle > max(LEAVE_S, 2 * (self._longest - self._beat_s)):
             _speak(f"{self._told_gone()}\n{self._word().name} waits for it in vain and ends")
             _exit(1)
 

@@ -21,7 +21,7 @@ from glacierhpc.models import accepted, build_model
 from glacierhpc.models.weights import ModelDescription, freeze, save_model
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.training.checkpoint import Checkpoints
-from glacierhpc.training.distributed import Backend, open_backend, surroundings, wandb_mode
+from glacierhpc.training.distributed import Backend, open_backend, rejoining, surroundings, wandb_mode
 from glacierhpc.training.loop import History, fit
 from glacierhpc.training.losses import Loss, ssim_mse
 from glacierhpc.training.meters import ProgressLog, progress_text
@@ -38,7 +38,7 @@ from glacierhpc.workflows.origins import (
 )
 from glacierhpc.workflows.tasks import Summary
 
-__all__ = ["check_sources", "device", "surroundings", "train", "trained_model"]
+__all__ = ["check_sources", "device", "rejoining", "surroundings", "train", "trained_model"]
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from glacierhpc import fence
@@ -18,6 +19,7 @@ from glacierhpc.config import Config, run_config
 from glacierhpc.errors import InputError
 from glacierhpc.fence import LeaseLost
 from glacierhpc.hpc import chain
+from glacierhpc.hpc.slurm.states import has_ended
 from glacierhpc.hpc.surroundings import job_attempt, job_surroundings
 from glacierhpc.lease import InUse
 from glacierhpc.run_config import refuse_another
@@ -29,7 +31,9 @@ from glacierhpc.workflows.tasks import OF_SCENES, Step, Summary, check_step, ste
 log = logging.getLogger(__name__)
 
 
-def run_step(name: str, config: Config, *, dry_run: bool = False, output: Path | None = None) -> Summary:
+def run_step(
+    name: str, config: Config, *, dry_run: bool = False, output: Path | None = None
+) -> Summary:
     """Run one step from its input files.
 
     Parameters
@@ -56,6 +60,14 @@ def run_step(name: str, config: Config, *, dry_run: bool = False, output: Path |
         return _dry_run(name, config)
     if output is not None:
         return looked(name, config, output)
+    if name != "train":
+        return _ranked(name, config)
+    keep_on = step_function(config, name, "rejoining")
+    return dict(keep_on(config.train.backend, partial(_ranked, name, config)))
+
+
+def _ranked(name: str, config: Config) -> Summary:
+    """Run a step as the rank that this process is by now."""
     rank, _ = _place([name], config)
     if rank > 0:
         with _quiet():
@@ -170,6 +182,7 @@ def claimed(config: Config) -> Iterator[RunDirectory]:
         job=job,
         restart=restart,
         on_lost=_end_now,
+        has_ended=has_ended,
     )
     with opened as run:
         surroundings = job_surroundings()

@@ -55,6 +55,8 @@ class DDP:
     Li et al. (2020), PyTorch Distributed, VLDB 13(12), doi:10.14778/3415478.3415530
     """
 
+    elastic = False
+
     def __init__(self, launch: Launch, *, device: str | None = None) -> None:
         self.rank, self.size = launch.rank, launch.size
         self.device = rank_device(launch, device)
@@ -112,6 +114,9 @@ class DDP:
 
     def barrier(self) -> None:
         dist.barrier()
+
+    def let_in(self) -> None:
+        return None
 
     def close(self) -> None:
         if dist.is_initialized():

@@ -18,6 +18,7 @@ from glacierhpc.errors import InputError
 from glacierhpc.training.backends.exchange import Exchange
 from glacierhpc.training.backends.launch import Launch
 from glacierhpc.training.backends.ranks import Statistics, ending_at_once, rank_device, share_state
+from glacierhpc.training.backends.seats import RanksChanged, own_seat
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +52,12 @@ class Horovod:
     """
 
     def __init__(self, launch: Launch, exchange: Exchange, *, device: str | None = None) -> None:
-        self._hvd = _import_horovod()
+        self._hvd = import_horovod()
         with ending_at_once():
             self._hvd.init()
         self.rank, self.size = self._hvd.rank(), self._hvd.size()
+        self._seat = own_seat()
+        self.elastic = self._seat is not None
         _check_launch(self._hvd, launch)
         self.device = rank_device(launch, device)
         _check_build(self._hvd, exchange, self.device)
@@ -161,12 +164,23 @@ class Horovod:
     def barrier(self) -> None:
         self._hvd.barrier()
 
+    def let_in(self) -> None:
+        if self._seat is not None and self.any(self._seat.changed):
+            raise RanksChanged("other processes come in, or are to go: ranks are given out anew")
+
     def close(self) -> None:
         self._skipping.close()
         self._hvd.shutdown()
 
 
-def _import_horovod() -> Any:
+def import_horovod() -> Any:
+    """Return Horovod for torch.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
     try:
         import horovod.torch as hvd
     except ImportError as err:

@@ -20,6 +20,7 @@ class Single:
 
     rank = 0
     size = 1
+    elastic = False
 
     def __init__(self, device: str | None = None) -> None:
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,6 +48,9 @@ class Single:
         return [value]
 
     def barrier(self) -> None:
+        return None
+
+    def let_in(self) -> None:
         return None
 
     def close(self) -> None:
