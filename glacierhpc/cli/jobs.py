@@ -54,7 +54,8 @@ def submit(
 ) -> None:
     """Submit what is still to do as a chain of jobs, each waiting for the one before to end well.
 
-    Variations and seeds under sweep: become the tasks of a job array.
+    Variations and seeds under sweep: become the tasks of a job array; so does the reading of the scenes, where the site
+    or --set jobs.acquire.tasks=N asks for it.
     """
     loaded = load(config, overrides)
     from glacierhpc.config.trials import has_sweep
@@ -62,6 +63,7 @@ def submit(
 
     given = [*(settings or []), *([f"account={account}"] if account else [])]
     profile = load_site(site, given)
+    refuse_another(loaded)
     links = links_of(loaded, profile.site, sweep=has_sweep(loaded) if sweep is None else sweep)
     if dry_run or diff:
         _shown(links, profile.site, loaded.run_path, diff=diff, as_json=as_json)
@@ -95,7 +97,6 @@ def _submit(config: Config, links: list[Link], profile: Profile, *, as_json: boo
     if not links:
         show({"table": [["jobs", "nothing to do"]], "run": str(run), "jobs": {}}, as_json=as_json)
         return
-    refuse_another(config)
     chain.check(links, site)
     with submission.alone(run):
         try:
@@ -188,6 +189,7 @@ def resume(run: Run, settings: Settings = None, as_json: Json = False) -> None:
     with submission.alone(journal.run):
         _end_waiting_for_nothing(journal)
     config = load(journal.run, None)
+    refuse_another(config)
     of_sweep = GATHER.name in list(journal.latest())[-1:]
     _submit(config, links_of(config, profile.site, sweep=of_sweep), profile, as_json=as_json)
 
@@ -215,6 +217,19 @@ def rendezvous(
     serve(address, interface)
 
 
+def members(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    address: Annotated[str, typer.Option(help="name of this machine")] = "127.0.0.1",
+    interface: Annotated[str, typer.Option(help="network interface to listen on")] = "",
+    processes: Annotated[int, typer.Option(min=1, help="how many to wait for at the beginning")] = 1,
+) -> None:
+    """Give ranks to the processes of a run's elastic training, until standard input ends."""
+    from glacierhpc.hpc.members import serve
+
+    serve(load(config, overrides).run_path, address, interface, processes)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(submit)
@@ -222,3 +237,4 @@ def add_to(app: typer.Typer) -> None:
     app.command()(cancel)
     app.command()(resume)
     app.command(hidden=True)(rendezvous)
+    app.command(hidden=True)(members)

@@ -31,40 +31,51 @@ class Store(ThreadingHTTPServer):
     """The store; `values` is guarded by `lock`."""
 
     daemon_threads = True
+    request_queue_size = 1024
+    """All processes of a job come at the same time."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__((address, 0), _Handler)
+    def __init__(self, address: str, handler: type[Handler] | None = None) -> None:
+        super().__init__((address, 0), handler or Handler)
         self.values: dict[str, bytes] = {}
         self.lock = threading.Lock()
 
+    def start(self) -> tuple[str, int]:
+        """Serve from a thread; return address and port."""
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        address, port = self.server_address[:2]
+        return str(address), int(port)
 
-class _Handler(BaseHTTPRequestHandler):
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one process."""
+
     server: Store
     timeout = 60
 
     def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         with self.server.lock:
             value = self.server.values.get(self.path)
-        self._answer(404 if value is None else 200, value or b"")
+        self.answer(404 if value is None else 200, value or b"")
 
     def do_PUT(self) -> None:  # noqa: N802
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > MAX_VALUE_BYTES:
-            self._answer(413)
+            self.answer(413)
             return
         value = self.rfile.read(int(length))
         if len(value) < int(length):
             return  # its sender is gone
         with self.server.lock:
             self.server.values[self.path] = value
-        self._answer(200)
+        self.answer(200)
 
     def do_DELETE(self) -> None:  # noqa: N802
         with self.server.lock:
             self.server.values.pop(self.path, None)
-        self._answer(200)
+        self.answer(200)
 
-    def _answer(self, code: int, value: bytes = b"") -> None:
+    def answer(self, code: int, value: bytes = b"") -> None:
+        """Send a status and a value."""
         self.send_response(code)
         self.send_header("Content-Length", str(len(value)))
         self.end_headers()
@@ -104,9 +115,18 @@ def address_of(host: str, interface: str = "") -> str:
 def serve(host: str, interface: str = "") -> None:
     """Serve until standard input ends, which is when whoever started this is gone; tells ``ADDRESS PORT`` first."""
     with Store(address_of(host, interface)) as store:
-        threading.Thread(target=store.serve_forever, daemon=True).start()
-        print(*store.server_address[:2], flush=True)  # noqa: T201 - the answer to the job script
-        while True:
-            select.select([sys.stdin], [], [])
-            if not os.read(sys.stdin.fileno(), 1024):
-                return
+        tell(*store.start())
+        wait_for_owner()
+
+
+def tell(*words: object) -> None:
+    """Answer the job script, which reads one line at a time."""
+    print(*words, flush=True)  # noqa: T201
+
+
+def wait_for_owner() -> None:
+    """Return when standard input has ended."""
+    while True:
+        select.select([sys.stdin], [], [])
+        if not os.read(sys.stdin.fileno(), 1024):
+            return
