@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from cogs import CRS, PIXEL_M, cog, grid_of
 from harness import arguments, machine
 from rich.console import Console
 from rich.table import Table
@@ -42,7 +43,6 @@ BANDS = {
     "swir16": "SR_B6",
     "swir22": "SR_B7",
 }
-CRS, LEFT, TOP, PIXEL_M = "EPSG:32643", 600015.0, 3600015.0, 30.0
 MARGIN_PX = 8  # scenes reach beyond the area on every side
 CLEAR, CLOUD = 21824, 22280  # QA_PIXEL of Landsat Collection 2: clear; cloud with high confidence
 LIMIT_GB = 4.0
@@ -61,7 +61,6 @@ class Peak:
 def write_scene(number: int, folder: Path, size_px: int) -> None:
     """Write the bands and the quality raster of one scene: the same ground, shifted, noisy, a tenth under cloud."""
     import rasterio
-    from affine import Affine
 
     ground = np.random.default_rng(0).normal(size=(size_px // 4 + 1, size_px // 4 + 1))
     ground = np.kron(ground, np.ones((4, 4)))[:size_px, :size_px]
@@ -73,18 +72,7 @@ def write_scene(number: int, folder: Path, size_px: int) -> None:
     quality[rng.random(quality.shape) < 0.002] = CLOUD
     day = np.datetime64("2015-01-05") + 16 * number
     stem = f"LC08_L2SP_147038_{str(day).replace('-', '')}_20200908_02_T1"
-    profile: dict[str, Any] = {
-        "driver": "COG",
-        "width": size_px,
-        "height": size_px,
-        "count": 1,
-        "dtype": "uint16",
-        "crs": CRS,
-        "transform": Affine(PIXEL_M, 0, LEFT, 0, -PIXEL_M, TOP),
-        "compress": "NONE",
-        "blocksize": 512,
-        "overviews": "NONE",
-    }
+    profile = cog(size_px, compress="NONE", blocksize=512)
     for position, name in enumerate(BANDS.values()):
         values = 12000 + 900 * position + 800 * shifted + rng.normal(scale=150, size=ground.shape)
         with rasterio.open(folder / f"{stem}_{name}.TIF", "w", nodata=0, **profile) as target:
@@ -112,10 +100,8 @@ def configuration(folder: Path, *, scenes: int, size_px: int) -> Any:
     import yaml
 
     from glacierhpc.config import load_config
-    from glacierhpc.grid import Grid
 
-    left, top = LEFT + MARGIN_PX * PIXEL_M, TOP - MARGIN_PX * PIXEL_M
-    inner = Grid(CRS, (PIXEL_M, 0.0, left, 0.0, -PIXEL_M, top), (size_px, size_px))
+    inner = grid_of(size_px, offset_px=MARGIN_PX)
     end = max(np.datetime64("2018-01-01"), np.datetime64("2015-01-05") + 16 * scenes)
     content = {
         "name": "memory",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
+from cogs import cog, grid_of
 from pairs import stack_images
 
 from glacierhpc.coreg import align_cube
@@ -30,7 +30,6 @@ from glacierhpc.scenes.archive import serve
 from glacierhpc.scenes.archive.index import index
 from glacierhpc.scenes.stac import search_scenes
 
-CRS, LEFT, TOP, PIXEL_M = "EPSG:32643", 600015.0, 3600015.0, 30.0
 BANDS = ("green", "nir08", "swir16")
 FIRST_DAY, EVERY_DAYS = np.datetime64("2015-01-05"), 16
 PIECE = 64
@@ -78,7 +77,7 @@ def material(
     archive = folder / "archive"
     archive.mkdir(parents=True)
     write_scenes(archive, scenes=max(works), size_px=size_px)
-    grid = Grid(CRS, (PIXEL_M, 0.0, LEFT, 0.0, -PIXEL_M, TOP), (size_px, size_px))
+    grid = grid_of(size_px)
     files = _items(str(archive), grid)
     counts = {"align": set(works), "sequences": {max(works)}}
     wanted = sorted(set().union(*(counts.get(step, set()) for step in steps)))
@@ -94,20 +93,7 @@ def material(
 def write_scenes(folder: Path, *, scenes: int, size_px: int) -> None:
     """Write COGs of one landscape, each scene moved, noisy and clouded in its own way, and their catalogue."""
     images, valid, _ = stack_images(scenes, size_px, motion="translation")
-    profile: dict[str, Any] = {
-        "driver": "COG",
-        "width": size_px,
-        "height": size_px,
-        "count": 1,
-        "dtype": "uint16",
-        "crs": CRS,
-        "transform": Affine(PIXEL_M, 0, LEFT, 0, -PIXEL_M, TOP),
-        "nodata": 0,
-        "compress": "DEFLATE",
-        "predictor": "YES",
-        "blocksize": 256,
-        "overviews": "NONE",
-    }
+    profile = cog(size_px, nodata=0, compress="DEFLATE", predictor="YES", blocksize=256)
     for number, (image, mask) in enumerate(zip(images, valid)):
         day = str(FIRST_DAY + EVERY_DAYS * number).replace("-", "")
         for band, name in enumerate(("B3", "B5", "B6")):

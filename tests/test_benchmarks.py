@@ -36,6 +36,7 @@ def run(script, *options):
 
 def test_every_benchmark_has_a_command_and_a_place_in_make_bench():
     names = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {
+        "cogs",
         "harness",
         "pairs",
         "readme",
