@@ -192,17 +192,38 @@ def test_many_workers_take_as_long_as_the_longest_task_or_the_scheduler(bench):
     assert bound.seconds == pytest.approx(2000 * 0.01 + 0.3)
 
 
-@pytest.mark.parametrize("workers", [2, 10, 50, 100, 200, 1000])
+@pytest.mark.parametrize("workers", [1, 2, 10, 50, 100, 200, 1000])
 def test_the_scheduler_is_a_queue_with_one_server(bench, workers):
-    """Exponential thinking, constant service, a closed circle: throughput obeys the bounds of Muntz and Wong."""
-    think = tuple(np.random.default_rng(3).exponential(1.0, 4000))
-    tasks = 200 * workers if workers <= 100 else 20_000
-    found = bench.model.simulate_farm(farm(bench, tasks, compute=think, scheduler_s=0.01), workers, seed=1)
-    rate, z = tasks / found.seconds, float(np.mean(think))
-    assert rate <= min(workers / (z + 0.01), 100) * 1.03
-    assert rate >= 0.9 * workers / (z + workers * 0.01)
-    if workers >= 200:
-        assert rate == pytest.approx(100, rel=0.08)
+    """Exponential tasks, constant service, a closed circle of workers (M/D/1//N): its throughput is known exactly.
+
+    Takács (1962), Introduction to the Theory of Queues, chapter 5: the tasks handed out between two rests of the
+    scheduler, over the time from one rest to the next. Beginning and end, which are no part of it, cancel out.
+    """
+    lengths, service = np.random.default_rng(3).exponential(1.0, 20_000), 0.01
+    short, long = (
+        farm(bench, tasks, compute=tuple(lengths), scheduler_s=service) for tasks in (20_000, 60_000)
+    )
+    seconds = [bench.model.simulate_farm(made, workers, seed=1).seconds for made in (short, long)]
+    length = lengths.mean()
+    others = np.arange(workers)
+    factors = [0.0, *(math.log(math.expm1(k * service / length)) for k in others[1:])]
+    ways = [math.lgamma(workers) - math.lgamma(k + 1) - math.lgamma(workers - k) for k in others]
+    log_served = np.logaddexp.reduce(np.cumsum(factors) + ways)
+    known = service + length / workers * math.exp(-log_served)
+    assert (seconds[1] - seconds[0]) / 40_000 == pytest.approx(known, rel=0.015)
+
+
+@pytest.mark.parametrize(("tasks", "workers"), [(1, 8), (60, 1), (60, 8), (64, 8), (65, 8)])
+def test_a_line_before_several_workers_is_worked_off_in_the_time_that_is_known(bench, tasks, workers):
+    """Tasks of one length take whole rounds; exponential ones end at the rate of the workers, then of those left."""
+    same = bench.model.simulate_farm(farm(bench, tasks, compute=(2.0,)), workers)
+    assert same.seconds == pytest.approx(2.0 * math.ceil(tasks / workers))
+    lengths = tuple(np.random.default_rng(4).exponential(1.0, 20_000))
+    line = farm(bench, tasks, compute=lengths)
+    found = [bench.model.simulate_farm(line, workers, seed=seed).seconds for seed in range(400)]
+    last = min(tasks, workers)
+    known = (tasks - last) / workers + sum(1 / k for k in range(1, last + 1))
+    assert abs(np.mean(found) / np.mean(lengths) - known) < 4 * np.std(found) / math.sqrt(len(found))
 
 
 def test_an_archive_with_one_connection_is_read_by_one_after_the_other(bench):
