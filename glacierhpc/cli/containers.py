@@ -36,15 +36,22 @@ def build(
     from glacierhpc.rundir import source_commit
 
     if not definition.is_file():
-        raise InputError(f"definition {str(definition)!r} does not exist; run this in a clone of the project")
+        raise InputError(
+            f"definition {str(definition)!r} does not exist; run this in a clone of the project, or name it: "
+            "--definition FILE"
+        )
     if image.exists():
         raise InputError(f"image {str(image)!r} exists; remove it, or build another name")
-    pairs = dict(_pair(text) for text in arguments or [])
+    pairs, folder = dict(_pair(text) for text in arguments or []), None
     if "{{ COMMIT }}" in definition.read_text(encoding="utf-8"):  # ours; others refuse what they do not name
-        pairs = origin_arguments(pairs, commit=source_commit(definition.absolute().parent))
-        (definition.absolute().parent / "build" / "wheelhouse").mkdir(parents=True, exist_ok=True)
+        folder = definition.absolute().parent  # where the files lie that it names
+        pairs = origin_arguments(pairs, commit=source_commit(folder))
+        if Path(pairs.get("FROM", "")).is_file():
+            pairs["FROM"] = str(Path(pairs["FROM"]).absolute())
+        (folder / "build" / "wheelhouse").mkdir(parents=True, exist_ok=True)
     hint = "" if os.getuid() == 0 else FIXES[fakeroot_rung(getpass.getuser())]
-    _pass(build_command(find_runtime(), image, definition, arguments=pairs), hint=hint)
+    command = build_command(find_runtime(), image.absolute(), definition.absolute(), arguments=pairs)
+    _pass(command, folder=folder, hint=hint)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -148,9 +155,11 @@ def _there(image: Path) -> Path:
     return image
 
 
-def _pass(command: list[str], environ: dict[str, str] | None = None, *, hint: str = "") -> None:
+def _pass(
+    command: list[str], environ: dict[str, str] | None = None, *, folder: Path | None = None, hint: str = ""
+) -> None:
     """Run a command in the place of this one's terminal, and end with its exit code; if it fails, with a hint."""
-    code = subprocess.run(command, env=environ or dict(os.environ), check=False).returncode
+    code = subprocess.run(command, env=environ or dict(os.environ), cwd=folder, check=False).returncode
     if code and hint:
         typer.echo(f"building without root, on this machine: {hint}", err=True)
     raise typer.Exit(code if code >= 0 else 128 - code)

@@ -10,7 +10,9 @@ import pytest
 from glacierhpc.cli.steps import STEPS
 from glacierhpc.errors import InputError
 from glacierhpc.hpc.chain import Link, check, first_to_do, plan
-from glacierhpc.hpc.site import PLAIN, ArrayWish, Jobs, JobWish, Partition, Site
+from glacierhpc.hpc.reading import groups_to_do
+from glacierhpc.hpc.reading import plan as plan_reading
+from glacierhpc.hpc.site import PLAIN, AcquireWish, ArrayWish, Jobs, JobWish, Partition, Site
 from glacierhpc.hpc.slurm.limits import array_size, hours_of
 from glacierhpc.hpc.trials import plan as plan_trials
 from glacierhpc.hpc.trials import trials_to_do
@@ -195,3 +197,57 @@ def test_how_long_arrays_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 )  # fmt: skip
 def test_times_of_slurm(text: str, hours: float | None) -> None:
     assert hours_of(text) == hours
+
+
+# --- scenes read by arrays
+
+
+def readers(site: Site, *, search: bool = True, to_do: Iterable[int], array_size: int = 1001) -> list[Link]:
+    return plan_reading(
+        site, name="x", run="/r", search=search, to_do=list(to_do), array_size=array_size, folder="/r/jobs"
+    )
+
+
+def test_scenes_are_read_by_arrays_before_all_else() -> None:
+    site = Site(jobs=Jobs(acquire=AcquireWish(tasks=10, hours=3, cpus=2), search=JobWish(hours=0.5)))
+    before = readers(site, to_do=range(10), array_size=8)
+    chained = plan(
+        site, name="x", run="/r", steps=NAMES, to_do=0, backend="single", folder="/r/jobs", before=before
+    )
+    told = [(link.spec.name, link.after, link.ended) for link in chained]
+    assert told == [
+        ("search", (), ()), ("acquire", ("search",), ()), ("acquire-2", ("search",), ("acquire",)),
+        ("imagery", ("search", "acquire", "acquire-2"), ()), ("train", ("imagery",), ()), ("results", ("train",), ()),
+    ]  # fmt: skip
+    search, first, second, imagery, *_ = chained
+    assert "#SBATCH --array=0-7\n" in first.script and "#SBATCH --array=0-1\n" in second.script
+    assert "offset=8 " in second.script and "acquire --groups 10 " in second.script
+    assert "#SBATCH --time=03:00:00\n" in first.script and "#SBATCH --time=00:30:00\n" in search.script
+    assert {link.spec.kind for link in (search, first, imagery)} == {"network"}
+    swept = plan_trials(
+        site, name="x", run="/r", imagery=True, to_do=[0], array_size=8, folder="/r/jobs", before=before
+    )
+    assert [link.spec.name for link in swept] == [
+        "search",
+        "acquire",
+        "acquire-2",
+        "imagery",
+        "trials",
+        "gather",
+    ]
+    assert swept[3].after == ("search", "acquire", "acquire-2") and swept[4].after == ("imagery",)
+    # all groups are read, and the cube is still to be made of them
+    assert readers(site, search=False, to_do=[]) == []
+
+
+def test_too_long_a_walltime_is_told_by_the_key_of_the_array() -> None:
+    site = Site(max_hours=2, jobs=Jobs(acquire=AcquireWish(tasks=2)))
+    with pytest.raises(InputError, match=r"jobs\.acquire\.hours=2"):
+        check(readers(site, to_do=[0, 1]), site)
+
+
+def test_groups_to_do_are_those_not_read_since_the_search() -> None:
+    done = {"state": "done", "started": "2026-01-02"}
+    groups = [done, {}, {**done, "state": "failed"}, {**done, "started": "2025-12-31"}]
+    assert groups_to_do({**done, "started": "2026-01-01"}, groups) == [1, 2, 3]
+    assert groups_to_do({}, [done]) == [0]

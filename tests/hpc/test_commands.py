@@ -12,6 +12,7 @@ import pytest
 
 from glacierhpc import cli
 from glacierhpc.config import load_config
+from glacierhpc.config.groups import group_path
 from glacierhpc.config.trials import trials_of
 from tests.hpc.scripts import program
 
@@ -55,6 +56,7 @@ LIGHT = {
     "submit": ["submit", str(CONFIG), "--dry-run"],
     "submit, for a program": ["submit", str(CONFIG), "--dry-run", "--json"],
     "submit a sweep": ["submit", str(CONFIG), *SWEEP, "--diff"],
+    "submit groups of scenes": ["submit", str(CONFIG), "--dry-run", "--set", "jobs.acquire.tasks=3"],
     "status": ["status", "nowhere"],
     "cancel": ["cancel", "nowhere"],
     "resume": ["resume", "nowhere"],
@@ -156,6 +158,45 @@ def test_a_sweep_is_submitted_as_an_array_and_gone_on_with(glacier: Glacier, tmp
     assert list(json.loads(out)["scripts"]) == ["train.sbatch", "results.sbatch"]
 
 
+def test_scenes_are_read_by_an_array_of_which_only_what_failed_is_repeated(
+    glacier: Glacier, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    program(tmp_path, "sbatch", 'case "$*" in *--test-only*) ;; *) echo "$*" >>taken; wc -l <taken;; esac')
+    tasks = ("--set", "jobs.acquire.tasks=4", "--set", "jobs.acquire.at_once=3")
+    network = ("--set", "use.network=data", "--set", "use.cpu=small")
+    code, out, err = glacier("submit", CONFIG, f"run_dir={run}", *tasks, *network, "--json")
+    names = ["search", "acquire", "imagery", "train", "results"]
+    assert code == 0 and list(json.loads(out)["jobs"]) == names, err
+    script = (run / "jobs/acquire.sbatch").read_text()
+    assert "#SBATCH --array=0-3%3\n" in script and "#SBATCH --partition=data\n" in script
+    _, reads, makes, *_ = (tmp_path / "taken").read_text().splitlines()
+    assert "--dependency=afterok:1 " in reads and "--dependency=afterok:1:2 " in makes
+    # scenes were found, then two of the groups read, and one before: of an earlier list of scenes
+    program(tmp_path, "sacct", "printf '%s\\n' '2_1|FAILED|1:0' '3|CANCELLED|0:0'")
+    write_record(run, "search", {"state": "done", "started": "2021"})
+    for number, (state, started) in enumerate(
+        [("done", "2022"), ("failed", "2022"), ("done", "2020"), ("done", "2022")]
+    ):
+        write_record(group_path(run, number, 4), "acquire", {"state": state, "started": started})
+    _, out, _ = glacier("submit", CONFIG, f"run_dir={run}", *tasks, *network, "--diff")
+    assert out.count("no difference") == 3 and "+#SBATCH --array=1-2%3" in out
+    code, out, err = glacier("resume", run, "--json")
+    assert code == 0 and list(json.loads(out)["jobs"]) == ["acquire", "imagery", "train", "results"], err
+    assert "#SBATCH --array=1-2%3\n" in (run / "jobs/acquire.sbatch").read_text()
+    for number in (1, 2):
+        write_record(group_path(run, number, 4), "acquire", {"state": "done", "started": "2022"})
+    assert list(json.loads(glacier("resume", run, "--json")[1])["jobs"]) == ["imagery", "train", "results"]
+    write_record(run, "acquire", {"state": "done", "started": "2023"})
+    code, out, _ = glacier("submit", CONFIG, *SWEEP, f"run_dir={run}", *tasks, "--dry-run", "--json")
+    assert list(json.loads(out)["scripts"]) == ["imagery.sbatch", "trials.sbatch", "gather.sbatch"]
+
+
+def test_a_group_is_one_of_several(glacier: Glacier) -> None:
+    code, _, err = glacier("acquire", CONFIG, "--group", "0")
+    assert code == 2 and "give --groups, how many there are" in err
+
+
 def write_record(run: Path, step: str, record: dict[str, str]) -> None:
     (run / "steps").mkdir(parents=True, exist_ok=True)
     (run / "steps" / f"{step}.json").write_text(json.dumps(record))
@@ -189,8 +230,10 @@ def test_a_run_of_another_configuration_is_refused_before_anything_is_submitted(
 ) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/provenance.json").write_text('{"config_hash": "other"}')
-    code, _, err = glacier("submit", CONFIG, f"run_dir={tmp_path / 'run'}")
-    assert code == 2 and "is of another configuration" in err and not (tmp_path / "taken").exists()
+    for how in ([], ["--dry-run"], ["--diff"]):
+        code, out, err = glacier("submit", CONFIG, f"run_dir={tmp_path / 'run'}", *how)
+        assert code == 2 and "is of another configuration" in err and "#SBATCH" not in out
+    assert not (tmp_path / "taken").exists()
 
 
 def test_cancel_ends_what_waits_or_runs(glacier: Glacier, tmp_path: Path) -> None:
@@ -213,6 +256,23 @@ def test_a_refusal_of_the_scheduler_comes_before_the_first_job(glacier: Glacier,
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".jobs-lock"]
 
 
+def test_an_image_is_built_from_any_folder(glacier: Glacier, tmp_path: Path) -> None:
+    """The files that deeplearning.def names lie beside it; those that are typed where the command is."""
+    says = '[ "$1" != --version ] || { echo apptainer version 1.4.0; exit; }; { pwd; echo "$@"; } >>said'
+    program(tmp_path, "apptainer", says)
+    clone = tmp_path / "a clone"
+    clone.mkdir()
+    (clone / "deeplearning.def").write_text((ROOT / "deeplearning.def").read_text())
+    (tmp_path / "base.sif").touch()
+    code, _, err = glacier("container", "build", "--definition", clone / "deeplearning.def", "--build-arg",
+                           "FROM=base.sif")  # fmt: skip
+    assert code == 0, err
+    said = (clone / "said").read_text()
+    assert said.startswith(f"{clone}\n") and f"--build-arg FROM={tmp_path / 'base.sif'} " in said
+    assert said.endswith(f" {tmp_path / 'deeplearning.sif'} {clone / 'deeplearning.def'}\n")
+    assert (clone / "build/wheelhouse").is_dir() and not (tmp_path / "build").exists()
+
+
 LINES = CONFIG.read_text().splitlines()
 EXPLAINED = {
     "account": ("mine", "/.config/glacierhpc/site.yaml"),
@@ -222,6 +282,8 @@ EXPLAINED = {
     "jobs.trials.cpus": (7, "/configs/sites/lumi.yaml"),
     "jobs.results.cpus": (8, "the job itself"),
     "jobs.gather.memory_gb": (4, "the job itself"),
+    "jobs.acquire.hours": (12.0, "the job itself"),
+    "jobs.search.cpus": (1, "the job itself"),
     "attempts": (10, "default"),
     "image": ("/env.sif", "GLACIERHPC_IMAGE of the environment"),
     "train.epochs": (5, "command line"),
