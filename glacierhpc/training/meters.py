@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import sys
 import time
@@ -30,8 +31,10 @@ class ProgressListener(Protocol):
 
 def progress_text(row: dict[str, float]) -> str:
     """Return what a bar or a log line says of an epoch at work, from the row of `ProgressListener.update`."""
+    # the first step's loss is read when the second one is under way
+    loss = "no loss yet" if math.isnan(row["loss"]) else f"loss {row['loss']:.5f}"
     return (
-        f"epoch {row['epoch'] + 1} of {row['epochs']}: loss {row['loss']:.5f}, {row['samples_per_s']:.1f} samples/s, "
+        f"epoch {row['epoch'] + 1} of {row['epochs']}: {loss}, {row['samples_per_s']:.1f} samples/s, "
         f"{row['data_wait_share']:.1%} data wait, peak {row['peak_memory_mb']:.0f} MB"
     )
 

@@ -421,6 +421,8 @@ def test_without_a_bar_a_line_comes_now_and_then(caplog):
         listener.update(2, 6, row)
     told = "epoch 1 of 3: loss 0.50000, 10.0 samples/s, 12.3% data wait, peak 512 MB"
     assert caplog.messages == [f"step 2 of 6 of {told}"]
+    talkative.update(1, 6, row | {"loss": math.nan})  # as before the first step counts
+    assert "step 1 of 6 of epoch 1 of 3: no loss yet, 10.0" in caplog.messages[1]
 
 
 def test_deterministic_mode_refuses_what_may_differ_and_is_left_again():
