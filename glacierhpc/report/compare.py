@@ -78,36 +78,6 @@ def comparison_blocks(comparison: Mapping[str, Any]) -> list[Block]:
     return [*_sentences(comparison), _figure(comparison), _scores(comparison), *_skills(comparison)]
 
 
-def spread_table(caption: str, spreads: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
-    """Return the table of repeated runs: a row for each variation, a column for each figure.
-
-    Parameters
-    ----------
-    caption : str
-    spreads : mapping
-        Variation -> figure -> what `evaluation.compare.spread` gives.
-    """
-    figures = list(dict.fromkeys(name for spread in spreads.values() for name in spread))
-    rows = [
-        [
-            name,
-            str(max((each["n"] for each in spread.values()), default=0)),
-            *(_spread(spread.get(figure)) for figure in figures),
-        ]
-        for name, spread in spreads.items()
-    ]
-    return table(caption, ["variation", "runs", *(figure.replace("_", " ") for figure in figures)], rows)
-
-
-def _spread(spread: Mapping[str, Any] | None) -> str:
-    if spread is None:
-        return "–"
-    if spread["std"] is None:
-        return number(spread["mean"])
-    ends = f"{number(spread['min'])} to {number(spread['max'])}"
-    return f"{number(spread['mean'])} ± {number(spread['std'], 2)}\n{ends}"
-
-
 def _facts(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
     drawn = comparison["bootstrap"]
     return [

@@ -158,7 +158,9 @@ def _page_of_one_state(run: RunFiles, title: str | None) -> tuple[str, list[str]
         told = _page(run, title)
         if RunDirectory(run.path).cubes() == cubes:
             return told
-    raise GlacierError(f"{str(run.path)!r} was rewritten {READINGS} times while it was read; look again later")
+    raise GlacierError(
+        f"{str(run.path)!r} was rewritten {READINGS} times while it was read; look again later"
+    )
 
 
 def _page(run: RunFiles, title: str | None) -> tuple[str, list[str]]:

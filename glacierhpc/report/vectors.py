@@ -77,7 +77,7 @@ def vectors(run: RunFiles) -> list[Block]:
     source = drawing.draw(
         partial(paint_fields, fields=fields, shape=shape, rings=rings, metres=metres), height_in=height_in
     )
-    cut = sum(int((field.lengths > longest_px(field, shape)).sum()) for field in fields)
+    cut = sum(int((field.lengths > longest_px(field)).sum()) for field in fields)
     caption = (
         "Where the ground still lies apart from the reference after alignment, and which way. Every panel has its own "
         "scale: the arrow below it. Worst, median and best by the median length; pale arrows had little weight in the "
@@ -143,7 +143,7 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> 
     return float(np.interp(share, middle, values[order]))
 
 
-def longest_px(field: Field, shape: tuple[int, int]) -> float:
+def longest_px(field: Field) -> float:
     """Return the offset from which on an arrow is cut, px."""
     return LONGEST * field.scale_px
 
@@ -174,7 +174,7 @@ def paint_fields(
 
 def _arrows(axes: Axes, field: Field, shape: tuple[int, int], metres: float) -> None:
     arrows, lengths = field.arrows, field.lengths
-    cell, limit = max(shape) / ARROWS, longest_px(field, shape)
+    cell, limit = max(shape) / ARROWS, longest_px(field)
     cut = np.minimum(1.0, limit / np.maximum(lengths, 1e-12))
     opacity = np.clip(arrows["weight"].to_numpy(), FAINTEST, 1.0)
     colours = np.where((cut < 1)[:, None], to_rgba(ORANGE), to_rgba(BLUE))

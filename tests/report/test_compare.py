@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from glacierhpc.evaluation.compare import spread
 from glacierhpc.report.blocks import Note
-from glacierhpc.report.compare import comparison_blocks, spread_table, write_comparison
+from glacierhpc.report.compare import comparison_blocks, write_comparison
 
 
 def score(by_lead: list[float], reach: float) -> dict[str, Any]:
@@ -86,19 +85,6 @@ def test_the_page_stands_alone(comparison: dict[str, Any], tmp_path: Path) -> No
     assert "Comparison of 3 runs" in page and "wins 25" in page
     assert page.count("data:image/svg+xml") == 1
     assert "<b>bold" not in page and "http://" not in page.replace("http://www.w3.org", "")
-
-
-def test_repeated_runs_are_listed_with_their_spread() -> None:
-    spreads = {
-        "base": spread([{"mse": 0.1}, {"mse": 0.2}]),
-        "wider": spread([{"mse": 0.3, "skill": 0.5}]),
-    }
-    listed = spread_table("Two seeds.", spreads)
-    assert listed.columns == ("variation", "runs", "mse", "skill")
-    assert listed.rows == (
-        ("base", "2", "0.150 ± 0.071\n0.100 to 0.200", "–"),
-        ("wider", "1", "0.300", "0.500"),
-    )
 
 
 def test_a_difference_is_said_of_other_ground_too(comparison: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def packages(m: Machine) -> Finding:
         there = {_plain(name): version for name, version in json.loads(answer.out).items()}
     except (ValueError, AttributeError):
         return unasked(m, answer) or unknown(f"not told {where(m)}: {words_of(answer)}", _no_python(m))
-    pinned = _pinned(m)
+    pinned = _pinned()
     absent = [f"{name} ({what})" for name, what in PARTS.items() if name not in there]
     return compared(there, pinned, absent, where(m))
 
@@ -122,7 +122,7 @@ def compared(there: Mapping[str, str], pinned: Mapping[str, str], absent: list[s
     return ok(f"{same} as tested" if pinned else "those that are needed are there")
 
 
-def _pinned(m: Machine) -> dict[str, str]:
+def _pinned() -> dict[str, str]:
     """Return the tested releases, by package; none where this is not a clone of the project."""
     path = Path(__file__).resolve().parents[3] / "constraints.txt"
     if not path.is_file():

@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glacierhpc.scenes.archive.counts import ServerStatistics
     from glacierhpc.scenes.archive.faults import FAULT_KINDS, Faults
-    from glacierhpc.scenes.archive.files import ServerStatistics
     from glacierhpc.scenes.archive.making import ArchiveSummary, create
     from glacierhpc.scenes.archive.serving import ServedArchive, serve
     from glacierhpc.scenes.archive.truth import Truth, read_truth
@@ -27,7 +27,7 @@ __all__ = [
 _HOMES = {
     "FAULT_KINDS": "faults",
     "Faults": "faults",
-    "ServerStatistics": "files",
+    "ServerStatistics": "counts",
     "ArchiveSummary": "making",
     "create": "making",
     "ServedArchive": "serving",

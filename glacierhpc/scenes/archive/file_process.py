@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from glacierhpc.errors import GlacierError
+from glacierhpc.scenes.archive.counts import ServerStatistics
 from glacierhpc.scenes.archive.faults import Faults
-from glacierhpc.scenes.archive.files import FileServer, ServerStatistics
+from glacierhpc.scenes.archive.files import FileServer
 
 
 class FileProcess:

@@ -8,26 +8,25 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from glacierhpc.errors import InputError, unknown_name
 from glacierhpc.grid import Grid, utm_zone
 from glacierhpc.scenes.archive import items, rasters
+from glacierhpc.scenes.archive.parameters import check, exists
 from glacierhpc.scenes.archive.plan import SceneSpec, bbox_inside, grids_for, make_plan
 from glacierhpc.scenes.archive.sensor import PixelToGround, Product, photograph
-from glacierhpc.scenes.archive.surface import BANDS, Surface
+from glacierhpc.scenes.archive.surface import Surface
 from glacierhpc.scenes.archive.terrain import OVERSAMPLING, Ground, make_ground
 from glacierhpc.scenes.archive.truth import MATRIX_COLUMNS
 from glacierhpc.scenes.archive.vectors import write_vectors
 from glacierhpc.scenes.archive.weather import make_clouds
 
 _FORMAT = 1  # of the archive; another number means that the same parameters give other pixels
-_MOTIONS = ("translation", "euclidean")
 
 
 @dataclass(frozen=True)
@@ -138,9 +137,9 @@ def create(
         "nodata_wedges": bool(nodata_wedges),
         "bbox_centre_lonlat": [float(value) for value in bbox_centre_lonlat],
     }
-    _check(parameters)
+    check(parameters)
     folder = Path(folder)
-    if not _exists(folder, parameters):
+    if not exists(folder, parameters):
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -149,60 +148,6 @@ def create(
             folder.rmdir()
         partial.rename(folder)
     return _summary(folder)
-
-
-def _check(p: dict[str, Any]) -> None:
-    for band in p["bands"]:
-        if band not in BANDS:
-            raise unknown_name("archive band", band, BANDS)
-    if p["motion"] not in _MOTIONS:
-        raise unknown_name("archive motion", p["motion"], _MOTIONS)
-    lon, lat = p["bbox_centre_lonlat"]
-    limits = {
-        "scenes": (1, 5000),
-        "size_px": (64, 4096),
-        "resolution_m": (1.0, 1000.0),
-        "every_days": (1, 3660),
-        "max_speed_m_per_year": (0.0, 20000.0),
-        "cloud_share": (0.0, 0.9),
-        "noise": (0.0, 1.0),
-        "misregistration_px": (0.0, 5.0),
-        "utm_zones": (1, 2),
-    }
-    for name, (low, high) in limits.items():
-        if not low <= p[name] <= high:
-            raise InputError(
-                f"archive {name} {p[name]!r} is out of range; write a value from {low} to {high}."
-            )
-    if not p["bands"]:
-        raise InputError("archive bands [] is empty; write at least one of: " + ", ".join(BANDS) + ".")
-    if not (-180 <= lon <= 180 and -65 <= lat <= 65):
-        raise InputError(
-            f"archive bbox_centre_lonlat {(lon, lat)!r} is not a place with daylight all year; "
-            "write (longitude, latitude) with a latitude from -65 to 65."
-        )
-    try:
-        np.datetime64(p["start"], "D")
-    except ValueError as err:
-        raise InputError(f"archive start {p['start']!r} is not a date; write it like 2015-01-10.") from err
-
-
-def _exists(folder: Path, parameters: dict[str, Any]) -> bool:
-    if not folder.exists() or not any(folder.iterdir()):
-        return False
-    path = folder / "truth" / "truth.json"
-    if not path.is_file():
-        raise InputError(
-            f"{str(folder)!r} is not empty and no embedded archive; name a folder that does not exist yet."
-        )
-    old = json.loads(path.read_text(encoding="utf-8"))["parameters"]
-    other = [key for key in parameters if old.get(key) != parameters[key]]
-    if other:
-        raise InputError(
-            f"{str(folder)!r} holds an archive with another {', '.join(other)}; remove it or name another "
-            "folder."
-        )
-    return True
 
 
 def _write_archive(folder: Path, p: dict[str, Any], progress: Callable[[int, int], None] | None) -> None:
@@ -224,7 +169,7 @@ def _write_archive(folder: Path, p: dict[str, Any], progress: Callable[[int, int
     )
     surface = Surface(ground, bands=tuple(p["bands"]), seed=p["seed"])
     places = [PixelToGround(grid, grids[0].crs, centre) for grid in grids]
-    plan = make_plan(p, ground, grids)
+    plan = make_plan(p, grids)
     records, rows = [], []
     for spec in plan:
         product = _photograph(spec, surface, ground, places[spec.zone], p, extent)
@@ -355,8 +300,3 @@ def _summary(folder: Path) -> ArchiveSummary:
         end=str(times.max().date()),
         collection=items.COLLECTION,
     )
-
-
-def summary_dict(summary: ArchiveSummary) -> dict[str, Any]:
-    """Return a summary as plain JSON values."""
-    return {**asdict(summary), "folder": str(summary.folder), "bbox_lonlat": list(summary.bbox_lonlat)}

@@ -11,7 +11,6 @@ from pyproj import Transformer
 
 from glacierhpc.grid import Grid, utm_zone
 from glacierhpc.scenes.archive.sensor import Wedge
-from glacierhpc.scenes.archive.terrain import Ground
 from glacierhpc.scenes.archive.weather import cloud_shares, snow_season, sun_position, year_phase
 
 _AREA_SHARE = 0.80  # of a scene's width: what is recommended as the area, inside all grids of two zones
@@ -82,7 +81,7 @@ def bbox_inside(grid: Grid) -> list[float]:
     return [round(float(value), 6) for value in (west, south, east, north)]
 
 
-def make_plan(p: dict[str, Any], ground: Ground, grids: Sequence[Grid]) -> list[SceneSpec]:
+def make_plan(p: dict[str, Any], grids: Sequence[Grid]) -> list[SceneSpec]:
     """Return the scenes of an archive in order of time; `p` are the parameters of `create`."""
     count, seed = p["scenes"], p["seed"]
     lon, lat = p["bbox_centre_lonlat"]

@@ -22,9 +22,10 @@ from urllib.parse import urljoin
 
 from glacierhpc.errors import GlacierError, InputError, missing_package
 from glacierhpc.scenes.archive import guard
+from glacierhpc.scenes.archive.counts import ServerStatistics
 from glacierhpc.scenes.archive.faults import Faults
 from glacierhpc.scenes.archive.file_process import FileProcess
-from glacierhpc.scenes.archive.files import CONTAINER, ServerStatistics
+from glacierhpc.scenes.archive.files import CONTAINER
 
 log = logging.getLogger(__name__)
 _START_LIMIT_S = 20.0

@@ -123,7 +123,7 @@ def make_ground(
         for name, curve in curves.items()
     )
     glaciers = _without_overlap(glaciers)
-    elevation = _fine_elevation(rng, east, north, list(curves.values()), glaciers, extent_m, spacing_m)
+    elevation = _fine_elevation(rng, east, list(curves.values()), glaciers, extent_m, spacing_m)
     down, right = np.gradient(elevation, spacing_m)
     slope = np.hypot(down, right)
     lowest, highest = float(elevation.min()), float(elevation.max())
@@ -195,7 +195,6 @@ def _without_overlap(glaciers: tuple[GlacierField, ...]) -> tuple[GlacierField, 
 def _fine_elevation(
     rng: np.random.Generator,
     east: np.ndarray,
-    north: np.ndarray,
     curves: list[Curve],
     glaciers: tuple[GlacierField, ...],
     extent_m: float,
