@@ -24,7 +24,7 @@ STEPS = {
     "composite": "Make one image of an index per window of months.",
     "sequences": "Plan the training sequences and a split without leakage.",
     "train": "Train the forecast model.",
-    "evaluate": "Measure skill on the test sequences against three baselines.",
+    "evaluate": "Measure skill on the test sequences against the simple forecasts.",
     "predict": "Forecast the whole area.",
     "flow": "Compare the apparent motion of targets and forecasts.",
     "report": "Write one self-contained HTML file about the run.",
