@@ -5,8 +5,9 @@ live on while their job starts again elsewhere. So each holder has a number, hig
 
 - The next number is taken by creating its file, which one of several commands can do.
 - It may be taken if the last holder has let go; if that was an earlier start of the same job; if its process is surely
-  gone (its machine and boot are this one's, or its lock is free where machines share locks); or if it has shown no sign
-  of life for `MISSES` times `BEAT_S`, watched and counted here: clocks of two machines are never compared.
+  gone (its machine and boot are this one's, its lock is free where machines share locks, or the scheduler has ended its
+  job); or if it has shown no sign of life for `MISSES` times `BEAT_S`, watched and counted here: clocks of two machines
+  are never compared.
 - Every writer asks right before it makes something visible whether a higher number exists, and stops then: `fence`.
 
 What an overtaken holder had under way lies under names with its number, which nobody renames, and which are removed
@@ -43,6 +44,12 @@ FORGOTTEN_S = 86_400.0
 LOCK = ".lock"
 
 OnLost = Callable[[LeaseLost], None]
+HasEnded = Callable[[str], bool]
+
+
+def nobody_knows(job: str) -> bool:
+    """Answer where there is no scheduler to ask for the end of a job."""
+    return False
 
 
 class InUse(InputError):
@@ -117,6 +124,7 @@ def take(
     restart: int = 0,
     beat_s: float = BEAT_S,
     on_lost: OnLost | None = None,
+    has_ended: HasEnded = nobody_knows,
 ) -> Lease:
     """Take a folder, or refuse: one command has it at a time.
 
@@ -130,6 +138,8 @@ def take(
         Time between signs of life.
     on_lost : callable, optional
         Called from another thread, at the next sign of life, if the folder is taken over; writers are refused at once.
+    has_ended : callable
+        Says whether a job is over and all its processes with it; called where nothing else tells that before a wait.
 
     Raises
     ------
@@ -144,7 +154,7 @@ def take(
         (folder / fence.FOLDER).mkdir(exist_ok=True)
         lock = FileLock(folder / LOCK)
         try:
-            lease = _take(folder, lock, this_process(job=job, restart=restart), beat_s)
+            lease = _take(folder, lock, this_process(job=job, restart=restart), beat_s, has_ended)
         except BaseException:
             lock.close()
             raise
@@ -152,12 +162,12 @@ def take(
     return lease
 
 
-def _take(folder: Path, lock: FileLock, me: dict[str, Any], beat_s: float) -> Lease:
+def _take(folder: Path, lock: FileLock, me: dict[str, Any], beat_s: float, has_ended: HasEnded) -> Lease:
     me |= {"place": _place(folder), "locked": lock.everywhere, "beat_s": beat_s}
     while True:
         last = max(epochs(folder), default=0)
         before = read_record(epoch_file(folder, last))
-        reason = _reason(folder, last, before, me, lock)
+        reason = _reason(folder, last, before, me, lock, has_ended)
         if reason is None or not _create(epoch_file(folder, last + 1), me):
             continue  # it has changed meanwhile: look again
         if reason:
@@ -169,7 +179,7 @@ def _take(folder: Path, lock: FileLock, me: dict[str, Any], beat_s: float) -> Le
 
 
 def _reason(
-    folder: Path, last: int, before: dict[str, Any], me: dict[str, Any], lock: FileLock
+    folder: Path, last: int, before: dict[str, Any], me: dict[str, Any], lock: FileLock, has_ended: HasEnded
 ) -> str | None:
     """Return why the folder may be taken from its last holder, empty if there is none; None to look again.
 
@@ -190,6 +200,8 @@ def _reason(
         raise _in_use(folder, before)
     if before.get("locked") and lock.everywhere:
         return "" if copied else "it has lost its lock"
+    if before.get("job") and has_ended(before["job"]):
+        return "its job has ended"
     return _silent(folder, last, before, float(before.get("beat_s", BEAT_S)) * MISSES)
 
 

@@ -96,6 +96,7 @@ class RunDirectory:
         job: str | None = None,
         restart: int = 0,
         on_lost: lease.OnLost | None = None,
+        has_ended: lease.HasEnded = lease.nobody_knows,
     ) -> RunDirectory:
         """Claim a folder for a configuration: create it, or go on in it if it is of the same one.
 
@@ -107,7 +108,7 @@ class RunDirectory:
             The folder; created with its parents.
         config : RunConfig
             Kept as ``config.yaml``; a folder of another one is refused.
-        job, restart, on_lost :
+        job, restart, on_lost, has_ended :
             See `lease.take`.
 
         Raises
@@ -117,7 +118,7 @@ class RunDirectory:
         """
         run = cls(path)
         _make_folder(run.path)
-        held = lease.take(run.path, job=job, restart=restart, on_lost=on_lost)
+        held = lease.take(run.path, job=job, restart=restart, on_lost=on_lost, has_ended=has_ended)
         run._release = weakref.finalize(run, held.release)
         try:
             run._claim(config)

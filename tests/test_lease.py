@@ -190,6 +190,19 @@ def test_a_lock_that_is_free_says_that_a_command_elsewhere_is_gone(
     assert not epoch_file(tmp_path, 1).exists()
 
 
+def test_the_end_of_its_job_says_that_a_command_elsewhere_is_gone(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(elsewhere=True, no_locks=True, job="17@here").kill()
+    waits: list[str] = []
+    monkeypatch.setattr(lease, "_silent", lambda *_: waits.append("for signs of life") or "silent")
+    take(tmp_path, has_ended=lambda job: job == "17@here").release()
+    assert not waits
+    start(elsewhere=True, no_locks=True, job="18@here").kill()
+    take(tmp_path, has_ended=lambda job: job == "17@here").release()
+    assert waits
+
+
 def test_locks_that_other_machines_do_not_see_say_nothing(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +307,7 @@ def test_of_many_who_come_at_once_one_has_it(tmp_path: Path) -> None:
     first_words = [process.stdout.readline().split()[0] for process in crowd if process.stdout]
     for process in crowd:
         process.communicate(timeout=60)
-    assert sorted(first_words) == ["InputError"] * 5 + ["has"]
+    assert sorted(first_words) == ["InUse"] * 5 + ["has"]
 
 
 def test_a_copied_folder_is_nobodys(start: Start, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from glacierhpc.fence import epoch_file, epochs, read_record
 from glacierhpc.rundir import RunDirectory
 from tests.cluster.jobs import (
+    SMALL,
     alike,
     control,
     fields,
@@ -24,7 +27,8 @@ from tests.cluster.jobs import (
     waited_for,
     weights,
 )
-from tests.cluster.test_scheduler import ours
+from tests.cluster.test_scheduler import batch, ours
+from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -72,6 +76,56 @@ def test_the_orphan_of_a_lost_node_is_fenced_and_the_results_are_those_of_one_ru
     assert alike(weights(run.path), trained_alone(whole, tmp_path / "alone"))
     assert not [left for left in run.path.rglob(".tmp-*")]
     reached(lambda: told("sinfo", "--noheader", f"--nodes={node}", "--format=%t").split()[0] == "idle")
+
+
+HOLD = """
+import errno, fcntl, logging, sys, time
+from pathlib import Path
+from glacierhpc import lease
+from glacierhpc.errors import InputError
+from glacierhpc.hpc.slurm.states import has_ended
+from glacierhpc.hpc.surroundings import job_attempt
+
+def refuse(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+logging.basicConfig()
+fcntl.flock = refuse
+lease._silent = lambda *_: sys.exit("it would have waited")
+job, restart = job_attempt()
+lease.take(Path(sys.argv[1]), job=job, restart=restart, has_ended=has_ended)
+print("has it", flush=True)
+if len(sys.argv) > 2:
+    time.sleep(600)
+"""
+
+
+@ours
+def test_after_a_hard_kill_another_node_asks_whether_the_job_has_ended(tmp_path: Path) -> None:
+    """That the file system has no locks is pretended: all nodes are one machine here."""
+    program = tmp_path / "hold.py"
+    program.write_text(HOLD)
+    run = tmp_path / "run"
+    run.mkdir()
+
+    def hold(node: str, *more: str) -> int:
+        command = shlex.join([sys.executable, str(program), str(run), *more])
+        options = (f"--nodelist={node}", f"--chdir={ROOT}", f"--export=ALL,PYTHONPATH={ROOT}", *SMALL)
+        return batch(tmp_path / f"{node}{len(more)}.sh", f"exec {command}\n", *options)
+
+    def said(node: str, *more: str) -> str:
+        log = tmp_path / f"{node}{len(more)}.sh.log"
+        return log.read_text() if log.exists() else ""  # a node writes it when it has seen the job
+
+    first = hold("r1", "for long")
+    try:
+        reached(lambda: "has it" in said("r1", "for long"))
+        assert waited_for(hold("r2"))[0] == "FAILED" and "it would have waited" in said("r2")
+    finally:
+        told("scancel", "--signal=KILL", "--full", str(first))
+    waited_for(first)
+    assert waited_for(hold("r2"))[0] == "COMPLETED", said("r2")
+    assert f"of job {first}@" in said("r2") and "its job has ended" in said("r2")
 
 
 def test_of_two_jobs_of_one_run_the_second_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from glacierhpc.hpc.slurm.states import VERDICTS, JobState, Verdict, combined, job_states
+from glacierhpc.hpc.slurm.states import VERDICTS, JobState, Verdict, combined, has_ended, job_states
 from tests.hpc.scripts import program
 
 
@@ -141,3 +141,27 @@ def test_every_state_of_slurm_has_a_meaning() -> None:
         PREEMPTED RUNNING RESV_DEL_HOLD REQUEUE_FED REQUEUE_HOLD REQUEUED RESIZING REVOKED SIGNALING SPECIAL_EXIT
         STAGE_OUT STOPPED SUSPENDED TIMEOUT"""
     assert set(states.split()) <= set(VERDICTS)
+
+
+@pytest.mark.parametrize(
+    ("said", "ended"),
+    [
+        ("echo JobId=7 JobState=COMPLETED Restarts=0", True),
+        ("echo JobId=7 JobState=TIMEOUT", True),
+        ("echo JobId=7 JobState=COMPLETING", False),
+        ("echo JobId=7 JobState=RUNNING", False),
+        ("echo JobId=7 JobState=REQUEUED", False),
+        ("echo JobId=7 JobState=NODE_FAIL", False),
+        ("echo JobId=7 JobState=SOMETHING_NEW", False),
+        ("echo JobId=7 JobState=FAILED; echo JobId=6 ArrayJobId=7 JobState=RUNNING", False),
+        ("true", False),
+        ('echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1', True),
+        ('echo "Unable to contact slurm controller (connect failure)" >&2; exit 1', False),
+    ],
+)
+def test_only_the_controller_says_that_a_job_has_ended(told: Path, said: str, ended: bool) -> None:
+    program(
+        told, "scontrol", f'[ "$2" = config ] && {{ echo "ClusterName             = Here"; exit; }}; {said}'
+    )
+    assert has_ended("7@here") is ended
+    assert not has_ended("7@elsewhere") and not has_ended("7")

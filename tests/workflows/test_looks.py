@@ -1,4 +1,4 @@
-"""Looking at a run that another command has: the page and the figures are made elsewhere, and the run stays as it is."""
+"""Looking at a run that another command has: page and figures are made elsewhere, and the run stays as it is."""
 
 from __future__ import annotations
 

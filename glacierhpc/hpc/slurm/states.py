@@ -32,6 +32,8 @@ VERDICTS: dict[str, Verdict] = {
 
 ACTIVE = ("waiting", "running")
 NEVER_STARTS = "DependencyNeverSatisfied"
+FORGOTTEN = "invalid job id specified"
+"""What the controller says of a job that has been over for a while, or never was."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,29 @@ def job_states(
         if job not in known and job in own:
             known[job] = _exit_file(own[job])
     return {job: known.get(job, UNKNOWN) for job in ids}
+
+
+def has_ended(job: str, *, timeout_s: float = 20.0) -> bool:
+    """Return whether the controller knows a job to be over, and its processes with it; False where it does not tell.
+
+    Of a job whose node was lost nobody knows what its processes do.
+
+    Parameters
+    ----------
+    job : str
+        ``ID@CLUSTER``, see `surroundings.job_attempt`.
+    """
+    number, _, cluster = job.partition("@")
+    told = call(["scontrol", "show", "config"], timeout_s=timeout_s)
+    if not re.search(rf"^ClusterName\s*=\s*{re.escape(cluster)}\s*$", told.out, re.MULTILINE | re.IGNORECASE):
+        return False  # numbers of another cluster mean other jobs
+    answer = call(["scontrol", "show", "job", "--oneliner", number], timeout_s=timeout_s)
+    if not answer.ok:
+        return FORGOTTEN in answer.err.lower()
+    # by the number of its last task Slurm tells all tasks of an array
+    states = [_state(told, "", "controller") for told in re.findall(r"\bJobState=(\S+)", answer.out)]
+    over = [not state.active and state.verdict != "unknown" and state.told != "NODE_FAIL" for state in states]
+    return bool(over) and all(over)
 
 
 def combined(tasks: Mapping[str, JobState]) -> JobState:
