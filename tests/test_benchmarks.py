@@ -287,6 +287,25 @@ def test_the_table_replaces_only_its_block_and_writing_it_again_changes_nothing(
     assert (tmp_path / "README.md").read_text() == once
 
 
+def test_the_readme_says_of_scaling_what_it_measured_and_what_not(tmp_path):
+    shares = {"value": 0.8, "low": 0.75, "high": 0.85}
+    points = [
+        {"step": "align", "mode": "strong", "workers": n, "oversubscribed": n > 2, "efficiency": shares}
+        for n in (1, 2, 4)
+    ]
+    seen = [{"agrees": n == 2, "calibrated_on": n == 1, "oversubscribed": n > 2} for n in (1, 2, 2, 4)]
+    seen[1]["agrees"] = False
+    words = ["2 cores: this measures overhead.", "With 4 workers there are more than cores."]
+    write(tmp_path, result("scaling", details={"points": points, "validation": seen, "words": words}))
+    assert rewrite(tmp_path).returncode == 0
+    told = (tmp_path / "README.md").read_text()
+    assert (
+        "this measures overhead. With 4 workers there are more than cores. Efficiency with 2 workers" in told
+    )
+    assert "align 80 % (75 to 85) strong" in told and "meets 1 of the 2 points that were new to it" in told
+    assert "is no measurement" in told
+
+
 def test_figures_of_two_machines_are_not_mixed(tmp_path):
     write(tmp_path, result("gaps"), result("patch", cores=64))
     done = rewrite(tmp_path)
