@@ -222,6 +222,9 @@ def test_a_private_key_is_private(tmp_path: Path) -> None:
     assert sign(runtime, "i.sif", key=key) == "fine\n"
 
 
+RESTRICTED = {"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n"}
+
+
 @pytest.mark.parametrize(
     ("files", "rung"),
     [
@@ -230,11 +233,14 @@ def test_a_private_key_is_private(tmp_path: Path) -> None:
         ({"etc/subuid": "home:1:65536\n", "etc/subgid": "home:1:65536\n"}, "user namespace"),
         ({"proc/sys/user/max_user_namespaces": "0\n"}, "none"),
         ({"proc/sys/kernel/unprivileged_userns_clone": "0\n"}, "none"),
-        ({"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n"}, "none"),
+        (RESTRICTED, "none"),
+        (RESTRICTED | {"etc/apparmor.d/firefox": "x"}, "none"),
+        (RESTRICTED | {"etc/apparmor.d/apptainer": "x"}, "user namespace"),
         (
             {"proc/sys/user/max_user_namespaces": "0\n", "usr/libexec/apptainer/bin/starter-suid": "x"},
             "setuid",
         ),
+        (RESTRICTED | {"usr/local/libexec/singularity/bin/starter-suid": "x"}, "setuid"),
     ],
 )
 def test_the_way_to_root(tmp_path: Path, files: dict[str, str], rung: str) -> None:

@@ -13,6 +13,7 @@ from glacierhpc.hpc.doctor import containers
 from glacierhpc.hpc.doctor.machine import Machine
 from tests.hpc.machines import complains, in_namespace, made, says
 
+APPARMOR = {"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n"}
 ON = {"proc/sys/user/max_user_namespaces": "1000\n"}
 OFF = {"proc/sys/user/max_user_namespaces": "0\n"}
 NAMED = {"etc/subuid": "gh:100000:65536\n", "etc/subgid": "gh:100000:65536\n"}
@@ -75,9 +76,11 @@ def test_a_runtime_is_needed_where_there_is_an_image(
         ({"files": ON | NAMED, "commands": MAPS | {"unshare": HANGS}, "patience": 0.05}, "unknown", "in time"),
         ({"files": OFF, "commands": MAPS}, "warn", "user.max_user_namespaces = 0"),
         ({"files": OFF, "commands": MAPS, "image": "/x.sif"}, "fail", "user.max_user_namespaces = 0"),
+        ({"files": ON | APPARMOR, "commands": MAPS}, "warn", "kernel.apparmor_restrict_unprivileged_userns = 1"),
         (
-            {"files": ON | {"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n"}, "commands": MAPS}, "warn",
-            "kernel.apparmor_restrict_unprivileged_userns = 1",
+            {"files": ON | NAMED | APPARMOR | {"etc/apparmor.d/singularity-ce": ""},
+             "commands": MAPS | {"unshare": complains("unshare failed: EPERM")}},
+            "ok", "by subordinate ids",
         ),
     ],
 )  # fmt: skip

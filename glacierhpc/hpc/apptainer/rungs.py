@@ -6,13 +6,25 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from glacierhpc.hpc.apptainer.runtime import PROGRAMS
+
+RESTRICTED = "proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+STARTERS = (
+    "usr/lib*/apptainer",
+    "usr/lib*/singularity",
+    "usr/local/lib*/apptainer",
+    "usr/local/lib*/singularity",
+)
+"""Where packages and builds from source put what runs with root's rights, if it does."""
+
 Rung = Literal["subuid", "user namespace", "setuid", "none"]
 
 FIXES: dict[Rung, str] = {
     "subuid": "",
     "user namespace": "builds work for most packages; for all of them ask to be put into /etc/subuid and /etc/subgid",
     "setuid": "images run but are not built here: build where you are root, and copy the image",
-    "none": "ask the site for user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)",
+    "none": "ask the site for user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone); "
+    "where AppArmor restricts them, for the package of Apptainer or SingularityCE, which brings its profile",
 }
 """What to do about the rung of `fakeroot_rung`."""
 
@@ -32,7 +44,7 @@ def fakeroot_rung(user: str, *, root: Path = Path("/")) -> Rung:
     https://apptainer.org/docs/user/main/fakeroot.html
     """
     if not _namespaces(root):
-        starters = (root / f"usr/{place}/apptainer/bin/starter-suid" for place in ("libexec", "lib"))
+        starters = (path for place in STARTERS for path in root.glob(f"{place}/bin/starter-suid"))
         return "setuid" if any(_setuid(path) for path in starters) else "none"
     ranges = [root / "etc/subuid", root / "etc/subgid"]
     named = all(
@@ -42,12 +54,25 @@ def fakeroot_rung(user: str, *, root: Path = Path("/")) -> Rung:
     return "subuid" if named else "user namespace"
 
 
+def by_profile(root: Path = Path("/")) -> bool:
+    """Return whether AppArmor lets only named programs make user namespaces, that which runs images among them.
+
+    References
+    ----------
+    https://github.com/sylabs/singularity/pull/2853
+    """
+    switch = root / RESTRICTED
+    if not switch.is_file() or switch.read_text().strip() == "0":
+        return False
+    return any(found for name in PROGRAMS for found in (root / "etc/apparmor.d").glob(f"*{name}*"))
+
+
 def _namespaces(root: Path) -> bool:
-    """Return whether users may make namespaces, as far as the kernel's settings tell."""
+    """Return whether the program that runs images may make user namespaces, as far as the kernel's settings tell."""
     switches = {
         "proc/sys/user/max_user_namespaces": lambda text: int(text) > 0,
         "proc/sys/kernel/unprivileged_userns_clone": lambda text: text == "1",
-        "proc/sys/kernel/apparmor_restrict_unprivileged_userns": lambda text: text == "0",
+        RESTRICTED: lambda text: text == "0" or by_profile(root),
     }
     found = {name: root / name for name in switches}
     return all(not path.is_file() or switches[name](path.read_text().strip()) for name, path in found.items())

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from glacierhpc.errors import GlacierError, InputError
-from glacierhpc.hpc.apptainer import FIXES, Runtime, architecture, fakeroot_rung, version_of
+from glacierhpc.hpc.apptainer import FIXES, Runtime, architecture, by_profile, fakeroot_rung, version_of
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, words_of
 from glacierhpc.hpc.slurm.client import Answer
@@ -63,8 +63,10 @@ def fakeroot(m: Machine) -> Finding:
     tried = m.ask("unshare", "--user", "--map-root-user", "true", timeout_s=5)
     if finding := unheard(tried):
         return finding
-    if rung in ("subuid", "user namespace") and not tried.ok and not tried.missing:
-        return fail(f"user namespaces are allowed, but cannot be made: {words_of(tried)}", _refused(m))
+    # what AppArmor lets one program do says nothing of another
+    refused = not (tried.ok or tried.missing or by_profile(m.root))
+    if rung in ("subuid", "user namespace") and refused:
+        return fail(f"user namespaces are allowed, but cannot be made: {words_of(tried)}", FIXES["none"])
     if rung == "none":
         return fail(f"no way: {_switched_off(m)}", FIXES["none"]) if m.image else warn(
             f"no way: {_switched_off(m)}", FIXES["none"]
@@ -91,12 +93,6 @@ def _switched_off(m: Machine) -> str:
     }
     off = [name for name, value in switches.items() if m.text(name).strip() == value]
     return ", ".join(f"{name.removeprefix('proc/sys/').replace('/', '.')} = {switches[name]}" for name in off)
-
-
-def _refused(m: Machine) -> str:
-    if m.text("proc/sys/kernel/apparmor_restrict_unprivileged_userns").strip() == "1":
-        return "AppArmor keeps users from it; ask the site for Apptainer's package, which brings its profile"
-    return FIXES["none"]
 
 
 def fuse(m: Machine) -> Finding:
