@@ -5,16 +5,17 @@ Asking again, and when, is `files`'s and `hosts`'s.
 
 from __future__ import annotations
 
+import io
+import math
 import re
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPException
+from http.client import HTTPResponse
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -185,49 +186,47 @@ def _fault(err: BaseException, host: str) -> Fault:
     return Fault("unreachable", f"no connection to {host}")
 
 
-class _Hasty:
-    """Gives up on headers that trickle in: a socket's own time limit begins anew with every byte."""
+class _Hasty(io.RawIOBase):
+    """Bytes from a connection, of which the first must not trickle in: its own time limit begins anew with each."""
 
-    sock: socket.socket | None
-    timeout: float | None
+    def __init__(self, raw: io.RawIOBase, ends: float) -> None:
+        self._raw, self.ends = raw, ends
 
-    def getresponse(self) -> Any:
-        limit = self.sock.gettimeout() if self.sock else None
-        if not limit:
-            return super().getresponse()  # type: ignore[misc]
-        late = threading.Event()
-        # a little later than the socket's own limit, which sees plain silence
-        watch = threading.Timer(1.1 * limit, _hang_up, (self.sock, late))
-        watch.daemon = True
-        watch.start()
-        try:
-            response = super().getresponse()  # type: ignore[misc]
-        except (OSError, HTTPException) as err:
-            if late.is_set():
-                raise TimeoutError("the headers took too long") from err
-            raise
-        finally:
-            watch.cancel()
-        if late.is_set():  # headers that were cut look like fewer headers
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = self._raw.readinto(buffer)
+        if time.monotonic() > self.ends:
             raise TimeoutError("the headers took too long")
-        return response
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
-def _hang_up(connection: socket.socket | None, late: threading.Event) -> None:
-    late.set()
-    try:
-        if connection is not None:
-            connection.shutdown(socket.SHUT_RDWR)
-    except OSError:  # it has ended by itself
-        return
+class _HastyResponse(HTTPResponse):
+    """Gives up on headers that trickle in."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self._limit_s = sock.gettimeout()
+        self._hasty = _Hasty(self.fp.detach(), math.inf)
+        self.fp = io.BufferedReader(self._hasty)
+
+    def begin(self) -> None:
+        self._hasty.ends = time.monotonic() + (self._limit_s or math.inf)
+        super().begin()
+        self._hasty.ends = math.inf  # of the body, who reads it takes care
 
 
-class _HastyHTTP(_Hasty, HTTPConnection):
-    pass
+class _HastyHTTP(HTTPConnection):
+    response_class = _HastyResponse
 
 
-class _HastyHTTPS(_Hasty, HTTPSConnection):
-    pass
+class _HastyHTTPS(HTTPSConnection):
+    response_class = _HastyResponse
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

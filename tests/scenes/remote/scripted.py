@@ -153,12 +153,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64  # connections beyond it are tried again after a second
+
+
 @contextmanager
 def scripted(content: bytes, script: Callable[[int], str | None] = lambda _: None) -> Iterator[Scripted]:
     """Serve a file while the block lasts."""
     told = Scripted(content, script)
     handler = type("Handler", (_Handler,), {"scripted": told})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", 0), handler)
     server.daemon_threads, server.block_on_close = True, False
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     told.url = f"http://127.0.0.1:{server.server_port}"
