@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import ssl
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from distributed import Security
 
 from glacierhpc.errors import InputError
-from glacierhpc.hpc.cluster.tls import OWNER, PREFIX, STALE_S, credentials, is_dead, refuse_open, sweep
-
-OLD_S = 2 * STALE_S
+from glacierhpc.hpc.cluster.owned import OWNER, sweep
+from glacierhpc.hpc.cluster.tls import PREFIX, credentials, refuse_open
 
 
 def test_keys_are_for_their_user_alone_and_go_with_the_run(tmp_path: Path) -> None:
@@ -78,36 +75,4 @@ def test_what_dead_runs_left_is_swept_and_what_lives_stays(tmp_path: Path) -> No
     assert len(left := list(tmp_path.glob(f"{PREFIX}*"))) == 1
     with credentials(tmp_path) as known:
         assert list(tmp_path.glob(f"{PREFIX}*")) == [known.folder] != left
-        assert sweep(tmp_path) == [] and known.folder.is_dir()
-
-
-@pytest.mark.parametrize(
-    ("change", "age_s", "dead"),
-    [
-        ({}, 0.0, False),
-        ({"pid": 2**22 + 1}, 0.0, True),
-        ({"started": "12"}, 0.0, True),  # the number of the process is another's by now
-        ({"host": "elsewhere"}, 0.0, False),
-        ({"host": "elsewhere"}, OLD_S, True),
-        ({"boot": "before"}, OLD_S, True),
-    ],
-)
-def test_who_is_dead(tmp_path: Path, change: dict[str, object], age_s: float, dead: bool) -> None:
-    with credentials(tmp_path) as known:
-        path = known.folder / OWNER
-        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-        os.utime(path, (time.time() - age_s,) * 2)
-        assert is_dead(known.folder) is dead
-        known.touch()
-        if "host" in change:
-            assert not is_dead(known.folder)
-
-
-def test_no_folder_but_a_run_s_is_swept(tmp_path: Path) -> None:
-    (tmp_path / "kept").mkdir()
-    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "kept")
-    (tmp_path / f"{PREFIX}new").mkdir()  # of a run that is just being started
-    assert sweep(tmp_path) == []
-    os.utime(tmp_path / f"{PREFIX}new", (time.time() - OLD_S,) * 2)
-    assert sweep(tmp_path) == [tmp_path / f"{PREFIX}new"]
-    assert (tmp_path / "kept").is_dir()
+        assert sweep(tmp_path, PREFIX) == [] and known.folder.is_dir()

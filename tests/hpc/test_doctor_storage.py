@@ -12,7 +12,7 @@ import pytest
 
 from glacierhpc import lease
 from glacierhpc.fence import epoch_file
-from glacierhpc.hpc.cluster.tls import OWNER
+from glacierhpc.hpc.cluster.owned import OWNER
 from glacierhpc.hpc.doctor import folders, storage
 from tests.hpc.machines import in_namespace, made, says
 

@@ -14,18 +14,19 @@ from pathlib import Path
 
 from distributed import Client, LocalCluster, Security
 
+from glacierhpc.hpc.cluster import owned
 from glacierhpc.hpc.cluster.wish import WORKER_ENVIRONMENT
 
 log = logging.getLogger(__name__)
+
+PREFIX = "glacierhpc-workers-"
 
 
 @contextmanager
 def local(workers: int, cores: int, memory_gb: float | None, scratch: Path | None) -> Iterator[Executor]:
     """Start worker processes on this machine and stop them at the end."""
     with ExitStack() as stack:
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="glacierhpc-", dir=scratch, ignore_cleanup_errors=True)
-        )
+        folder = stack.enter_context(_scratch(scratch or Path(tempfile.gettempdir())))
         stack.enter_context(_environment(WORKER_ENVIRONMENT))
         stack.enter_context(_nannies_heard())
         with _interrupts_ignored():
@@ -49,6 +50,15 @@ def local(workers: int, cores: int, memory_gb: float | None, scratch: Path | Non
         client = stack.enter_context(Client(cluster, set_as_default=False))
         # an impure task is never mistaken for an earlier one with the same arguments
         yield client.get_executor(pure=False)
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[str]:
+    """Make a folder for what workers spill, and remove it at the end, with those that killed runs have left here."""
+    owned.sweep(parent, PREFIX, shared=False)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent, ignore_cleanup_errors=True) as folder:
+        owned.own(Path(folder))
+        yield folder
 
 
 @contextmanager

@@ -6,14 +6,10 @@ run. Folders that a killed run has left are removed by the next one.
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import secrets
 import shutil
-import socket
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,18 +20,13 @@ from typing import Any
 from distributed import Security
 
 from glacierhpc.errors import GlacierError, InputError
-
-log = logging.getLogger(__name__)
+from glacierhpc.hpc.cluster import owned
 
 PREFIX = ".tls-"
-OWNER = "owner.json"
 VALID = timedelta(days=30)
 """Longer than a step may take; the folder is gone long before."""
 SKEW = timedelta(hours=1)
 """By how much the clock of a node may be behind."""
-STALE_S = 3600.0
-"""A folder of another machine that nobody has touched for so long is of a dead run; see `touch`."""
-BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -47,8 +38,8 @@ class Credentials:
     """Of scheduler and client in memory, of workers as paths."""
 
     def touch(self) -> None:
-        """Say that the run is alive, to whoever sweeps; to be called more often than every `STALE_S`."""
-        (self.folder / OWNER).touch()
+        """Say that the run is alive, to whoever sweeps; to be called more often than every `owned.STALE_S`."""
+        owned.touch(self.folder)
 
 
 @contextmanager
@@ -62,7 +53,7 @@ def credentials(parent: Path) -> Iterator[Credentials]:
     GlacierError
         If it cannot be written.
     """
-    sweep(parent)
+    owned.sweep(parent, PREFIX)
     folder = parent / f"{PREFIX}{secrets.token_hex(8)}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +62,7 @@ def credentials(parent: Path) -> Iterator[Credentials]:
         raise GlacierError(f"{folder} cannot be made: {err.strerror}; name another cluster folder") from err
     try:
         refuse_open(folder)
-        _write(folder / OWNER, json.dumps(_this_process()))
+        owned.own(folder)
         yield Credentials(folder, _security(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,70 +83,6 @@ def refuse_open(folder: Path) -> None:
             f"keys cannot be kept in {folder}: mode {mode:04o}, user {found.st_uid}; others could read them. Use a "
             "file system that keeps a folder at mode 0700, by run_dir=..."
         )
-
-
-def sweep(parent: Path) -> list[Path]:
-    """Remove what dead runs have left below `parent`, and return it."""
-    swept = []
-    for folder in sorted(parent.glob(f"{PREFIX}*")):
-        if not folder.is_symlink() and folder.is_dir() and is_dead(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            swept.append(folder)
-            log.info("removed %s, which a dead run had left", folder)
-    return swept
-
-
-def is_dead(folder: Path) -> bool:
-    """Return whether the process that made a folder of certificates is gone."""
-    try:
-        if folder.stat().st_uid != os.getuid():
-            return False
-        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-        untouched_s = _now_there(folder) - (folder / OWNER).stat().st_mtime
-    except (OSError, ValueError):
-        # the folder is made before the file: not within one second of the other
-        return _older_than(folder, 60.0)
-    if not isinstance(owner, dict):
-        return untouched_s > STALE_S
-    if (owner.get("host"), owner.get("boot")) == (_this_process()["host"], _this_process()["boot"]):
-        return _started(int(owner.get("pid", 0))) != owner.get("started")
-    return untouched_s > STALE_S
-
-
-def _older_than(folder: Path, seconds: float) -> bool:
-    try:
-        return _now_there(folder.parent) - folder.stat().st_mtime > seconds
-    except OSError:
-        return False
-
-
-def _now_there(folder: Path) -> float:
-    """Return the time by the clock of the file system, which is not that of this machine."""
-    probe = folder / f".now-{secrets.token_hex(4)}"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    except OSError:
-        return time.time()
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _this_process() -> dict[str, Any]:
-    boot = BOOT.read_text(encoding="ascii").strip() if BOOT.is_file() else ""
-    return {
-        "host": socket.gethostname(), "boot": boot, "pid": os.getpid(), "started": _started(os.getpid()),
-        "job": os.environ.get("SLURM_JOB_ID"),
-    }  # fmt: skip
-
-
-def _started(pid: int) -> str | None:
-    """Return when a process was started, in the kernel's own count; None if there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    return text.rpartition(")")[2].split()[19]  # field 22 of proc(5), counted from the one after the name
 
 
 def _security(folder: Path) -> Security:

@@ -99,7 +99,7 @@ def leftovers(m: Machine) -> Finding:
     keys = [path for pattern in KEYS for path in folder.glob(pattern)]
     if keys:
         # brings distributed, half a second that is spent only where there is something to judge
-        from glacierhpc.hpc.cluster.tls import is_dead
+        from glacierhpc.hpc.cluster.owned import is_dead
 
         old += [path for path in keys if is_dead(path)]
     if old:
