@@ -94,7 +94,7 @@ def _point(step: str, mode: str, crew: Team, runs: list[Seen], work: int, has: M
         WORKS[step].unit,
         tuple(run.seconds for run in runs),
         crew.workers > crew.cores,
-        {name: statistics.median(split[name] for split in splits) for name in splits[0]},
+        {name: statistics.fmean(split[name] for split in splits) for name in splits[0]},
         crew.start_s,
         details,
     )

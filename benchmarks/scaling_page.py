@@ -28,7 +28,7 @@ Run = Mapping[str, Any]
 CAPTIONS = {
     "scaling": "Speed-up over the fewest workers, log scales. Strong: the same work for all; weak: as much for each. "
     "Laws end where the measurements end.",
-    "split": "Where the time of the workers went, medians over the repeats.",
+    "split": "Where the time of the workers went, means over the repeats.",
     "model": "The discrete-event model beside the measurements. It is calibrated on the points with the fewest workers "
     "and, for training, on the exchange between ranks; all others are new to it.",
     "projection": "PROJECTION by the model, not a measurement. The assumptions are listed below.",

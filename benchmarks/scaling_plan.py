@@ -83,11 +83,11 @@ def asked_for() -> argparse.Namespace:
         help="that starts them: in a job srun, else torchrun or horovodrun",
     )
     parser.add_argument("--scratch", type=Path, help="folder to work in; all workers must see it")
-    parser.add_argument("--scenes", type=int, default=6, help="scenes, or pieces, for each worker")
+    parser.add_argument("--scenes", type=int, default=5, help="scenes, or pieces, for each worker")
     parser.add_argument("--size-px", type=int, default=512, help="edge of a scene")
     parser.add_argument("--delay-s", type=float, default=0.02, help="of the archive before each answer")
     parser.add_argument("--batch", type=int, default=8, help="samples for each rank and step")
-    parser.add_argument("--steps", type=int, default=12, help="of an epoch; each epoch is a repeat")
+    parser.add_argument("--steps", type=int, default=8, help="of an epoch; each epoch is a repeat")
     parser.add_argument("--patch-px", type=int, default=50, help="edge of a training sample")
     parser.add_argument(
         "--assume",

@@ -53,7 +53,7 @@ class Point:
     oversubscribed: bool
     """Whether the workers are more than the cores they have."""
     split: dict[str, float] = field(default_factory=dict)
-    """Median share of each of `PARTS`."""
+    """Share of each of `PARTS`; together 1."""
     start_s: float = 0.0
     """How long the workers took to come up."""
     details: dict[str, Any] = field(default_factory=dict)

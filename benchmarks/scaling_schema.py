@@ -36,6 +36,7 @@ class MeasuredPoint(Strict):
     seconds: list[float] = Field(min_length=1)
     oversubscribed: bool
     split: dict[Literal["compute", "communication", "data_wait", "idle"], float]
+    """Shares that add up to 1."""
     start_s: float
     median_s: Between
     speed_up: Between

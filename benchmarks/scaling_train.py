@@ -1,7 +1,7 @@
 """How training scales over ranks: started as ranks this file trains and notes; imported, it starts the ranks.
 
 Each amount of work is trained twice: as it is, and by ranks that train by themselves at the same time on as much as
-their share. What the first takes longer is the price of being several.
+their share. What the first takes longer is the price of being several; one rank is alone anyway.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class Trained:
 
     seconds: tuple[float, ...]
     """Of each epoch, the first left out."""
-    data_wait_share: float
     alone_s: tuple[tuple[float, ...], ...]
     """By rank: of each epoch without any exchange."""
     alone_wait_share: float
@@ -158,23 +157,21 @@ def _train_both(work: Training, backend: Any) -> dict[str, Any]:
 
     setting, ticks = _setting(work, backend.device, Setting), Ticks()
     how = {"epochs": 1 + work.repeats, "learning_rate": 1e-4, "patience": None}
-    together = fit(
-        model_of(MODEL, setting), sequences(setting), backend=backend, batch_size=work.batch, **how
-    ).rows[1:]
-    backend.barrier()
-    share = replace(setting, batch=math.ceil(work.batch / backend.size))
-    alone = fit(
-        model_of(MODEL, share),
-        sequences(share),
-        backend=Single(backend.device.type),
-        progress=ticks,
-        batch_size=share.batch,
-        **how,
-    ).rows[1:]
-    backend.barrier()
+
+    def trained(own: Any, by: Any, progress: Ticks | None) -> list[dict[str, float]]:
+        data, size = sequences(own), own.batch
+        rows = fit(model_of(MODEL, own), data, backend=by, progress=progress, batch_size=size, **how).rows[1:]
+        backend.barrier()
+        return rows
+
+    if backend.size == 1:  # it exchanges with nobody
+        together = alone = trained(setting, backend, ticks)
+    else:
+        together = trained(setting, backend, None)
+        share = replace(setting, batch=math.ceil(work.batch / backend.size))
+        alone = trained(share, Single(backend.device.type), ticks)
     return {
         "seconds": [row["seconds"] for row in together],
-        "data_wait_share": statistics.median(row["data_wait_share"] for row in together),
         "alone_s": [row["seconds"] for row in alone],
         "alone_wait_share": statistics.median(row["data_wait_share"] for row in alone),
         "step_s": ticks.step_s(),
@@ -253,7 +250,6 @@ def _gathered(folder: Path, ranks: int, backend: str, began: float) -> Told:
     trained = tuple(
         Trained(
             seconds=tuple(first["trained"][k]["seconds"]),
-            data_wait_share=first["trained"][k]["data_wait_share"],
             alone_s=tuple(tuple(one["trained"][k]["alone_s"]) for one in told),
             alone_wait_share=statistics.mean(one["trained"][k]["alone_wait_share"] for one in told),
             step_s=tuple(first["trained"][k]["step_s"]),

@@ -27,6 +27,7 @@ MODULES = (
     "_assumed",
     "_compare",
     "_laws",
+    "_measure",
     "_model",
     "_page",
     "_plots",
@@ -34,6 +35,7 @@ MODULES = (
     "_project",
     "_schema",
     "_watch",
+    "_work",
 )
 COUNTS = (1, 2, 4, 8)
 
@@ -476,6 +478,22 @@ def test_the_time_of_workers_is_split_without_rest(bench):
         {"compute": 5.5 / 20, "data_wait": 1.5 / 20, "communication": 0.03, "idle": 1 - 7 / 20 - 0.03}
     )
     assert sum(split.values()) == pytest.approx(1) and seen.serial_s == pytest.approx(5)
+
+
+def test_the_shares_of_repeats_that_differ_add_up(bench):
+    watch, nothing = (
+        bench.watch,
+        {"folder": Path(), "items": (), "grid": None, "cubes": {}, "scene_bytes": 0.0},
+    )
+    crew = watch.Team(None, 2, 2, ("a",), start_s=1.0, scheduler_s=0.01, round_trip_s=0.02)
+    runs = [
+        watch.Seen(10.0, (watch.Task("f", 0.0, back, seconds, cpu_s),), 0.1)
+        for back, seconds, cpu_s in ((10.0, 9.0, 9.0), (5.0, 4.0, 1.0), (8.0, 6.0, 0.5))
+    ]
+    found = bench.measure._point("align", "strong", crew, runs, 6, bench.work.Material(**nothing))
+    assert sum(found.split.values()) == pytest.approx(1) and found.split["compute"] == pytest.approx(
+        10.5 / 60
+    )
 
 
 # ---- a whole result ----

@@ -134,13 +134,11 @@ def test_neither_launcher_nor_ranks_outlive_an_end_by_signal(bench, tmp_path, mo
 
 
 def test_the_split_of_a_training_adds_up(bench):
-    trained = bench.train.Trained((10.0, 10.0), 0.1, ((6.0, 6.0), (8.0, 8.0)), 0.25, (0.1,))
+    trained = bench.train.Trained((10.0, 10.0), ((6.0, 6.0), (8.0, 8.0)), 0.25, (0.1,))
     assert trained.split() == pytest.approx(
         {"compute": 0.7 * 0.75, "data_wait": 0.7 * 0.25, "idle": 0.1, "communication": 0.2}
     )
-    noisy = bench.train.Trained(
-        (10.0,), 0.1, ((11.0,),), 0.0, (0.1,)
-    )  # alone it was slower, on a busy machine
+    noisy = bench.train.Trained((10.0,), ((11.0,),), 0.0, (0.1,))  # alone it was slower, on a busy machine
     assert noisy.split() == pytest.approx({"compute": 1, "data_wait": 0, "idle": 0, "communication": 0})
 
 
