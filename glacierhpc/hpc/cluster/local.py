@@ -15,6 +15,7 @@ from pathlib import Path
 from distributed import Client, LocalCluster, Security
 
 from glacierhpc.hpc.cluster import owned
+from glacierhpc.hpc.cluster.results import ResultExecutor
 from glacierhpc.hpc.cluster.wish import WORKER_ENVIRONMENT
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def local(workers: int, cores: int, memory_gb: float | None, scratch: Path | Non
             )
         client = stack.enter_context(Client(cluster, set_as_default=False))
         # an impure task is never mistaken for an earlier one with the same arguments
-        yield client.get_executor(pure=False)
+        yield ResultExecutor(client, pure=False)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import dask
 from distributed import Client
 
+from glacierhpc.hpc.cluster.results import ResultExecutor
 from glacierhpc.hpc.cluster.tls import Credentials, credentials
 from glacierhpc.hpc.cluster.watch import Ask, Watch
 from glacierhpc.hpc.cluster.wish import ALLOWED_FAILURES, WorkerJobs
@@ -65,7 +66,7 @@ def serving(
         log.info("its page: %s", tunnel(cluster.scheduler.http_server.port))
         client = stack.enter_context(Client(cluster, set_as_default=False))
         # an impure task is never mistaken for an earlier one with the same arguments
-        executor = client.get_executor(pure=False)
+        executor = ResultExecutor(client, pure=False)
         watch = Watch(
             cluster, workers, jobs, ask=ask, last_words=lambda job: last_words(log_of(folder, job)),
             touch=known.touch if known else lambda: None, give_up=lambda: executor.shutdown(wait=False),
