@@ -136,8 +136,10 @@ def limits(m: Machine) -> Finding:
     if m.which("scontrol") is None:
         return missing(m, "no scontrol")
     used = sorted(set(m.site.use.values()))
-    # of a controller that is away the look at each partition would wait half a minute
-    if not m.ask("scontrol", "ping").ok and not all(name in m.site.partitions for name in used or [""]):
+    said = m.ask("scontrol", "ping")
+    if said.code is None:  # each partition would be waited for as long
+        return unanswered(m, said)
+    if not said.ok and not all(name in m.site.partitions for name in used or [""]):
         return skip("what partitions give is not told here")
     try:
         # who is billed is a question of its own
