@@ -13,7 +13,7 @@ import typer
 from glacierhpc.cli.arguments import ConfigFile, Json, Overrides, Settings, SiteName, load
 from glacierhpc.cli.chains import keep_configuration, links_of, records, refuse_another
 from glacierhpc.cli.steps import STEPS
-from glacierhpc.console import show
+from glacierhpc.console import logging_shown, show
 from glacierhpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -223,11 +223,16 @@ def members(
     address: Annotated[str, typer.Option(help="name of this machine")] = "127.0.0.1",
     interface: Annotated[str, typer.Option(help="network interface to listen on")] = "",
     processes: Annotated[int, typer.Option(min=1, help="how many to wait for at the beginning")] = 1,
+    as_json: Json = False,
 ) -> None:
-    """Give ranks to the processes of a run's elastic training, until standard input ends."""
+    """Give ranks to the processes of a run's elastic training, until standard input ends.
+
+    Takes what `train` takes, of which the folder of the run alone is of interest.
+    """
     from glacierhpc.hpc.members import serve
 
-    serve(load(config, overrides).run_path, address, interface, processes)
+    with logging_shown():
+        serve(load(config, overrides).run_path, address, interface, processes)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,6 +9,8 @@ bytes and hands out numbers, nothing more.
 from __future__ import annotations
 
 import json
+import logging
+import re
 import secrets
 import socket
 import threading
@@ -23,12 +25,16 @@ from glacierhpc.atomic import write_text
 from glacierhpc.errors import REQUEUE
 from glacierhpc.hpc.rendezvous import Handler, Store, address_of, tell, wait_for_owner
 
+logger = logging.getLogger(__name__)
+
 FILE = ".members"
 """In a run's folder: where its server is, so that the processes of a second job find it."""
 PATIENCE_S = 120.0
 """For the processes that were started together, at the beginning; then those that have come begin."""
 LOST_S = 60
 """Without an answer of a process's machine: it is lost. The kernel asks and answers, also for a stopped process."""
+MEMBER = re.compile(r"/members/([^/]+)/(\d{1,6})")
+"""Where a process holds its connection: its host, and its number there."""
 PLACES = "/rank_and_size/"
 """Where Horovod asks for its rank when it joins again: ``horovod/common/gloo/gloo_context.cc``."""
 
@@ -43,10 +49,16 @@ class Seat:
     tell: Callable[[str], None]
     """Send it a line."""
     ready: bool = False
+    """Whether it waits for a rank."""
+    at_work: bool = False
+    """Whether it has one."""
+
+    def __str__(self) -> str:
+        return f"process {self.slot} of {self.host}"
 
 
 class Members:
-    """The processes that are connected, in the order in which they came.
+    """The processes that are connected: those that began together by name, then in the order in which they came.
 
     Parameters
     ----------
@@ -72,21 +84,24 @@ class Members:
                 timer = threading.Timer(self._patience_s, self._begin)
                 timer.daemon = True
                 timer.start()
+            if self.places:
+                logger.info("%s has come, and is let in after the next checkpoint", seat)
             for other in self._seats:
-                if not other.ready:
+                if other.at_work:
                     other.tell("changed")
             self._seats.append(seat)
 
     def ready(self, seat: Seat) -> None:
         """Note that a process waits for its rank."""
         with self._lock:
-            seat.ready = True
+            seat.ready, seat.at_work = True, False
             self._give_out()
 
     def leave(self, seat: Seat) -> None:
         """Take a process out; the others notice by the exchange that breaks."""
         with self._lock:
             self._seats.remove(seat)
+            logger.info("%s has ended, %d are left", seat, len(self._seats))
             self._give_out()
 
     def _begin(self) -> None:
@@ -102,12 +117,14 @@ class Members:
             or not all(each.ready for each in self._seats)
         ):
             return
+        if not self.places:
+            self._seats.sort(key=lambda each: (each.host, each.slot))  # not as they happened to come
         self._expected = 1
         self.values.clear()
         self.places.clear()
         for seat, name, place in given_out(self._seats):
             self.places[name] = ",".join(map(str, place))
-            seat.ready = False
+            seat.ready, seat.at_work = False, True
             seat.tell(f"go {' '.join(map(str, place))}")
 
 
@@ -151,14 +168,14 @@ class _Member(Handler):
 
     def do_POST(self) -> None:  # noqa: N802
         """Hold ``/members/HOST/SLOT``: lines "ready" come in, "changed" and "go PLACE" go out, until either ends."""
-        _, _, host, slot = [*self.path.split("/"), "", "", ""][:4]
-        if not host or not slot.isdigit():
+        asked = MEMBER.fullmatch(self.path)
+        if not asked:
             self.answer(404)
             return
         self.close_connection = True
         self.connection.settimeout(None)
         notice_loss(self.connection)
-        seat = Seat(host, int(slot), self._tell)
+        seat = Seat(asked[1], int(asked[2]), self._tell)
         self.server.members.join(seat)
         with suppress(OSError):
             for line in self.rfile:
@@ -207,7 +224,7 @@ def serve(run: Path, host: str, interface: str, expected: int) -> None:
             wait_for_owner()
             if _read(run / FILE) == [address, port, mark]:
                 (run / FILE).unlink(missing_ok=True)
-    tell(_code(before, _record(run)))
+    tell(exit_code(before, _record(run)))
 
 
 def _served(run: Path) -> tuple[str, int] | None:
@@ -231,7 +248,7 @@ def _record(run: Path) -> dict[str, Any]:
     return dict(_read(run / "steps" / "train.json") or {})
 
 
-def _code(before: dict[str, Any], after: dict[str, Any]) -> int | str:
+def exit_code(before: dict[str, Any], after: dict[str, Any]) -> int | str:
     """Return the exit code of the training as its run has it, a dash where it does not say.
 
     The codes of the processes do not: one that was killed is no failure where the others have done the work.

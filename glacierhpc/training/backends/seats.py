@@ -79,7 +79,6 @@ class Line:
         threading.Thread(target=self._listen, name="seat", daemon=True).start()
 
     def wait(self) -> None:
-        self.changed = False
         with suppress(OSError):  # the answer says so, too
             self._line.sendall(b"ready\n")
         answer = self._answers.get()
@@ -104,6 +103,7 @@ class Line:
             for line in lines:
                 what, _, rest = line.strip().partition(" ")
                 if what == "go":
+                    self.changed = False  # those who came before are among the ranks
                     self._answers.put(rest)
                 self.changed |= what == "changed"
         self._answers.put("")
