@@ -58,7 +58,7 @@ CASES: list[tuple[Any, dict[str, Any], str, str]] = [
     ),
     (scheduler.accounting, {"commands": {"sacct": "exit 0"}}, "ok", "on"),
     (
-        scheduler.accounting, {"commands": {"sacct": complains("Slurm accounting storage is disabled")}}, "warn",
+        scheduler.accounting, {"commands": {"sacct": complains("Slurm accounting storage is disabled")}}, "ok",
         "exit files",
     ),
     (scheduler.accounting, {"commands": {"sacct": AWAY}, "scheduler_needed": True}, "unknown", "try again"),

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -103,9 +104,10 @@ def leftovers(m: Machine) -> Finding:
 
         old += [path for path in keys if is_dead(path)]
     if old:
+        names = sorted({str(path.relative_to(folder)) for path in old})
         return warn(
-            f"left by runs that were killed: {listed(sorted({str(path.relative_to(folder)) for path in old}))}",
-            f"they may hold keys; the next start of such a run removes them, or: cd {folder} and rm -r",
+            f"left by runs that were killed: {listed(names)}",
+            f"they may hold keys; remove them: cd {shlex.quote(str(folder))} && rm -r {shlex.join(names)}",
         )
     return ok("no keys left by runs that were killed")
 
