@@ -96,10 +96,8 @@ def _acquire(
 
 
 def _read_group(config: Config, number: int, of: int, *, as_json: bool) -> None:
-    from glacierhpc.cli.chains import refuse_another
     from glacierhpc.workflows.groups import read_group
 
-    refuse_another(config)
     with logging_shown():
         summary = read_group(config, number, of)
     show({"step": "acquire", **summary}, as_json=as_json)

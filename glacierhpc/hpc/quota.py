@@ -1,15 +1,40 @@
-"""What a user may still write on a Lustre file system, as `lfs` tells it; knows nothing of what will be written."""
+"""What a user may still write: asked of the command that a site names, else of `lfs` on Lustre; what for is not known.
+
+Inside an image there is no such command: a job script asks it and hands in what was told, in ``GLACIERHPC_QUOTA``.
+"""
 
 from __future__ import annotations
 
 import getpass
+import logging
+import os
 import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
+
+log = logging.getLogger(__name__)
 
 ANSWER_S = 20.0  # a metadata server under load takes seconds
+TOLD = "GLACIERHPC_QUOTA"
+FORMS = "lfs quota, quota, quota -s, mmlsquota -Y"
+"""What `parse_quota` reads."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What is used, and the most there may be; None where there is no limit. The hard limit, where there is one."""
+
+    bytes_used: int
+    bytes_limit: int | None
+    files_used: int
+    files_limit: int | None
+    place: str = ""
+    """The file system, where a path says which."""
 
 
 @dataclass(frozen=True)
@@ -20,56 +45,136 @@ class QuotaLeft:
     files: int | None
 
 
-def quota_left(folder: Path, *, command: str = "lfs") -> QuotaLeft | None:
-    """Return what the user and the folder's project may still write; None where nothing limits them or tells.
+def quota_left(
+    folder: Path, *, command: str | None = None, lfs: str = "lfs", environ: Mapping[str, str] = os.environ
+) -> QuotaLeft | None:
+    """Return what may still be written; None where nothing limits it, or nobody tells.
 
     Parameters
     ----------
     folder : path
         It, or the nearest folder above that exists.
+    command : str, optional
+        The site's own, with its variables; what a job script was told by it goes before. An answer in no known form is
+        logged, and none is made up.
     """
-    if shutil.which(command) is None:
-        return None
     place = folder.absolute()
     while not place.exists():
         place = place.parent
+    text = environ.get(TOLD)
+    if text is None and command:
+        text = told(*command_words(command, environ))
+    if text is not None:
+        return least(about(_understood(text), place))
+    if shutil.which(lfs) is None:
+        return None
     asked = [("-u", getpass.getuser())]
-    project = re.match(r"\s*(\d+)\s", _told(command, "project", "-d", str(place)))
+    project = re.match(r"\s*(\d+)\s", told(lfs, "project", "-d", str(place)))
     if project and project[1] != "0":
         asked.append(("-p", project[1]))
-    found = [parse_quota(_told(command, "quota", "-q", *who, str(place))) for who in asked]
-    told = [left for left in found if left is not None]
-    sizes = [left.bytes for left in told if left.bytes is not None]
-    counts = [left.files for left in told if left.files is not None]
-    if not sizes and not counts:
-        return None
-    return QuotaLeft(min(sizes, default=None), min(counts, default=None))
+    lines = [told(lfs, "quota", "-q", *who, str(place)) for who in asked]
+    return least([found for line in lines for found in parse_quota(line) or ()])
 
 
-def parse_quota(text: str) -> QuotaLeft | None:
-    """Return what a line of ``lfs quota -q`` leaves: KiB used, soft and hard limit, grace, and the same of files.
-
-    References
-    ----------
-    lfs-quota(1); a star behind a number says that it is over, 0 that there is no limit.
-    """
-    numbers = [int(word.rstrip("*")) for word in text.split() if re.fullmatch(r"\d+\*?", word)]
-    if len(numbers) < 6:
-        return None
-    kib, files = _left(*numbers[:3]), _left(*numbers[3:6])
-    return QuotaLeft(None if kib is None else 1024 * kib, files)
+def command_words(command: str, environ: Mapping[str, str]) -> list[str]:
+    """Return the words of a site's command, its variables as they are here; unknown ones stay."""
+    return [Template(word).safe_substitute(environ) for word in shlex.split(command)]
 
 
-def _left(used: int, soft: int, hard: int) -> int | None:
-    limit = hard or soft
-    return max(0, limit - used) if limit else None
+def _understood(text: str) -> Sequence[Quota]:
+    found = parse_quota(text)
+    if found is None:
+        said = text.strip().splitlines()[:1] or ["nothing"]
+        log.warning(
+            "what is left of the quota is not known: quota_command told %r, which is none of %s",
+            said[0],
+            FORMS,
+        )
+    return found or ()
 
 
-def _told(*line: str) -> str:
+def told(*line: str) -> str:
+    """Return what a command says, whatever its exit code: quota(1) fails where one is used up; empty if it hangs."""
     try:
         done = subprocess.run(
             line, capture_output=True, text=True, check=False, timeout=ANSWER_S, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout
+
+
+def least(quotas: Sequence[Quota]) -> QuotaLeft | None:
+    """Return what is left of the tightest of several quotas."""
+    sizes = [
+        max(0, quota.bytes_limit - quota.bytes_used) for quota in quotas if quota.bytes_limit is not None
+    ]
+    counts = [
+        max(0, quota.files_limit - quota.files_used) for quota in quotas if quota.files_limit is not None
+    ]
+    if not sizes and not counts:
+        return None
+    return QuotaLeft(min(sizes, default=None), min(counts, default=None))
+
+
+def about(quotas: Sequence[Quota], folder: Path) -> list[Quota]:
+    """Return the quotas of the innermost file system named that holds a folder; all of them where none is named."""
+    holding = [quota for quota in quotas if quota.place and folder.absolute().is_relative_to(quota.place)]
+    longest = max((len(quota.place) for quota in holding), default=0)
+    return [quota for quota in holding if len(quota.place) == longest] or list(quotas)
+
+
+def parse_quota(text: str) -> list[Quota] | None:
+    """Return the quotas that a command tells of, none where it says that there is none; None if it is not understood.
+
+    References
+    ----------
+    lfs-quota(1), quota(1): KiB used, soft and hard limit, grace, and the same of files; a star behind a number says
+    that it is over, 0 that there is no limit, letters that it is scaled. mmlsquota(1), option -Y.
+    """
+    if "mmlsquota:" in text:
+        return _of_gpfs(text)
+    # a long name stands on a line of its own
+    joined = re.sub(r"^(\s*/\S+)[ \t]*\n\s+(?=\d)", r"\1 ", text, flags=re.MULTILINE)
+    found = [quota for line in joined.splitlines() if (quota := _of_line(line))]
+    return found if found or re.search(r"^Disk quotas .*: none$", text, re.MULTILINE) else None
+
+
+NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmgtpKMGTP]?)\*?")
+
+
+def _of_line(line: str) -> Quota | None:
+    words = line.split()
+    place = next((word for word in reversed(words[:2]) if word.startswith("/")), "")
+    numbers = [word for word in words if NUMBER.fullmatch(word)]
+    if len(numbers) not in (6, 8):  # eight where graces are numbers, too
+        return None
+    size, files = numbers[:3], numbers[3:6] if len(numbers) == 6 else numbers[4:7]
+    used, soft, hard = (_scaled(word, plain=1024, step=1024) for word in size)
+    held, few, most = (_scaled(word, plain=1, step=1000) for word in files)
+    return Quota(used, hard or soft or None, held, most or few or None, place)
+
+
+def _scaled(word: str, *, plain: int, step: int) -> int:
+    """Return a number with its unit; `plain` is that of one without letter."""
+    match = NUMBER.fullmatch(word)
+    assert match, word
+    unit = step ** (1 + "KMGTP".index(match[2].upper())) if match[2] else plain
+    return round(float(match[1]) * unit)
+
+
+def _of_gpfs(text: str) -> list[Quota] | None:
+    rows = [line.split(":") for line in text.splitlines() if line.startswith("mmlsquota:")]
+    headers = [row for row in rows if "HEADER" in row]
+    found = []
+    for row in rows:
+        if row in headers or not headers:
+            continue
+        fields = dict(zip(headers[0], row, strict=False))
+        names = ("blockUsage", "blockQuota", "blockLimit", "filesUsage", "filesQuota", "filesLimit")
+        numbers = [int(fields[name]) for name in names if fields.get(name, "").isdigit()]
+        if len(numbers) != len(names):
+            return None
+        used, soft, hard, held, few, most = numbers
+        found.append(Quota(1024 * used, 1024 * (hard or soft) or None, held, most or few or None))
+    return found if headers else None

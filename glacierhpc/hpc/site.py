@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -41,6 +42,19 @@ def _variables(values: dict[str, str]) -> dict[str, str]:
     except InputError as err:
         raise ValueError(str(err)) from err
     return values
+
+
+def _shell_words(text: str) -> str:
+    if not _split(text):
+        raise ValueError("it has no words; leave it out, or write null")
+    return text
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as err:
+        raise ValueError(f"its quotes do not close ({err})") from err
 
 
 Text = Annotated[str, AfterValidator(_checked)]
@@ -145,6 +159,11 @@ class Site(_Part):
         (), description="folders that are seen inside the image, such as /scratch/$SLURM_JOB_ACCOUNT"
     )
     scratch: Text | None = Field(None, description="folder of a job's own for what is not kept, on the node")
+    quota_command: Annotated[Text, AfterValidator(_shell_words)] | None = Field(
+        None,
+        description="command that tells the quota where runs are, such as lfs quota -q -u $USER /scratch; "
+        "null = lfs itself, if it is there",
+    )
     diskless: bool = Field(False, description="whether nodes have no disk: workers spill nothing then")
     interface: Text | None = Field(None, description="network interface between nodes, such as hsn0 or ib0")
     horovod: Literal["gloo", "mpi"] = Field("gloo", description="how Horovod's processes find each other")

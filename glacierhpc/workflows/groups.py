@@ -8,9 +8,10 @@ the step `acquire`.
 from __future__ import annotations
 
 from glacierhpc import lease
-from glacierhpc.config import Config
+from glacierhpc.config import Config, run_config
 from glacierhpc.config.groups import group_config, group_paths
 from glacierhpc.hpc.surroundings import job_attempt
+from glacierhpc.run_config import refuse_another
 from glacierhpc.rundir import RunDirectory
 from glacierhpc.scenes.groups import Group, gather
 from glacierhpc.workflows.runner import claimed, recorded
@@ -28,11 +29,13 @@ def read_group(config: Config, number: int, of: int) -> Summary:
     Raises
     ------
     InputError
-        If there is no such group, the scenes are not found yet, or another process is reading this group.
+        If there is no such group, the scenes are not found yet, the run is of another configuration, or another process
+        is reading this group.
     GlacierError
         If more scenes could not be read than acquire.tolerate_failed_scenes.
     """
     own, base = group_config(config, number, of), RunDirectory(config.run_path)
+    refuse_another(base.path, run_config(config))
     need(base.items, "search")
     read = step_function(config, "acquire", "acquire_group")
 

@@ -24,6 +24,7 @@ from glacierhpc.fence import fenced
 from glacierhpc.grid import Grid
 from glacierhpc.hpc.cluster import make_cluster
 from glacierhpc.hpc.quota import quota_left
+from glacierhpc.hpc.sites import load_site
 from glacierhpc.mapping.outlines import glacier_mask
 from glacierhpc.rundir import RunDirectory, atomic_path, write_table
 from glacierhpc.scenes.acquire import AcquireSummary, plan_acquisition
@@ -78,7 +79,7 @@ def _read(config: Config, run: RunDirectory, group: Group | None = None) -> Acqu
             manifest=run.manifest,
             scenes_table=run.scenes,
             executor=executor,
-            quota=_quota(run.path),
+            quota=_quota(config, run.path),
             group=group,
             progress=_progress("acquire"),
             **_reading(config),
@@ -278,8 +279,8 @@ def _reading(config: Config) -> dict[str, Any]:
     }
 
 
-def _quota(folder: Path) -> Room | None:
-    left = quota_left(folder)
+def _quota(config: Config, folder: Path) -> Room | None:
+    left = quota_left(folder, command=load_site(config.cluster.site).site.quota_command)
     return Room(left.bytes, left.files, "your quota") if left else None
 
 

@@ -21,8 +21,10 @@ from tests.workflows.cubes import given_config, given_cube, store
 
 SMALL = ("--cpus-per-task=1", "--mem=2G", "--time=30")
 """Test clusters are smaller than real ones; options of the command line go before those of the script."""
-SMALL_JOBS = [f"--set=jobs.{job}.{asked}" for job in ("imagery", "train", "results", "trials", "gather") for asked in
-              ("cpus=1", "memory_gb=2", "hours=0.5")]  # fmt: skip
+OF_CHAINS = ("search", "acquire", "imagery", "train", "results", "trials", "gather")
+SMALL_JOBS = [
+    f"--set=jobs.{job}.{asked}" for job in OF_CHAINS for asked in ("cpus=1", "memory_gb=2", "hours=0.5")
+]
 """Likewise for `glacierhpc submit`."""
 
 

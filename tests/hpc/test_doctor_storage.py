@@ -14,7 +14,7 @@ from glacierhpc import lease
 from glacierhpc.fence import epoch_file
 from glacierhpc.hpc.cluster.owned import OWNER
 from glacierhpc.hpc.doctor import folders, storage
-from tests.hpc.machines import in_namespace, made, says
+from tests.hpc.machines import complains, in_namespace, made, says
 
 LOOK = """
 from pathlib import Path
@@ -99,6 +99,21 @@ def test_the_quota_of_the_file_system_that_the_folder_is_on(tmp_path: Path) -> N
     ]  # fmt: skip
     found = storage.home(made(tmp_path, commands={"quota": says("\n".join(lines))}))
     assert found.status == "ok" and "1.0 of 10.0 GiB" in found.told, found
+
+
+def test_the_quota_of_a_site_s_own_command(tmp_path: Path) -> None:
+    def found(answer: str) -> Any:
+        site = {"quota_command": "told -u $WHO"}
+        return storage.work(made(tmp_path, site=site, environ={"WHO": "me"}, commands={"told": answer}))
+
+    lines = f"{tmp_path} 1048576 0 10485760 - 20 0 100 -\n{tmp_path} 1048576 0 0 - 95 0 100 -\n/other 9 0 9 - 9 0 9 -"
+    worst = found(f'[ "$*" = "-u me" ] && {says(lines)}')
+    assert worst.status == "warn" and "95 of 100 files" in worst.told, worst
+    assert found(says("all is well")).fix.endswith(
+        "like that of one of these: lfs quota, quota, quota -s, mmlsquota -Y"
+    )
+    assert "told: all is well" not in found(says("Disk quotas for user me (uid 7): none")).told
+    assert found(complains("no such file system")).told.endswith("no such file system")
 
 
 def test_no_quota_is_none() -> None:
@@ -189,5 +204,6 @@ def test_keys_of_dead_runs_are_found(tmp_path: Path) -> None:
     os.utime(left / OWNER, (day_ago, day_ago))
     found = folders.leftovers(made(tmp_path))
     assert found.status == "warn" and "runs/a/.tls-00aa" in found.told
+    assert found.fix.endswith("&& rm -r runs/a/.tls-00aa")
     os.utime(tmp_path / ".glacierhpc-doctor-young", (day_ago, day_ago))
     assert ".glacierhpc-doctor-young" in folders.leftovers(made(tmp_path)).told

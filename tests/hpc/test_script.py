@@ -431,7 +431,7 @@ exec "$@"
 @settings(max_examples=30, deadline=None)
 @given(
     value=HOSTILE.map(lambda text: text.replace("/", "")),
-    launch=st.sampled_from(["alone", "srun", "gloo", "mpi"]),
+    launch=st.sampled_from(["alone", "srun", "gloo", "mpi", "elastic"]),
 )
 def test_nor_is_any_value_of_a_run_in_an_image(
     tmp_path_factory: pytest.TempPathFactory, value: str, launch: Launch
@@ -441,7 +441,7 @@ def test_nor_is_any_value_of_a_run_in_an_image(
     program(
         folder,
         "apptainer",
-        '[[ "$*" == *rendezvous* ]] && { echo 127.0.0.1 1; cat; exit; }; printf "%s\\0" image "$@"',
+        '[[ "$*" =~ rendezvous|"glacierhpc members" ]] && { echo 127.0.0.1 1; cat; exit; }; printf "%s\\0" image "$@"',
     )
     program(folder, "srun", STEP)
     program(folder, "scontrol", "echo n1")
@@ -482,7 +482,7 @@ def test_nor_is_any_value_of_a_run_in_an_image(
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="on Debian: apt install shellcheck")
-@pytest.mark.parametrize("launch", ["alone", "srun", "gloo", "mpi"])
+@pytest.mark.parametrize("launch", ["alone", "srun", "gloo", "mpi", "elastic"])
 def test_a_script_full_of_special_characters_is_right_for_shellcheck(launch: Launch, tmp_path: Path) -> None:
     nasty = "a b;&|<>()#\"'`$(id)${HOME}\\%j*?~!{}[]= ü"
     site = Site.model_validate({
@@ -532,3 +532,17 @@ def test_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surroundings, "IMAGE_ID", tmp_path / "image-id")
     told = job_surroundings({"SLURM_JOB_ID": "7", "APPTAINER_CONTAINER": "/x.sif"})
     assert told == {"job_id": "7", "container_digest": "abc"}
+
+
+def test_the_quota_is_asked_for_before_the_image_starts(fake: dict[str, str], tmp_path: Path) -> None:
+    program(tmp_path, "quotas", 'printf "%s|" "$@"')
+    program(tmp_path, "apptainer", 'echo "$APPTAINERENV_GLACIERHPC_QUOTA"')
+    site = Site(quota_command="quotas -u $WHO '$(touch hacked) \"x' $NOBODY_KNOWS_THIS", image="/i.sif")
+    known = Site(quota_command="quotas -u $WHO '$(touch hacked) \"x'", image="/i.sif")
+    environ = {**fake, "WHO": "me too"}
+    assert run_script(render(SPEC, known), ["a.yaml"], environ).stdout == '-u|me too|$(touch hacked) "x|\n'
+    failed = run_script(render(SPEC, site), ["a.yaml"], environ)
+    assert failed.returncode == 0 and "the command that tells the quota failed" in failed.stderr
+    assert "quotas" not in render(replace(SPEC, pools=False), known) and not (tmp_path / "hacked").exists()
+    with pytest.raises(ValueError, match="quotes do not close"):
+        Site(quota_command="quotas 'x")

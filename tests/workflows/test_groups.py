@@ -158,6 +158,9 @@ def test_a_group_that_does_not_exist_or_has_no_scenes(config: Config, tmp_path: 
     with pytest.raises(InputError, match="run the step that writes it first: glacierhpc search CONFIG"):
         read_group(other, 0, 2)
     assert not (tmp_path / "empty").exists()
+    changed = config.model_copy(update={"clean": config.clean.model_copy(update={"fill_passes": 0})})
+    with pytest.raises(InputError, match="is of another configuration"):
+        read_group(changed, 0, 2)
 
 
 def test_pieces_of_another_acquisition_never_get_into_the_cube(config: Config) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, words_of
+from glacierhpc.hpc.quota import ANSWER_S, FORMS, Quota, about, command_words, parse_quota
 from glacierhpc.hpc.slurm.client import Answer
 
 LITTLE_GB, LITTLE_FILES = 20.0, 20_000
@@ -84,7 +85,7 @@ def home(m: Machine) -> Finding:
 def work(m: Machine) -> Finding:
     """Look for room and for numbers of files where runs are."""
     folder = existing(m.folder)
-    quota = _quota(m, folder)
+    quota = _quota_of_site(m, folder) if m.site.quota_command else _quota(m, folder)
     if quota and quota.status != "ok":
         return quota
     try:
@@ -128,6 +129,22 @@ def _quota(m: Machine, folder: Path) -> Finding | None:
     return None
 
 
+def _quota_of_site(m: Machine, folder: Path) -> Finding | None:
+    """Ask the command that the site names; the worst of what it tells about the folder counts."""
+    command = m.site.quota_command or ""
+    answer = m.ask(*command_words(command, m.environ), timeout_s=ANSWER_S)
+    if finding := unheard(answer):
+        return finding
+    found = parse_quota(answer.out)
+    if found is None:
+        return warn(
+            f"quota_command {command!r}: {words_of(answer)}",
+            f"give one whose answer looks like that of one of these: {FORMS}",
+        )
+    judged = [finding for quota in about(found, folder) if (finding := _judged(quota))]
+    return max(judged, key=lambda each: ("ok", "warn", "fail").index(each.status), default=None)
+
+
 def _mount_in(line: str) -> str:
     """Return the mount point in a line of quota, which comes behind the device; empty if there is none."""
     return next((word for word in reversed(line.split()[:2]) if word.startswith("/")), "")
@@ -151,12 +168,20 @@ def quota_told(text: str) -> Finding | None:
     kib, soft_kib, hard_kib = found[:3]
     files, soft_files, hard_files = found[-3:] if len(found) == 6 else found[4:7]
     limit_kib, limit_files = soft_kib or hard_kib, soft_files or hard_files
-    if not (limit_kib or limit_files):
+    return _judged(Quota(1024 * kib, 1024 * limit_kib or None, files, limit_files or None))
+
+
+def _judged(quota: Quota) -> Finding | None:
+    shares = []
+    told = "quota:"
+    if quota.bytes_limit:
+        shares.append(quota.bytes_used / quota.bytes_limit)
+        told += f" {quota.bytes_used / 2**30:.1f} of {quota.bytes_limit / 2**30:.1f} GiB"
+    if quota.files_limit:
+        shares.append(quota.files_used / quota.files_limit)
+        told += f" {quota.files_used:,} of {quota.files_limit:,} files"
+    if not shares:
         return None
-    shares = [kib / limit_kib] if limit_kib else []
-    shares += [files / limit_files] if limit_files else []
-    told = f"quota: {kib / 2**20:.1f} of {limit_kib / 2**20:.1f} GiB" if limit_kib else "quota:"
-    told += f" {files:,} of {limit_files:,} files" if limit_files else ""
     fix = "remove old runs and caches, or choose another folder: run_dir=PATH"
     if max(shares) >= 1:
         return fail(told, fix)

@@ -55,6 +55,11 @@ TRAININGS = (
         "Train in one process per task, joined by Horovod over the MPI of the site (srun --mpi=list).",
         ("train",), ("train.backend=horovod",), launch="mpi", nodes=2, memory_gb=32, hours=24, kind="gpu",
     ),
+    JobSpec(
+        "train-elastic",
+        "Train by Horovod on what is there: goes on without a lost process; a second job of the run adds its own.",
+        ("train",), ("train.backend=horovod",), launch="elastic", nodes=2, memory_gb=32, hours=24, kind="gpu",
+    ),
 )  # fmt: skip
 """One job for each way of training."""
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Launch = Literal["alone", "srun", "gloo", "mpi"]
+Launch = Literal["alone", "srun", "gloo", "mpi", "elastic"]
 """``alone``: one process; ``srun``: one process per task, which read Slurm's variables (train.backend=ddp); ``gloo``:
-likewise for Horovod without MPI; ``mpi``: for Horovod with the MPI of the site."""
+likewise for Horovod without MPI; ``mpi``: for Horovod with the MPI of the site; ``elastic``: for Horovod without MPI,
+whose processes may come and go."""
 
 Kind = Literal["cpu", "gpu", "network"]
 

@@ -22,6 +22,12 @@ THREADS = """\
 export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"
 """
 
+QUOTA = """\
+# what may still be written, for acquire: its command may not be in the image
+GLACIERHPC_QUOTA=$(timeout 20 {command}) || echo "the command that tells the quota failed" >&2
+export GLACIERHPC_QUOTA
+"""
+
 RUNNER = """\
 if [[ -n $image ]]; then
     container=$(command -v {runtimes}) || {{
@@ -121,6 +127,35 @@ task='
 '"$task"
 """
 )
+
+ELASTIC = """\
+# Horovod's processes come and go: a small server gives out the ranks, anew whenever one is lost or comes. It lives as
+# long as this script; in a second job of the same run it tells where the first one is, which takes these processes in
+coproc meeting {
+    exec "${glacierhpc[@]}" members "$config" "$@" --address "$MASTER_ADDR" --interface "$interface" \\
+        --processes "${SLURM_NTASKS:-1}"
+}
+read -r -t 120 HOROVOD_GLOO_RENDEZVOUS_ADDR HOROVOD_GLOO_RENDEZVOUS_PORT <&"${meeting[0]:-0}" || {
+    echo "the server that gives ranks to Horovod's processes did not start" >&2
+    exit 1
+}
+# bash forgets both as soon as the server has ended
+owner=${meeting[1]}
+exec {answers}<&"${meeting[0]}"
+export HOROVOD_GLOO_RENDEZVOUS_ADDR HOROVOD_GLOO_RENDEZVOUS_PORT
+export HOROVOD_CONTROLLER=gloo HOROVOD_CPU_OPERATIONS=gloo HOROVOD_ELASTIC=1
+# a process whose neighbour is lost may wait as long for it; all are there before they join
+export HOROVOD_GLOO_TIMEOUT_SECONDS=${HOROVOD_GLOO_TIMEOUT_SECONDS:-60}
+task='
+export HOROVOD_HOSTNAME=$SLURMD_NODENAME.$SLURM_JOB_ID HOROVOD_LOCAL_RANK=$SLURM_LOCALID
+'"$task"
+"""
+
+ENDED = """\
+# a lost process is no failure where the others have done its work: how the training ended, its run knows
+exec {owner}>&-
+if read -r -t 120 ended <&"$answers" && [[ $ended != - ]]; then code=$ended; fi
+"""
 
 SRUN = """\
 launch=()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 
 from glacierhpc.errors import InputError
@@ -58,6 +59,7 @@ def directives(spec: JobSpec, site: Site = PLAIN) -> dict[str, str]:
         "output": log,
         "open-mode": "append",  # a job that starts again keeps its log
         **({"requeue": ""} if spec.goes_on and site.again == "requeue" else {}),
+        **({"no-kill": ""} if spec.launch == "elastic" else {}),
         **_array(spec),
         "nodes": str(spec.nodes),
         **_tasks(spec, site),
@@ -158,12 +160,14 @@ def _blocks(spec: JobSpec, site: Site) -> list[str]:
         parts.NO_CONFIG if needs_config else "",
         'cd "${SLURM_SUBMIT_DIR:-$PWD}"\n',
         _surroundings(site),
+        _quota(site) if spec.pools else "",
         parts.THREADS,
         _runner(site),
         parts.TASK,
         _launch(spec, site),
         parts.TOLD,
         parts.RUN + _call(spec) + parts.WAIT,
+        parts.ENDED if spec.launch == "elastic" else "",
         parts.AGAIN,
     ]
     return "\n".join(block for block in blocks if block).rstrip("\n").split("\n")
@@ -186,6 +190,14 @@ def _surroundings(site: Site) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _quota(site: Site) -> str:
+    """Return what asks for the quota where its command is: in an image it is not."""
+    if not site.quota_command:
+        return ""
+    command = " ".join(path_word(text) for text in shlex.split(site.quota_command))
+    return parts.QUOTA.format(command=command)
+
+
 def _runner(site: Site) -> str:
     runtimes, names = parts.RUNTIMES[None if site.container == "none" else site.container]
     return parts.RUNNER.format(runtimes=runtimes, names=names, gpus=GPUS[site.gpu_maker])
@@ -194,12 +206,15 @@ def _runner(site: Site) -> str:
 def _launch(spec: JobSpec, site: Site) -> str:
     if spec.launch == "alone":
         return "launch=()\n"
-    options = (f"--mpi={site.mpi}" if spec.launch == "mpi" else "--mpi=none", *site.srun)
+    options = [f"--mpi={site.mpi}" if spec.launch == "mpi" else "--mpi=none", *site.srun]
+    if spec.launch == "elastic":
+        options += ["--no-kill", "--wait=0"]  # neither a lost node nor a lost process ends the others
     blocks = [f"srun=({words(options)})\n{parts.SRUN}"]
     if spec.launch != "mpi":
         blocks.append(parts.MEETING)
-    if spec.launch == "gloo":
-        blocks.append(f"interface={word(site.interface or '')}\n{parts.GLOO}")
+    if spec.launch in ("gloo", "elastic"):
+        meeting = parts.GLOO if spec.launch == "gloo" else parts.ELASTIC
+        blocks.append(f"interface={word(site.interface or '')}\n{meeting}")
     return "\n".join(blocks)
 
 
