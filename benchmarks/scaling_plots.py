@@ -17,6 +17,7 @@ from glacierhpc.report.drawing import BLUE, FULL_IN, GREEN, INK, MUTED, ORANGE, 
 
 Details = Mapping[str, Any]
 COLOURS = {"acquire": BLUE, "align": RED, "sequences": GREEN, "train": PURPLE}
+STYLES = {"Amdahl": "--", "Gustafson": "-.", "USL": ":"}
 PART_COLOURS = {"compute": BLUE, "communication": ORANGE, "data_wait": SKY, "idle": RULE}
 PART_WORDS = {
     "compute": "computing",
@@ -42,8 +43,8 @@ def scaling(details: Details) -> str:
                 axis.set_title(f"{step}, {mode}")
                 _by_powers(axis, sorted({p["workers"] for p in points}))
             row[0].set_ylabel("speed-up" if mode == "strong" else "scaled speed-up")
-        for axis in axes[-1]:
-            axis.set_xlabel("ranks" if axis.get_title().startswith("train") else "workers")
+        for axis, step in zip(axes[-1], steps):
+            axis.set_xlabel("ranks" if step == "train" else "workers")
         handles = {label: h for axis in axes.flat for h, label in zip(*axis.get_legend_handles_labels())}
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
 
@@ -73,15 +74,14 @@ def _points(axis: Axes, points: Sequence[Mapping[str, Any]], colour: str) -> Non
 def _laws(axis: Axes, fits: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]]) -> None:
     """Draw each law over the counts it was fitted to, and nowhere else."""
     base = min(points, key=lambda p: p["workers"]) if points else None
-    for fit, style in zip(fits, ("--", ":")):
+    for fit in fits:
         law = next(law for law in LAWS if law.name == fit["law"])
         n = np.geomspace(fit["workers"][0], fit["workers"][-1], 50)
         values = [parameter["value"] for parameter in fit["parameters"].values()]
         seconds = fit["one_worker_s"] * law.shape(n, *values)
         more = n / base["workers"] if base and fit["mode"] == "weak" else 1.0
-        axis.plot(
-            n, seconds[0] / seconds * more, style, color=INK, lw=1, label=f"{fit['law']}, as far as measured"
-        )
+        label = f"{fit['law']}, as far as measured"
+        axis.plot(n, seconds[0] / seconds * more, STYLES[fit["law"]], color=INK, lw=1, label=label)
 
 
 def _by_powers(axis: Axes, counts: Sequence[int]) -> None:
@@ -163,10 +163,10 @@ def projection(details: Details) -> str:
             axis.set_xscale("log")
             axis.set_title(f"PROJECTION, {MODES[mode]}")
             axis.set_xlabel("workers or ranks, none of them measured")
-            axis.set_ylim(bottom=0)
             axis.grid(axis="y")
             axis.text(0.5, 0.5, "projection", transform=axis.transAxes, ha="center", va="center", rotation=25,
                       fontsize=30, color=RULE, zorder=0, alpha=0.6)  # fmt: skip
+        axes[0].set_ylim(bottom=0)  # after all is drawn, or what is drawn later would be cut off above
         axes[0].set_ylabel("projected efficiency, %")
         handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels())}
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)

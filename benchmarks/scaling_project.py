@@ -242,7 +242,8 @@ def project(
         for mode in model.base:
             many = _ranks_at if step == "train" else _farm_at
             try:
-                at, alone = many(model, mode, assumed), many(model, mode, assumed.without_losses())
+                at = many(model, mode, assumed)
+                alone = _rate_alone(many(model, mode, assumed.without_losses()))
             except GlacierError as err:
                 left_out.append(f"{step}, {mode}: {err}")
                 continue
@@ -258,12 +259,17 @@ def project(
     return {"projection": True, "assumptions": assumptions, "rows": rows, "left_out": left_out}
 
 
-def _row(step: str, mode: str, workers: int, at: Any, alone: Any, simulations: int) -> dict[str, Any]:
+def _rate_alone(at: Any) -> float:
+    """Return how much work one worker of a model does in a second; of few tasks a single run would tell little."""
+    runs = [at(1, seed) for seed in range(SIMULATIONS)]
+    return float(runs[0][1] / statistics.fmean(outcome.seconds for outcome, _ in runs))
+
+
+def _row(step: str, mode: str, workers: int, at: Any, alone: float, simulations: int) -> dict[str, Any]:
     """Return what is projected of a count; speed-up is over one worker of the same model that is never lost."""
     runs = [at(workers, seed) for seed in range(simulations)]
     seconds, work = [outcome.seconds for outcome, _ in runs], runs[0][1]
-    one, less = alone(1, 0)
-    gain = one.seconds / _median(seconds) * work / less
+    gain = work / _median(seconds) / alone
     return {
         "projection": True,
         "step": step,
