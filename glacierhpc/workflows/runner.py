@@ -74,6 +74,11 @@ def _ranked(name: str, config: Config) -> Summary:
             step_function(config, name)(config, RunDirectory(config.run_path))
         return {}
     check_ahead([name], config)
+    if name in ("evaluate", "report") and config.run_path.is_dir() and not os.access(config.run_path, os.W_OK):
+        raise InputError(
+            f"run directory {str(config.run_path)!r} may not be written by this user; say where else the results of "
+            f"{name!r} go: --output PLACE"
+        )
     try:
         with claimed(config) as run:
             return recorded(name, config, run)

@@ -24,6 +24,7 @@ from glacierhpc.hpc.site import Site
 from glacierhpc.scenes.archive import serve
 from tests.cluster.workers import (
     JOBS,
+    as_other,
     files_of,
     items_of,
     own_jobs,
@@ -296,14 +297,6 @@ def test_a_second_user_neither_gets_in_nor_reads_a_key(tmp_path: Path) -> None:
     assert "INSIDE" not in said, said
     assert re.findall("^READ (.*)", said, re.MULTILINE) == [str(file)], said
     assert pages and pages <= {"127.0.0.1"}
-
-
-def as_other(file: Path) -> str:
-    pipe = Path(os.environ["GLACIERHPC_TESTCLUSTER"]) / "run" / "control"
-    pipe.write_text(f"as-other {file}\n")
-    code = file.with_name(file.name + ".code")
-    reached(lambda: code.exists() and code.read_text().strip() != "")
-    return file.with_name(file.name + ".said").read_text()
 
 
 def listening(pid: int) -> set[str]:

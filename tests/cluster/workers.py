@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -58,3 +59,12 @@ def reached(condition: Callable[[], bool], timeout_s: float = 200) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came to that"
         time.sleep(0.3)
+
+
+def as_other(file: Path) -> str:
+    """Let the test cluster's second user run a script, and return what it says: containers/testcluster/inside.sh."""
+    pipe = Path(os.environ["GLACIERHPC_TESTCLUSTER"]) / "run" / "control"
+    pipe.write_text(f"as-other {file}\n")
+    code = file.with_name(file.name + ".code")
+    reached(lambda: code.exists() and code.read_text().strip() != "")
+    return file.with_name(file.name + ".said").read_text()
