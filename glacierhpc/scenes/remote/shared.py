@@ -48,12 +48,13 @@ def private_folder(folder: Path) -> Iterator[Path | None]:
 
 
 @contextmanager
-def joined_folder(folder: Path) -> Iterator[None]:
+def joined_folder(folder: Path) -> Iterator[Path | None]:
     """Have such a folder together with other jobs, which come and go: whoever is first makes it, nobody removes it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not is_private(folder):
+    private = is_private(folder)
+    if not private:
         log.warning("%s cannot be kept from others: every worker asks for access by itself", folder)
-    yield
+    yield folder if private else None
 
 
 def is_private(path: Path) -> bool:
