@@ -83,14 +83,9 @@ def plan(
 def asked_by_itself(key: str, site: Site) -> Any:
     """Return what a job asks for where the site says nothing, by a key as ``jobs.train.hours``, or None."""
     first, job, field = (*key.split("."), "", "")[:3]
-    known = {
-        **specs("single", site),
-        "trials": _trials(site),
-        "gather": GATHER,
-        "search": SEARCH,
-        "acquire": ACQUIRE,
-    }
-    return getattr(known[job], field, None) if first == "jobs" and job in known and field else None
+    known = specs("single", site) | {each.name: each for each in (SEARCH, ACQUIRE, _trials(site), GATHER)}
+    asks = first == "jobs" and job in known and field in JobSpec.__dataclass_fields__
+    return getattr(known[job], field) if asks else None
 
 
 def _trials(site: Site) -> JobSpec:

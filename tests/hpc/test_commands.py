@@ -284,6 +284,7 @@ EXPLAINED = {
     "jobs.gather.memory_gb": (4, "the job itself"),
     "jobs.acquire.hours": (12.0, "the job itself"),
     "jobs.search.cpus": (1, "the job itself"),
+    "jobs.acquire.tasks": (None, "default"),
     "attempts": (10, "default"),
     "image": ("/env.sif", "GLACIERHPC_IMAGE of the environment"),
     "train.epochs": (5, "command line"),
