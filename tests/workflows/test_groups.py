@@ -16,7 +16,9 @@ from glacierhpc.config.groups import group_path, group_paths
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.fence import LeaseLost
 from glacierhpc.rundir import RunDirectory, read_table
+from glacierhpc.scenes import acquire
 from glacierhpc.scenes.journal import JOURNAL, read_receipts
+from glacierhpc.scenes.remote import shared
 from glacierhpc.workflows import run_step, run_steps
 from glacierhpc.workflows.groups import gather_groups, read_group
 from tests.workflows.test_archive_runs import cube_files, write_config
@@ -181,3 +183,27 @@ def test_a_group_with_scenes_that_cannot_be_read_fails_and_keeps_the_others(conf
         read_group(config, 0, 2)
     assert RunDirectory(group_path(config.run_path, 0, 2)).step_record("acquire")["state"] == "failed"
     read_group(config, 1, 2)
+
+
+def test_room_is_looked_for_for_all_that_no_group_has_read(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(acquire, "check_room", lambda *_, **needed: asked.append(needed))
+    read_group(config, 0, 2)
+    read_group(config, 1, 2)
+    run_step("acquire", config)
+    files = [needed["needed_files"] for needed in asked]
+    assert files[0] > 1.9 * files[1] > 0 and files[2] == 0
+    assert asked[0]["needed_bytes"] > asked[1]["needed_bytes"] > asked[2]["needed_bytes"]
+
+
+def test_groups_share_what_they_know_of_servers(config: Config) -> None:
+    """Limits of a host and tokens hold for all of them together; the folder goes with the pieces."""
+    access = config.run_path / ".parts" / shared.FOLDER
+    read_group(config, 0, 2)
+    shared.write(access, "told", {"by": "a sibling"})
+    read_group(config, 1, 2)
+    assert shared.read(access, "told") == {"by": "a sibling"}
+    run_step("acquire", config)
+    assert not access.exists()
