@@ -70,7 +70,7 @@ def result_of(
         "load_average": {"before": load[0], "after": load[1], "cores": own_cores},
         "words": [*([QUICK] if asked.quick else []), *words_on(points, cores, load[0] / own_cores)],
         "intervals": METHOD,
-        "environment": environment(plan.scratch),
+        "environment": environment(plan.scratch, points),
         "points": [_told(point, base_of(points, point)) for point in points],
         "fits": [_fit(fit) for fit in fits if isinstance(fit, Fit)],
         "not_fitted": [asdict(fit) for fit in fits if isinstance(fit, NoFit)],
@@ -128,10 +128,12 @@ def conditions(plan: Plan) -> str:
     return "; ".join([*told, f"{plan.repeats} repeats after those that warm up"])
 
 
-def environment(folder: Path | None) -> dict[str, Any]:
-    """Return versions, commit, host, job and image digest, as a run's provenance has them."""
+def environment(folder: Path | None, points: list[Point]) -> dict[str, Any]:
+    """Return versions, commit, host, job and image digest, as a run's provenance has them; images are the workers'."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         told = RunDirectory(Path(name)).provenance(**job_surroundings())
+    images = {image for point in points for image in point.details["images"]}
+    told["container_digest"] = ", ".join(sorted(images)) or None
     return {key: value for key, value in told.items() if key not in ("seeds", "input_ids")}
 
 

@@ -84,6 +84,7 @@ def _point(step: str, mode: str, crew: Team, runs: list[Seen], work: int, has: M
         "scheduler_s": crew.scheduler_s,
         "round_trip_s": crew.round_trip_s,
         "hosts": list(crew.hosts),
+        "images": list(crew.images),
         "cores": crew.cores,
     }
     return Point(
@@ -146,6 +147,7 @@ def _trained_point(
         "exchanges": [list(pair) for pair in told.exchanges],
         "gradient_bytes": told.gradient_bytes,
         "hosts": list(told.hosts),
+        "images": list(told.images),
         "cores": told.cores,
     }
     samples = float(work.batch * work.steps)

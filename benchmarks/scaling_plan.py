@@ -108,23 +108,20 @@ def plan_of(asked: argparse.Namespace) -> Plan:
         If a name is not known or a number cannot be.
     """
     cluster = asked.cluster or ("allocation" if in_job() else "local")
+    steps, counts = _names("--what", asked.what, STEPS), _counts(asked.workers, quick=asked.quick)
     if asked.repeats < 3 and not asked.quick:
         raise InputError(
             f"--repeats {asked.repeats} tells nothing of the spread: give 3 or more, for comparisons 7"
         )
-    quick = {"scenes": 3, "size_px": 128, "steps": 3, "patch_px": 16, "batch": 2} if asked.quick else {}
-    own = {
-        name: quick.get(name, getattr(asked, name))
-        for name in ("scenes", "size_px", "steps", "patch_px", "batch")
-    }
-    for name, value in own.items():
-        if value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more")
     if not 0 <= asked.delay_s < math.inf:
         raise InputError(f"--delay-s {asked.delay_s}: give 0 or more seconds")
+    if asked.image and (cluster == "local" or "train" in steps):
+        raise InputError(
+            f"--image {asked.image!r} is for workers that are jobs or steps of one: give --cluster jobqueue or "
+            "allocation, and --what without train, whose ranks run where the benchmark itself does"
+        )
     site = load_site(asked.site).site if asked.site else None
     scratch = asked.scratch or (None if cluster == "local" else Path.cwd())
-    steps, counts = _names("--what", asked.what, STEPS), _counts(asked.workers, quick=asked.quick)
     return Plan(
         steps=steps,
         modes=_names("--mode", asked.mode, tuple(MODES)),
@@ -135,13 +132,21 @@ def plan_of(asked: argparse.Namespace) -> Plan:
         launcher=_launcher(asked, counts) if "train" in steps else "",
         jobs=WorkerJobs(**({"site": site} if site else {}), image=asked.image, folder=scratch),
         scratch=scratch,
-        scenes=own["scenes"],
-        size_px=own["size_px"],
         delay_s=asked.delay_s,
-        batch=own["batch"],
-        steps_per_epoch=own["steps"],
-        patch_px=own["patch_px"],
+        **_sizes(asked),
     )
+
+
+def _sizes(asked: argparse.Namespace) -> dict[str, int]:
+    """Return how much work there is, by the names of the plan."""
+    quick = {"scenes": 3, "size_px": 128, "steps": 3, "patch_px": 16, "batch": 2} if asked.quick else {}
+    names = ("scenes", "size_px", "steps", "patch_px", "batch")
+    own = {name: int(quick.get(name, getattr(asked, name))) for name in names}
+    for name, value in own.items():
+        if value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+    own["steps_per_epoch"] = own.pop("steps")
+    return own
 
 
 def _launcher(asked: argparse.Namespace, counts: tuple[int, ...]) -> str:

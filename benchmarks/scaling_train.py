@@ -22,6 +22,7 @@ import scaling_launch
 import torch
 
 from glacierhpc.errors import GlacierError, redact
+from glacierhpc.hpc.surroundings import job_surroundings
 
 MODEL = "convlstm"
 SIZES = (1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 22)
@@ -81,6 +82,8 @@ class Told:
     start_s: float
     """From the command to the ranks having found each other."""
     hosts: tuple[str, ...]
+    images: tuple[str, ...]
+    """Digests of the images that the ranks ran in."""
     cores: int
     """Of all hosts together, or GPUs where the ranks compute on these."""
     exchanges: tuple[tuple[float, float], ...]
@@ -125,6 +128,7 @@ def run_rank(asked: dict[str, Any]) -> None:
             "trained": told,
             "ready": ready,
             "host": socket.gethostname(),
+            "image": job_surroundings()["container_digest"],
             "processors": _processors(backend.device),
             "exchanges": _exchanges(backend, weights),
             "gradient_bytes": weights,
@@ -263,6 +267,7 @@ def _gathered(folder: Path, ranks: int, backend: str, began: float) -> Told:
         trained=trained,
         start_s=max(first["ready"] - began, 0.0),
         hosts=tuple(sorted({one["host"] for one in told})),
+        images=tuple(sorted({one["image"] for one in told} - {None})),
         cores=len(processors),
         exchanges=tuple((size, seconds) for size, seconds in first["exchanges"]),
         gradient_bytes=first["gradient_bytes"],

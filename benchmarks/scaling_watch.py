@@ -53,6 +53,8 @@ class Team:
     """To hand out one empty task among many."""
     round_trip_s: float
     """Of one empty task alone."""
+    images: tuple[str, ...] = ()
+    """Digests of the images that they run in; empty where they run in none."""
 
 
 class _ByValue:
@@ -95,13 +97,16 @@ def _nothing() -> None:
     return None
 
 
-def _who(wait_s: float) -> tuple[str, int, list[int]]:
+def _who(wait_s: float) -> tuple[str, int, list[int], str | None]:
     import os
     import socket
     import time
 
+    from glacierhpc.hpc.surroundings import job_surroundings
+
     time.sleep(wait_s)
-    return socket.gethostname(), os.getpid(), sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0))
+    return socket.gethostname(), os.getpid(), cores, job_surroundings()["container_digest"]
 
 
 class Stopwatch(Executor):
@@ -151,27 +156,29 @@ def team(
             raise GlacierError(
                 f"workers of kind {kind!r} cannot be counted: give local, jobqueue or allocation"
             )
-        cores = _met(executor, workers)
+        cores, images = _met(executor, workers)
         start_s = time.perf_counter() - began
         scheduler_s, round_trip_s = _empty_tasks(executor, workers)
         hosts = tuple(sorted(cores))
         count = sum(len(those) for those in cores.values())
-        yield Team(executor, workers, count, hosts, start_s, scheduler_s, round_trip_s)
+        yield Team(executor, workers, count, hosts, start_s, scheduler_s, round_trip_s, images)
 
 
-def _met(executor: Executor, workers: int) -> dict[str, set[int]]:
-    """Return the cores of each host that the workers may use, once every worker has answered."""
+def _met(executor: Executor, workers: int) -> tuple[dict[str, set[int]], tuple[str, ...]]:
+    """Return the cores of each host that the workers may use, and their images, once every worker has answered."""
     seen: set[tuple[str, int]] = set()
     cores: dict[str, set[int]] = {}
+    images: set[str] = set()
     limit = time.monotonic() + COME_UP_S
     while len(seen) < workers:
         if time.monotonic() > limit:
             raise GlacierError(f"only {len(seen)} of {workers} workers came up in {COME_UP_S:.0f} s")
         asked = [executor.submit(operator.call, _ByValue(_who), 0.05) for _ in range(2 * workers)]
-        for host, process, usable in (future.result() for future in asked):
+        for host, process, usable, image in (future.result() for future in asked):
             seen.add((host, process))
             cores.setdefault(host, set()).update(usable)
-    return cores
+            images.update([image] if image else [])
+    return cores, tuple(sorted(images))
 
 
 def _empty_tasks(executor: Executor, workers: int) -> tuple[float, float]:

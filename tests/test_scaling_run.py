@@ -157,6 +157,8 @@ def test_the_split_of_a_training_adds_up(bench):
         (("--plots", "/dev/null"), "--plots: nothing can be written"),
         (("--output", "/"), "'/' is a folder"),
         (("--against", "nowhere.json"), "no result of this benchmark"),
+        (("--image", "x.sif", "--what", "align"), "give --cluster jobqueue or allocation"),
+        (("--image", "x.sif", "--cluster", "jobqueue"), "--what without train"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_measured(bench, monkeypatch, capsys, options, said):
