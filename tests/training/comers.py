@@ -1,9 +1,9 @@
 """One process of a training whose ranks come and go, for tests that start several.
 
-    python -m tests.training.comers FOLDER NAME [lost | waits | joined]
+    python -m tests.training.comers FOLDER [PART]
 
-``lost``: ends by SIGKILL in the second epoch. ``waits``: waits there until another process wants to come in.
-``joined``: none of this. Writes what it got to FOLDER/NAME.pt: losses, weights, and the sizes it has seen.
+Writes what it got to FOLDER/HOST.pt, by the name that its host is given: losses, weights, and its rank and the number
+of ranks in each attempt.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from glacierhpc.training.loop import fit
 from tests.training.ranks import COMMON, STEPS_OUT, Waves
 
 OPTIONS = {**COMMON, "optimizer": "sgd", "epochs": 3}
-AT = 8
-"""The batch at which something happens: of 5 in an epoch, so that it lies between two checkpoints of the second."""
 EVERY_STEPS = 2
-WAIT_S = 300
+"""Between two checkpoints; an epoch has 5 steps."""
+WAIT_S = 240
 """For another process on a busy machine; many times what it takes."""
 
 
@@ -44,12 +43,19 @@ def waits() -> None:
         time.sleep(0.05)
 
 
-def trained(backend: Backend, folder: Path, act: Any = None) -> dict[str, Any]:
+PARTS: dict[str, list[tuple[int, Any]]] = {
+    "waits_and_is_lost": [(8, waits), (4, lost)],
+    "is_lost": [(8, lost)],
+}
+"""By attempt, at which batch that a process reads what happens; both lie between two checkpoints."""
+
+
+def trained(backend: Backend, folder: Path, at: int = -1, act: Any = None) -> dict[str, Any]:
     """Train from the last checkpoint on and return losses and weights."""
     sizes = {"hidden": (4,), "reduction": 2, "attention": 4, "head": 4}
     model = build_model("convlstm", seed=backend.rank, steps_out=STEPS_OUT, **sizes)
     checkpoints = Checkpoints(folder / "checkpoints", every_steps=EVERY_STEPS)
-    train = Waves(21, seed=1, at=AT if act else -1, act=act)
+    train = Waves(21, seed=1, at=at, act=act)
     history = fit(model, train, Waves(7, seed=2), backend=backend, checkpoints=checkpoints, **OPTIONS)
     return {
         "losses": [(row["train_loss"], row["valid_loss"]) for row in history.rows],
@@ -57,28 +63,30 @@ def trained(backend: Backend, folder: Path, act: Any = None) -> dict[str, Any]:
     }
 
 
-def main(folder: Path, name: str, part: str) -> None:
+def main(folder: Path, part: str = "") -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO)
     seen: list[list[int]] = []
 
     def attempt() -> dict[str, Any]:
         backend = open_backend("horovod", device="cpu")
+        happens = dict(enumerate(PARTS.get(part, []))).get(len(seen), (-1, None))
         seen.append([backend.rank, backend.size])
-        # what happens, happens once
-        act = {"lost": lost, "waits": waits}.get(part) if len(seen) == 1 else None
         try:
-            return trained(backend, folder, act)
+            return trained(backend, folder, *happens)
         finally:
             backend.close()
 
-    torch.save({**rejoining("horovod", attempt), "seen": seen}, folder / f"{name}.pt")
+    torch.save(
+        {**rejoining("horovod", attempt), "seen": seen}, folder / f"{os.environ['HOROVOD_HOSTNAME']}.pt"
+    )
 
 
 def alone(folder: Path) -> dict[str, Any]:
     """What one process gets that nothing happens to."""
+    torch.set_num_threads(1)
     return trained(Single("cpu"), folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(Path(sys.argv[1]), *sys.argv[2:])
