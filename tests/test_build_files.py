@@ -165,7 +165,8 @@ def test_the_script_and_the_command_build_alike(tmp_path: Path, base: str | None
     by_command = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    assert by_command.stdout == by_script.stdout
+    # the command may be called anywhere, and names its files in full; the script goes to the clone
+    assert by_command.stdout.replace(f"{tmp_path}/", "") == by_script.stdout
 
 
 def test_what_the_image_is_made_of_is_kept_whole_and_once(tmp_path: Path) -> None:
