@@ -143,7 +143,7 @@ except Exception as err:
 """
     with RunDirectory.open(tmp_path / "run", RunConfig(CONFIG, "hash")):
         answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        assert answer.stdout.startswith("InputError") and f"process {os.getpid()} on" in answer.stdout
+        assert answer.stdout.startswith("InUse") and f"process {os.getpid()} on" in answer.stdout
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == ""
 
