@@ -154,9 +154,10 @@ def check_archive(archive: Archive) -> Iterator[Fault]:
             ("archive", "exclude"), f"{both} stand in archive.include too; take them out of one of the two"
         )
     ways = ("auto", "none", "planetary-computer")
-    if archive.signing not in ways and not archive.signing.startswith(("http://", "https://")):
+    if archive.signing not in ways and not archive.signing.startswith(("http://", "https://", "bearer:")):
         yield Fault(
-            ("archive", "signing"), str(unknown_name("signing", archive.signing, ways)) + " Or a URL."
+            ("archive", "signing"),
+            str(unknown_name("signing", archive.signing, ways)) + " Or a URL, or bearer:HOST.",
         )
 
 

@@ -86,7 +86,8 @@ class Archive(Section):
     exclude: tuple[str, ...] = Field((), description="scene ids to leave out; * stands for any")
     signing: str = Field(
         "auto",
-        description="how addresses are signed: auto, none, planetary-computer, or the URL of a token endpoint",
+        description="how addresses are signed: auto, none, planetary-computer, the URL of a token endpoint, or "
+        "bearer:HOST,HOST for hosts that shall be sent the token in EARTHDATA_TOKEN",
         json_schema_extra=OPERATIONAL,
     )
     timeout_s: float = Field(
@@ -95,7 +96,8 @@ class Archive(Section):
     max_connections: int | None = Field(
         None,
         gt=0,
-        description="requests to one host at a time, of all workers together; null = one per read thread",
+        description="requests to one host at a time, of all workers together; null = one per read thread, and "
+        "8 more in each process for windows of many pieces",
         json_schema_extra=OPERATIONAL,
     )
     requests_per_s: float | None = Field(

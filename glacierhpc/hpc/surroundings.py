@@ -28,3 +28,8 @@ def job_attempt(environ: Mapping[str, str] = os.environ) -> tuple[str | None, in
     number, cluster = environ.get("SLURM_JOB_ID"), environ.get("SLURM_CLUSTER_NAME")
     job = f"{number}@{cluster}" if number and cluster else number
     return job, int(environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def access_token(environ: Mapping[str, str] = os.environ) -> str:
+    """Return the token by which the user is known to an archive; empty where none is set."""
+    return environ.get("EARTHDATA_TOKEN", "").strip()

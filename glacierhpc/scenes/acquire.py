@@ -26,6 +26,7 @@ from glacierhpc.files import read_table, write_table
 from glacierhpc.grid import Grid
 from glacierhpc.scenes import parts
 from glacierhpc.scenes.acquisition import Acquisition, left_to_write
+from glacierhpc.scenes.bearer import hand_over
 from glacierhpc.scenes.collections import Item
 from glacierhpc.scenes.groups import Group
 from glacierhpc.scenes.journal import JOURNAL, Journal, Receipt
@@ -96,6 +97,7 @@ def acquire(
     requests_per_s: float | None = None,
     signing: str = "auto",
     catalogue: str = "",
+    token: str = "",
     resampling: str = "bilinear",
     read_threads: int = 16,
     executor: Executor | None = None,
@@ -130,6 +132,8 @@ def acquire(
         See `remote.policy.RetryPolicy`.
     signing : str
         See `signing.signer_spec`; `catalogue` is the URL that ``auto`` looks at.
+    token : str
+        What makes the user known to hosts that ``signing`` names; kept where only the workers find it.
     executor : Executor, optional
         Where tasks run, for example ``client.get_executor()`` of Dask; None runs them in threads of this process.
     read_threads : int
@@ -189,7 +193,8 @@ def acquire(
             remove_leftovers(store.parent, of=store.name)
         parts.remove_leftovers(plan.folder)
         parts.create_template(plan.folder, grid, plan.bands, plan.storage)
-        with Journal(plan.folder / JOURNAL, plan.purpose()) as journal, private:
+        with Journal(plan.folder / JOURNAL, plan.purpose()) as journal, private as told:
+            hand_over(signer.hosts, token, told)
             own = group.own(plan, folder) if group else plan
             run = Acquisition(own, journal, min_valid_share, min_clear_share, progress)
             run.take_over()

@@ -23,6 +23,7 @@ import requests.adapters
 import urllib3.util.retry
 
 from glacierhpc.errors import GlacierError, InputError, redact
+from glacierhpc.scenes.bearer import BearerSigner, bearer_hosts
 from glacierhpc.scenes.remote import shared
 from glacierhpc.scenes.remote.clock import CLOCK
 
@@ -47,18 +48,23 @@ class Signer(Protocol):
     def expired(self, signed: str) -> bool:
         """Say whether the token in a signed URL has expired."""
 
+    def headers(self, url: str) -> dict[str, str]:
+        """Return what to tell where a URL leads, and nowhere else."""
+
 
 @dataclass(frozen=True)
 class SignerSpec:
     """A signer in words: small and picklable, so that workers build their own."""
 
     kind: str = "none"
-    """``none``, ``planetary-computer`` or ``token``."""
+    """``none``, ``planetary-computer``, ``token`` or ``bearer``."""
     token_url: str | None = None
     """Endpoint that answers ``GET {token_url}/{account}/{container}``."""
     timeout_s: float = 30.0
     shared: Path | None = None
     """Private folder through which the processes of a run share their tokens; None = each asks for its own."""
+    hosts: tuple[str, ...] = ()
+    """To which a bearer token goes: names, or ``*.`` and the end of names."""
 
 
 def signer_spec(
@@ -75,7 +81,8 @@ def signer_spec(
     ----------
     signing : str
         ``auto`` (Planetary Computer's own where the catalogue or the files are there), ``none``,
-        ``planetary-computer``, or the URL of a token endpoint with the same protocol.
+        ``planetary-computer``, the URL of a token endpoint with the same protocol, or ``bearer:`` and the hosts,
+        separated by commas, that shall know the user by the token that `bearer.hand_over` left.
     catalogue : str
         The catalogue's URL, for ``auto``.
     hrefs : iterable of str
@@ -93,9 +100,11 @@ def signer_spec(
         return SignerSpec(signing, timeout_s=timeout_s, shared=shared)
     if urlsplit(signing).scheme in ("http", "https"):
         return SignerSpec("token", signing.rstrip("/"), timeout_s, shared)
+    if hosts := bearer_hosts(signing):
+        return SignerSpec("bearer", timeout_s=timeout_s, shared=shared, hosts=hosts)
     raise InputError(
-        f"archive.signing {signing!r} is not known; write 'auto', 'none', 'planetary-computer' or the URL of "
-        "a token endpoint"
+        f"archive.signing {signing!r} is not known; write 'auto', 'none', 'planetary-computer', the URL of a "
+        "token endpoint, or 'bearer:' and the hosts that shall be sent a token"
     )
 
 
@@ -116,6 +125,8 @@ def make_signer(spec: SignerSpec) -> Signer:
             subscription_key=settings.subscription_key,
             shared_folder=spec.shared,
         )
+    if spec.kind == "bearer":
+        return BearerSigner(spec.hosts, spec.shared)
     return TokenSigner(
         str(spec.token_url), timeout_s=spec.timeout_s, azure_only=False, shared_folder=spec.shared
     )
@@ -134,6 +145,10 @@ class NoSigner:
     def expired(self, signed: str) -> bool:
         """Nothing expires."""
         return False
+
+    def headers(self, url: str) -> dict[str, str]:
+        """Return nothing."""
+        return {}
 
 
 @dataclass
@@ -220,6 +235,10 @@ class TokenSigner:
         """Read the expiry (``se``) from a signed URL; ``st`` is back-dated and says nothing."""
         expiry = parse_qs(urlsplit(signed).query).get("se")
         return expiry is not None and _parse_time(expiry[0]) <= CLOCK.now()
+
+    def headers(self, url: str) -> dict[str, str]:
+        """Return nothing: the token is in the URL."""
+        return {}
 
     def _lasts(self, token: _Token, share: float = 1.0) -> bool:
         """Say whether a read that starts now will end before the token does."""

@@ -25,6 +25,7 @@ from glacierhpc.grid import Grid
 from glacierhpc.hpc.cluster import make_cluster
 from glacierhpc.hpc.quota import quota_left
 from glacierhpc.hpc.sites import load_site
+from glacierhpc.hpc.surroundings import access_token
 from glacierhpc.mapping.outlines import glacier_mask
 from glacierhpc.rundir import RunDirectory, atomic_path, write_table
 from glacierhpc.scenes.acquire import AcquireSummary, plan_acquisition
@@ -273,6 +274,7 @@ def _reading(config: Config) -> dict[str, Any]:
         "max_connections": archive.max_connections,
         "requests_per_s": archive.requests_per_s,
         "signing": archive.signing,
+        "token": access_token(),
         "catalogue": archive.catalogue,
         "attrs": {"config_hash": config_hash(config)},
         "in_flight": 2 * acquisition.read_threads,

@@ -13,8 +13,8 @@ from glacierhpc.hpc.apptainer.runtime import Runtime
 
 HANDED_IN = (
     "SLURM_*", "PMI*", "OMPI_*", "HOROVOD_*", "MASTER_*", "NCCL_*", "GLOO_*", "UCX_*", "FI_*", "CUDA_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES", "OMP_*", "GDAL_*", "WANDB_*", "PC_SDK_*", "GLACIERHPC_*", "*_proxy", "*_PROXY", "LANG",
-    "TZ",
+    "ROCR_VISIBLE_DEVICES", "OMP_*", "GDAL_*", "WANDB_*", "PC_SDK_*", "EARTHDATA_TOKEN", "GLACIERHPC_*", "*_proxy",
+    "*_PROXY", "LANG", "TZ",
 )  # fmt: skip
 """Variables of the job that a program in the image may know; the same list as in the job scripts."""
 

@@ -56,6 +56,9 @@ class RemoteFile:
         self._lock = threading.RLock()  # of one reader; held while
         self._state = threading.Lock()  # keeps apart the requests that it makes at the same time
         self._tag = ""
+        self._there: str | None = (
+            ""  # where the server sent, to spare it the question; None after a fault there
+        )
         self._whole: IO[bytes] | None = None
         self._blocks: list[tuple[int, bytes]] = []
         self._next, self._ahead = -math.inf, AHEAD_BYTES
@@ -163,11 +166,13 @@ class RemoteFile:
         """Ask until the bytes are there, or asking is of no use; several threads of one file at the same time."""
         attempt = 0
         while self._whole is None:
-            signed = self._signer.sign(self.href)
+            signed = self._there or self._signer.sign(self.href)
             try:
                 with self._host.turn(self._ends):
-                    piece = get_range(signed, first, last, timeout_s=self._policy.timeout_s)
-                return self._accept(piece, first, last)
+                    piece = get_range(
+                        signed, first, last, timeout_s=self._policy.timeout_s, headers=self._signer.headers
+                    )
+                return self._accept(piece, signed, first, last)
             except Fault as fault:
                 attempt += 1
                 self._after(fault, signed, attempt)
@@ -177,6 +182,8 @@ class RemoteFile:
         """Wait before the next try, or raise the fault if there is to be none."""
         with self._state:
             self.failures += 1
+            if signed == self._there:
+                self._there = None  # its time may be over: from now on by the long way
         # an expired token may be refused in any words, or with none
         if fault.kind == "refused" or self._signer.expired(signed):
             self._signer.renew(signed)
@@ -188,8 +195,10 @@ class RemoteFile:
         log.info("try %d of %s failed (%s)", attempt, redact(self.href), fault)
         self._sleep(rest_s)
 
-    def _accept(self, piece: Piece, first: int, last: int) -> bytes:
+    def _accept(self, piece: Piece, signed: str, first: int, last: int) -> bytes:
         with self._state:
+            if self._there is not None and piece.there != signed:
+                self._there = piece.there
             changed = self.size and (piece.size, piece.tag or self._tag) != (
                 self.size,
                 self._tag or piece.tag,

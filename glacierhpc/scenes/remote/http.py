@@ -11,19 +11,21 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http.client import HTTPResponse
 from typing import IO, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3
 import urllib3.exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from glacierhpc.scenes.remote import access
 from glacierhpc.scenes.remote.clock import CLOCK
 from glacierhpc.scenes.remote.faults import Fault, fault_of_status, wait_asked_s
 
@@ -31,10 +33,11 @@ LEAST_BYTES_PER_S = 16_000.0  # under this rate an answer counts as silence
 CONNECT_S = 20.0
 _PIECE = 256 * 1024
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
-_REDIRECTS = urllib3.Retry(
-    total=3, connect=0, read=0, status=0, other=0, respect_retry_after_header=False
-)  # waiting is for the caller, who knows the other readers
 _PAGES = re.compile(r"text/|html|json|xml", re.I)
+
+
+Headers = Callable[[str], dict[str, str]]
+"""Takes a URL, and gives what to tell there."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,21 @@ class Piece:
     """Of the whole file, bytes."""
     tag: str
     """The server's mark of this version of the file; empty where it has none."""
+    there: str = field(repr=False)
+    """The URL that it came from in the end: a server may send on to another, signed for a while."""
     whole: IO[bytes] | None = None
     """The whole file in place of `body`, where the server ignored the range."""
 
 
-def get_range(url: str, first: int, last: int, *, timeout_s: float) -> Piece:
-    """Ask once for the bytes `first` to `last` (included) of a file.
+def get_range(
+    url: str,
+    first: int,
+    last: int,
+    *,
+    timeout_s: float,
+    headers: Headers = lambda _: {},
+) -> Piece:
+    """Ask once for the bytes `first` to `last` (included) of a file, wherever the server sends for it.
 
     Parameters
     ----------
@@ -60,6 +72,8 @@ def get_range(url: str, first: int, last: int, *, timeout_s: float) -> Piece:
     timeout_s : float
         Longest wait for a sign of life; for the whole answer, as long again as it would take at
         `LEAST_BYTES_PER_S`.
+    headers : callable
+        Takes the URL of each request on the way, and gives what to tell there and at no other place.
 
     Raises
     ------
@@ -67,16 +81,24 @@ def get_range(url: str, first: int, last: int, *, timeout_s: float) -> Piece:
         For everything that is not exactly these bytes of an image file, and for what cannot be reached.
     """
     ends = time.monotonic() + timeout_s + (last + 1 - first) / LEAST_BYTES_PER_S
-    with _faults(url), _requested(url, f"bytes={first}-{last}", timeout_s) as response:
+    with _answered(url, f"bytes={first}-{last}", timeout_s, headers) as (response, there):
         server_now = CLOCK.learn(response.headers.get("Date"))
-        if response.status == 206:
-            return _part(response, first, last, ends)
-        if response.status == 200:
-            return _whole(response, timeout_s)
-        raise fault_of_status(response.status, wait_asked_s(response.headers.get("Retry-After"), server_now))
+        try:
+            if response.status == 206:
+                return _part(response, there, first, last, ends)
+            if response.status == 200:
+                return _whole(response, there, timeout_s)
+            raise fault_of_status(
+                response.status, wait_asked_s(response.headers.get("Retry-After"), server_now)
+            )
+        except Fault as fault:
+            login = access.login_elsewhere(url, there)
+            if login and fault.kind in ("page", "refused"):
+                raise Fault(fault.kind, f"{fault.reason}; {login}") from fault
+            raise
 
 
-def _part(response: urllib3.BaseHTTPResponse, first: int, last: int, ends: float) -> Piece:
+def _part(response: urllib3.BaseHTTPResponse, there: str, first: int, last: int, ends: float) -> Piece:
     found = _RANGE.match(response.headers.get("Content-Range", "").strip())
     if not found or found[3] == "*":
         raise Fault("cut", "the server does not say which part of the file it sent")
@@ -86,10 +108,10 @@ def _part(response: urllib3.BaseHTTPResponse, first: int, last: int, ends: float
     body = b"".join(_pieces(response, ends))
     if len(body) != stops + 1 - begins:
         raise Fault("cut", "the answer was cut short")
-    return Piece(body, size, _tag(response.headers))
+    return Piece(body, size, _tag(response.headers), there)
 
 
-def _whole(response: urllib3.BaseHTTPResponse, timeout_s: float) -> Piece:
+def _whole(response: urllib3.BaseHTTPResponse, there: str, timeout_s: float) -> Piece:
     """Take a whole file to disk: a server may ignore a range, and must not be asked for all of it every time."""
     if _PAGES.search(response.headers.get("Content-Type", "")):
         raise Fault("page", "what came is not an image but a page (HTTP 200)")
@@ -108,7 +130,7 @@ def _whole(response: urllib3.BaseHTTPResponse, timeout_s: float) -> Piece:
             file.flush()
         if size is not None and file.tell() != size:
             raise Fault("cut", "the answer was cut short")
-        return Piece(b"", file.tell(), _tag(response.headers), file)
+        return Piece(b"", file.tell(), _tag(response.headers), there, file)
     except BaseException:
         file.close()
         raise
@@ -140,22 +162,44 @@ def _tag(headers: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _requested(url: str, asked: str, timeout_s: float) -> Iterator[urllib3.BaseHTTPResponse]:
+def _answered(
+    url: str, asked: str, timeout_s: float, headers: Headers
+) -> Iterator[tuple[urllib3.BaseHTTPResponse, str]]:
+    """Yield the answer and the URL that it comes from, which may be another one than was asked."""
+    there = url
+    for _ in range(1 + access.MOST_REDIRECTS):
+        with _faults(there), _requested(there, {"Range": asked, **headers(there)}, timeout_s) as response:
+            access.learn_cookies(there, response)
+            location = response.get_redirect_location()
+            if not location:
+                yield response, there
+                return
+            if (response.length_remaining or 0) <= _PIECE:  # else the connection ends with it
+                deque(_pieces(response, time.monotonic() + timeout_s), maxlen=0)
+        there = access.next_place(there, location)
+    raise Fault("wrong", f"the server sends from place to place, more than {access.MOST_REDIRECTS} times")
+
+
+@contextmanager
+def _requested(url: str, headers: dict[str, str], timeout_s: float) -> Iterator[urllib3.BaseHTTPResponse]:
     parts = urlsplit(url)
-    pools, known = _pools(parts.scheme, parts.netloc)
-    response = pools.request(
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    response = _pools(bare.scheme, bare.netloc).request(
         "GET",
-        urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])),
-        headers={"Range": asked, "Accept-Encoding": "identity", **known},
+        urlunsplit(bare),
+        headers={"Accept-Encoding": "identity", **access.known_headers(url), **headers},
         preload_content=False,
         timeout=urllib3.Timeout(connect=min(CONNECT_S, timeout_s), read=timeout_s),
-        retries=_REDIRECTS,
+        retries=False,
+        redirect=False,
     )
     try:
         yield response
     except BaseException:
         response.close()  # what is left of the answer is of no use to the next request
         raise
+    if not response.closed:  # a page nobody reads
+        response.close()
     response.release_conn()
 
 
@@ -165,8 +209,6 @@ def _faults(url: str) -> Iterator[None]:
     host = urlsplit(url).netloc.rpartition("@")[2]
     try:
         yield
-    except urllib3.exceptions.MaxRetryError as err:
-        raise _fault(err.reason or err, host) from err
     except (urllib3.exceptions.HTTPError, OSError) as err:
         raise _fault(err, host) from err
 
@@ -238,11 +280,8 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
 
 
 @lru_cache(maxsize=64)
-def _pools(scheme: str, place: str) -> tuple[urllib3.PoolManager, dict[str, str]]:
-    """Return the connections to a host, kept alive, and the header by which the user is known there.
-
-    By the proxy and the authorities that this machine names, and the password in the URL or in ``~/.netrc``.
-    """
+def _pools(scheme: str, place: str) -> urllib3.PoolManager:
+    """Return the connections to a host, kept alive, by the proxy and the authorities that this machine names."""
     url = f"{scheme}://{place}"
     settings = requests.Session().merge_environment_settings(url, {}, None, None, None)
     proxy = requests.utils.select_proxy(url, settings["proxies"])
@@ -252,7 +291,4 @@ def _pools(scheme: str, place: str) -> tuple[urllib3.PoolManager, dict[str, str]
         options["ca_certs"] = verify if isinstance(verify, str) else requests.certs.where()
     pools = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
     pools.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-    stated = urlsplit(url)
-    user = (unquote(stated.username), unquote(stated.password or "")) if stated.username else None
-    user = user or requests.utils.get_netrc_auth(url)
-    return pools, urllib3.util.make_headers(basic_auth=":".join(user)) if user else {}
+    return pools

@@ -22,7 +22,8 @@ class RetryPolicy:
     deadline_s: float = 900.0
     """Longest time for one file, all tries and waits together."""
     max_connections: int | None = None
-    """Requests to one host at the same time, of all workers together; None = as many as there are threads."""
+    """Requests to one host at the same time, of all workers together; None = as many as there are threads, and in
+    each process those of `abreast`."""
     requests_per_s: float | None = None
     """Requests to one host in a second, of all workers together; None = no limit."""
     shared: Path | None = None

@@ -253,30 +253,26 @@ def test_a_file_has_a_time_limit_over_all_its_tries(content):
     assert caught.value.attempts < 1000
 
 
-def test_a_proxy_is_used_where_the_machine_names_one(content, monkeypatch):
+def test_a_proxy_is_used_where_the_machine_names_one(content, new_to_all, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("NO_PROXY", "elsewhere.invalid")
-    http._pools.cache_clear()
     with scripted(content) as told:
         monkeypatch.setenv("HTTP_PROXY", told.url)
         monkeypatch.setenv("http_proxy", told.url)
         request = ReadRequest("http://far.invalid/container/scene_B3.TIF", GRID, crs=GRID.crs)
         image, _ = read_with_retries(request, NoSigner(), QUICK)
-    http._pools.cache_clear()
     np.testing.assert_array_equal(image, PIXELS)
     assert told.asked
 
 
 @pytest.mark.parametrize("place", ["url", "netrc"])
-def test_a_user_and_password_go_as_a_header(content, monkeypatch, tmp_path, place):
-    http._pools.cache_clear()
+def test_a_user_and_password_go_as_a_header(content, new_to_all, monkeypatch, tmp_path, place):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ann password p:w" if place == "netrc" else "")
     (tmp_path / "netrc").chmod(0o600)
     with scripted(content) as told:
         href = told.href.replace("//", "//ann:p%3Aw@", 1) if place == "url" else told.href
         image, _ = read_with_retries(ReadRequest(href, GRID, crs=GRID.crs), NoSigner(), QUICK)
-    http._pools.cache_clear()
     np.testing.assert_array_equal(image, PIXELS)
     assert set(told.users) == {"Basic " + base64.b64encode(b"ann:p:w").decode()}
 
