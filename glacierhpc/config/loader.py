@@ -58,15 +58,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return Config.model_validate(document.values)
 
 
-def config_faults(path: str | Path, overrides: Sequence[str] = ()) -> list[str]:
-    """Return all faults of a configuration file, empty when it is right."""
-    try:
-        load_config(path, overrides)
-    except InputError as err:
-        return str(err).splitlines()
-    return []
-
-
 def config_hash(config: Config) -> str:
     """Return the SHA-256 of all that decides the results.
 

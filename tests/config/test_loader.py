@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glacierhpc.config import Config, config_faults, config_hash, config_to_yaml, load_config, run_config
+from glacierhpc.config import Config, config_hash, config_to_yaml, load_config, run_config
 from glacierhpc.config.template import template
 from glacierhpc.errors import InputError
 from glacierhpc.run_config import keep, refuse_another
@@ -25,6 +26,15 @@ archive:
   catalogue: https://example.org/stac
   collections: [landsat-c2-l2]
 """
+
+
+def config_faults(path: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """Return all faults of a configuration file, empty when it is right."""
+    try:
+        load_config(path, overrides)
+    except InputError as err:
+        return str(err).splitlines()
+    return []
 
 
 @pytest.fixture
