@@ -204,6 +204,8 @@ def read_stackstac(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
     try:
         import stackstac
         from stackstac.rio_reader import DEFAULT_GDAL_ENV
+
+        from glacierhpc.scenes.stackstac_reader import ClosingReader
     except ImportError as err:
         raise missing_package("stackstac", "imagery") from err
     if request.band_index != 1:
@@ -231,6 +233,7 @@ def read_stackstac(request: ReadRequest, policy: RetryPolicy) -> np.ndarray:
         band_coords=False,
         gdal_env=DEFAULT_GDAL_ENV.updated(always=gdal_options(policy)),
         errors_as_nodata=(),
+        reader=ClosingReader,
     )
     with rasterio.open(request.href) as source:
         refuse_without_place(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,13 +54,16 @@ def test_a_dataset_may_outlive_its_thread(tmp_path: Path) -> None:
     assert done.stdout == "alive\n", (done.returncode, done.stderr[-2000:])
 
 
-def test_a_read_leaves_nothing_open_whether_it_fails_or_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loader", ["odc", "stackstac"])
+def test_a_read_leaves_nothing_open_whether_it_fails_or_not(tmp_path: Path, loader: str) -> None:
     content = write_raster(tmp_path / "a.tif", numbers(7)).read_bytes()
     policy = RetryPolicy(max_attempts=1, backoff_s=0.01, timeout_s=30.0, deadline_s=300.0)
     before = set(vsi._OPEN)
     with scripted(content) as told:
-        read_with_retries(ReadRequest(told.href, GRID, crs=GRID.crs), NoSigner(), policy)
+        request = ReadRequest(told.href, GRID, crs=GRID.crs, loader=loader)
+        read_with_retries(request, NoSigner(), policy)
+        assert before == vsi._OPEN
     half = len(content) // 2
-    with scripted(content[:half] + bytes(len(content) - half)) as told, pytest.raises(ReadFailed):
-        read_with_retries(ReadRequest(told.href, GRID, crs=GRID.crs), NoSigner(), policy)
-    assert before == vsi._OPEN
+    with scripted(content[:half] + bytes(len(content) - half)) as told, pytest.raises(ReadFailed) as caught:
+        read_with_retries(replace(request, href=told.href), NoSigner(), policy)
+    assert before == vsi._OPEN, caught  # while who caught it still looks at the error
