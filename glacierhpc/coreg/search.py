@@ -33,7 +33,7 @@ MIN_PIXELS = 128
 # One more pass over everything is worth it while a step is longer, and this many times the predicted error: how much
 # too long steps are is known from the approach, so that what one leaves is a fiftieth of it
 LAST_STEP_PX, STEP_ERRORS = 0.005, 5.0
-APPROACH_ROWS, LEAST_SHARE = 3, 8  # an approach looks at so many rows of blocks, or at an eighth of them
+APPROACH_ROWS, LEAST_SHARE = 3, 10  # an approach looks at so many rows of blocks, or at a tenth of them
 ROBUST_ITERATIONS, ROBUST_STEP_ERRORS = 10, 0.3
 ROBUST_BLOCK_PX = 16  # on real series of 300 px the shifts scattered half as much as with 32
 DOUBTFUL_RHO, FAR_PX = 0.4, 4.0  # below the one and beyond the other, a result is compared with no shift
@@ -240,7 +240,7 @@ def _before(reference: Prepared, moving: Prepared, *, plain: bool) -> float:
     """Return the correlation with no alignment: of some rows of blocks, of all where these have none."""
     pair = _pair(reference, moving, plain=plain)
     common = units(reference, moving)
-    every = _every(reference.shape)
+    every = _every(reference.shape) * (2 if plain else 1)  # what shows the same all over does so in few rows
     sampled = correlation(*pair, _EYE, local=not plain, every=every, softened=plain, units=common)
     if np.isfinite(sampled):
         return sampled

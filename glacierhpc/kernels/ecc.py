@@ -15,8 +15,9 @@ from glacierhpc.kernels.motions import as_homography, checked, corner_motion
 
 MAX_LAST_STEP_PX = 0.1  # what a step leaves is a twentieth of it
 MIN_FALL = 1e-4  # of the coefficient: less is the weights' doing
-# Passes over some rows of blocks, until a step is within their own error; what is left is for all rows to say
+# Passes over some rows of blocks, until what a step leaves is within their own error; the rest is for all rows to say
 LEAST_APPROACHES, MOST_APPROACHES = 2, 5
+MEASURED_STEP_ERRORS = 20.0  # a step so long leaves half of an error, now that its excess is known
 
 
 def ecc(
@@ -139,7 +140,8 @@ def _approach(level: Level, at: _Place, manner: Manner, every: int, min_step_px:
         following = at.after(look)
         step_px = corner_motion(following.matrix, at.matrix, level.reference.shape)
         before, at = look, following
-        if done + 1 >= LEAST_APPROACHES and step_px < max(min_step_px, look.error_px):
+        known_px = min(MEASURED_STEP_ERRORS * look.error_px, MAX_LAST_STEP_PX)
+        if done + 1 >= LEAST_APPROACHES and step_px < max(min_step_px, look.error_px, known_px):
             break
     return at
 

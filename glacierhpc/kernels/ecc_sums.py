@@ -249,9 +249,15 @@ def _two_rows(side, masked):
             gaps[block] = n < 2 * side or probe != probe
             if gaps[block] and not masked:
                 continue
-            sums = (n, sum_r, sum_i, rr, ii, ri, gx_, gy_, gxr, gyr, gxi, gyi, gxx, gxy, gyy, cross)
-            for place in range(16):
-                table[block, place] += sums[place]
+            # one by one: a loop over them is compiled to as many jumps, and takes a quarter of the time of all
+            sums = table[block]
+            sums[0], sums[1], sums[2] = sums[0] + n, sums[1] + sum_r, sums[2] + sum_i
+            sums[3], sums[4], sums[5] = sums[3] + rr, sums[4] + ii, sums[5] + ri
+            sums[6], sums[7] = sums[6] + gx_, sums[7] + gy_
+            sums[8], sums[9] = sums[8] + gxr, sums[9] + gyr
+            sums[10], sums[11] = sums[10] + gxi, sums[11] + gyi
+            sums[12], sums[13], sums[14] = sums[12] + gxx, sums[13] + gxy, sums[14] + gyy
+            sums[15] += cross
 
     return two_rows
 

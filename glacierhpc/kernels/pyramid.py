@@ -13,7 +13,10 @@ _compiled = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract
 # A smoothed pixel is kept where this share of its kernel had data: the straight edge of a mask has
 # 0.69 (dropped, its centre of gravity is off by 0.4 px), the next row 0.94 (kept).
 MIN_WEIGHT = 0.7
+MIN_HALVED_WEIGHT = 0.5
 _LARGEST = np.float32(np.finfo(np.float32).max)
+_ZERO, _ONE = np.float32(0), np.float32(1)
+_1, _2, _3, _4, _5 = (np.uintp(n) for n in range(1, 6))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -30,48 +33,7 @@ def soften(image):
     (y, x) float32
         Mean of the pixels with data; NaN where the centre, or 30 % of the kernel's weight, has none.
     """
-    rows, columns = image.shape
-    out = np.empty((rows, columns), np.float32)
-    padded = np.zeros((2, columns + 2), np.float32)  # of one row: values, 0 for NaN; their weights, 0 or 1
-    values = np.zeros((3, columns), np.float32)  # of the last three rows, softened along x
-    weights = np.zeros((3, columns), np.float32)
-    whole = np.zeros(3, np.bool_)  # rows without a gap: their weights are known
-    whole_weights = np.zeros(columns, np.float32)
-    whole_scale = np.zeros(columns, np.float32)
-    share = np.zeros(columns, np.float32)
-    padded[1, 1:-1] = 1
-    _soften_row(padded[1], whole_weights)
-    whole_scale[:] = 1 / (4 * whole_weights)
-    for y in range(-1, rows):
-        new = (y + 1) % 3
-        whole[new] = _split_row(image, y + 1, padded[0, 1:], padded[1, 1:])
-        _soften_row(padded[0], values[new])
-        if whole[new]:
-            _copy(whole_weights, weights[new])
-        else:
-            _soften_row(padded[1], weights[new])
-        if y < 0:
-            continue
-        _soften_column(values, y, out[y])
-        if whole.all():
-            _multiply(out[y], whole_scale)
-        else:
-            _soften_column(weights, y, share)
-            _divide(out[y], share, np.float32(16 * MIN_WEIGHT), image[y])
-    return out
-
-
-@_compiled
-def _soften_row(padded, out):
-    for x in range(out.size):
-        out[x] = padded[x] + padded[x + 2] + np.float32(2) * padded[x + 1]
-
-
-@_compiled
-def _soften_column(ring, y, out):
-    a, b, c = ring[(y - 1) % 3], ring[y % 3], ring[(y + 1) % 3]
-    for x in range(out.size):
-        out[x] = a[x] + c[x] + np.float32(2) * b[x]
+    return _filtered(image, 3)[0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -88,96 +50,7 @@ def smooth(image):
     (y, x) float32
         Mean of the pixels with data; NaN where the centre, or 30 % of the kernel's weight, has none.
     """
-    rows, columns = image.shape
-    out = np.empty((rows, columns), np.float32)
-    padded = np.zeros((2, columns + 4), np.float32)  # of one row: values, 0 for NaN; their weights, 0 or 1
-    values = np.zeros((5, columns), np.float32)  # of the last five rows, smoothed along x
-    weights = np.zeros((5, columns), np.float32)
-    whole = np.zeros(5, np.bool_)  # rows without a gap: their weights are known
-    whole_weights = np.zeros(columns, np.float32)
-    whole_scale = np.zeros(columns, np.float32)
-    share = np.zeros(columns, np.float32)
-    padded[1, 2:-2] = 1
-    _smooth_row(padded[1], whole_weights)
-    for x in range(columns):  # NaN where too little of the kernel lies in the image
-        share_here = 16 * whole_weights[x]
-        whole_scale[x] = 1 / share_here if share_here >= 256 * MIN_WEIGHT else np.nan
-    for y in range(-2, rows):
-        new = (y + 2) % 5
-        whole[new] = _split_row(image, y + 2, padded[0, 2:], padded[1, 2:])
-        _smooth_row(padded[0], values[new])
-        if whole[new]:
-            _copy(whole_weights, weights[new])
-        else:
-            _smooth_row(padded[1], weights[new])
-        if y < 0:
-            continue
-        _smooth_column(values, y, out[y])
-        if whole.all():
-            _multiply(out[y], whole_scale)
-        else:
-            _smooth_column(weights, y, share)
-            _divide(out[y], share, np.float32(256 * MIN_WEIGHT), image[y])
-    return out
-
-
-@_compiled
-def _smooth_row(padded, out):
-    for x in range(out.size):
-        inner = padded[x + 1] + padded[x + 3]
-        out[x] = padded[x] + padded[x + 4] + np.float32(4) * inner + np.float32(6) * padded[x + 2]
-
-
-@_compiled
-def _multiply(row, factors):
-    for x in range(row.size):
-        row[x] *= factors[x]
-
-
-@_compiled
-def _copy(row, out):
-    for x in range(out.size):
-        out[x] = row[x]
-
-
-@_compiled
-def _smooth_column(ring, y, out):
-    a, b, c, d, e = ring[(y - 2) % 5], ring[(y - 1) % 5], ring[y % 5], ring[(y + 1) % 5], ring[(y + 2) % 5]
-    for x in range(out.size):
-        out[x] = a[x] + e[x] + np.float32(4) * (b[x] + d[x]) + np.float32(6) * c[x]
-
-
-@_compiled
-def _divide(total, share, least, centre):
-    """Divide in place; NaN where `share` is below `least`, or `centre` is NaN."""
-    for x in range(total.size):
-        good = (share[x] >= least) & (centre[x] == centre[x])
-        total[x] = total[x] / share[x] if good else np.float32(np.nan)
-
-
-@_compiled
-def _split_row(image, y, values, weights):
-    """Split a row into values, 0 for NaN, and weights, 0 or 1; beyond the image both are 0.
-
-    Returns whether the row has no gap.
-    """
-    if y < 0 or y >= image.shape[0]:
-        values[:] = 0
-        weights[:] = 0
-        return False
-    row, total = image[y], np.float32(0)
-    for x in range(row.size):
-        values[x] = row[x]
-        total += row[x]
-    if abs(total) <= _LARGEST:
-        return True  # the weights are not looked at
-    gaps = 0
-    for x in range(row.size):
-        missing = not abs(row[x]) <= _LARGEST
-        gaps += missing
-        values[x] = np.float32(0) if missing else row[x]
-        weights[x] = np.float32(0) if missing else np.float32(1)
-    return gaps == 0
+    return _filtered(image, 5)[0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -196,50 +69,7 @@ def halve(image):
     (y // 2, x // 2) float32
         NaN where less than half of the kernel's weight has data.
     """
-    rows, columns = image.shape[0] // 2, image.shape[1] // 2
-    out = np.empty((rows, columns), np.float32)
-    padded = np.zeros((2, image.shape[1] + 2), np.float32)  # of one row: values, 0 for NaN; weights, 0 or 1
-    values = np.zeros((4, columns), np.float32)  # of the last four rows, halved along x
-    weights = np.zeros((4, columns), np.float32)
-    whole = np.zeros(4, np.bool_)  # rows without a gap: their weights are known
-    whole_weights = np.zeros(columns, np.float32)
-    whole_scale = np.zeros(columns, np.float32)
-    share = np.zeros(columns, np.float32)
-    padded[1, 1:-1] = 1
-    _halve_row(padded[1], whole_weights)
-    whole_scale[:] = 1 / (8 * whole_weights)
-    for y in range(-1, rows):
-        for row in range(2 * y + 1, 2 * y + 3):
-            new = row % 4
-            whole[new] = _split_row(image, row, padded[0, 1:], padded[1, 1:])
-            _halve_row(padded[0], values[new])
-            if whole[new]:
-                _copy(whole_weights, weights[new])
-            else:
-                _halve_row(padded[1], weights[new])
-        if y < 0:
-            continue
-        _halve_column(values, 2 * y, out[y])
-        if whole.all():
-            _multiply(out[y], whole_scale)
-        else:
-            _halve_column(weights, 2 * y, share)
-            _divide(out[y], share, np.float32(32), share)
-    return out
-
-
-@_compiled
-def _halve_row(padded, out):
-    for x in range(out.size):
-        inner = padded[2 * x + 1] + padded[2 * x + 2]
-        out[x] = padded[2 * x] + padded[2 * x + 3] + np.float32(3) * inner
-
-
-@_compiled
-def _halve_column(ring, y, out):
-    a, b, c, d = ring[(y - 1) % 4], ring[y % 4], ring[(y + 1) % 4], ring[(y + 2) % 4]
-    for x in range(out.size):
-        out[x] = a[x] + d[x] + np.float32(3) * (b[x] + c[x])
+    return _filtered(image, 4)[0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -261,67 +91,155 @@ def smooth_and_halve(image):
     finite, infinite : int
         Numbers of pixels; infinite ones count as no data.
     """
-    rows, columns = image.shape[0] // 2, image.shape[1] // 2
-    out = np.empty((rows, columns), np.float32)
-    padded = np.zeros((2, image.shape[1] + 5), np.float32)  # of one row: values, 0 for NaN; weights, 0 or 1
-    values = np.zeros((6, columns), np.float32)  # of the last six rows, halved along x
-    weights = np.zeros((6, columns), np.float32)
-    whole = np.zeros(6, np.bool_)  # rows without a gap: their weights are known
-    whole_weights = np.zeros(columns, np.float32)
-    whole_scale = np.zeros(columns, np.float32)
-    share = np.zeros(columns, np.float32)
-    end = image.shape[1] + 2
+    halved, gaps, infinite = _filtered(image, 6)
+    return halved, image.size - gaps, infinite
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _filtered(image, taps):
+    """Filter with the binomial kernel of so many taps in both axes; an even one also halves the resolution.
+
+    Rows are weighted first, then their sum along x: where that is a number none of them has a gap, and the weights
+    are known. Else the rows are added once more, with what there is of them.
+
+    Returns the image, and how many pixels had no data, and how many of these were infinite.
+    """
+    step = 2 - taps % 2
+    rows, columns, before = image.shape[0] // step, image.shape[1] // step, (taps - step) // 2
+    least = np.float32((MIN_WEIGHT if step == 1 else MIN_HALVED_WEIGHT) * 4.0 ** (taps - 1))
+    out, share = np.empty((rows, columns), np.float32), np.empty(columns, np.float32)
+    sums = np.zeros(image.shape[1] + 2 * before, np.float32)  # of the rows, and nothing beyond them
+    weights = np.zeros(image.shape[1] + 2 * before, np.float32)
+    inner = slice(before, before + image.shape[1])
+    weights[inner] = 2.0 ** (taps - 1)
+    scale = np.empty(columns, np.float32)
+    _row(weights, taps, scale)
+    for x in range(columns):  # NaN where too little of the kernel lies in the image
+        scale[x] = 1 / scale[x] if scale[x] >= least else np.nan
+    nothing = np.full(image.shape[1], np.float32(np.nan), np.float32)
     gaps, infinite = 0, 0
-    padded[1, 2:end] = 1
-    _smooth_and_halve_row(padded[1], whole_weights)
-    whole_scale[:] = 1 / (32 * whole_weights)
-    for y in range(-2, rows):
-        for row in range(2 * y + 2, 2 * y + 4):
-            new = row % 6
-            whole[new] = _split_row(image, row, padded[0, 2:end], padded[1, 2:end])
-            if not whole[new] and 0 <= row < image.shape[0]:
-                missing, here = _count_gaps(image[row])
-                gaps += missing
-                infinite += here
-            _smooth_and_halve_row(padded[0], values[new])
-            if whole[new]:
-                _copy(whole_weights, weights[new])
-            else:
-                _smooth_and_halve_row(padded[1], weights[new])
-        if y < 0:
+    for y in range(rows):
+        top = step * y - before
+        inside = top >= 0 and top + taps <= image.shape[0]
+        if inside and abs(_columns(image, np.uintp(top), taps, sums[inner])) <= _LARGEST:
+            _row(sums, taps, out[y])
+            _multiply(out[y], scale)
             continue
-        _smooth_and_halve_column(values, 2 * y, out[y])
-        if whole.all():
-            _multiply(out[y], whole_scale)
-        else:
-            _smooth_and_halve_column(weights, 2 * y, share)
-            _divide(out[y], share, np.float32(512), share)
-    return out, image.size - gaps, infinite
+        _known(image, top, taps, nothing, sums[inner], weights[inner])
+        _row(sums, taps, out[y])
+        _row(weights, taps, share)
+        _divide(out[y], share, least, image[y] if step == 1 else share)
+        for k in range(step * y, step * (y + 1)):
+            missing, here = _count_gaps(image[k])
+            gaps, infinite = gaps + missing, infinite + here
+    for k in range(step * rows, image.shape[0]):
+        missing, here = _count_gaps(image[k])
+        gaps, infinite = gaps + missing, infinite + here
+    return out, gaps, infinite
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _known(image, top, taps, nothing, sums, weights):
+    """Weight what so many rows from `top` on have, and how much that is; from above and below two at a time."""
+    sums[:] = 0
+    weights[:] = 0
+    factor = 1.0
+    for k in range((taps + 1) // 2):
+        upper, lower = top + k, top + taps - 1 - k
+        _add_known(
+            image[upper] if 0 <= upper < image.shape[0] else nothing,
+            image[lower] if upper < lower < image.shape[0] else nothing,
+            np.float32(factor),
+            sums,
+            weights,
+        )
+        factor = factor * (taps - 1 - k) / (k + 1)
+
+
+@_compiled
+def _columns(image, top, taps, out):
+    """Weight so many rows from `top` on; return the sum of all, a number only if all pixels are.
+
+    Places without a sign let the compiler leave out what Python does for places below zero.
+    """
+    total = np.float32(0)
+    a, b, c, d, e = top + _1, top + _2, top + _3, top + _4, top + _5
+    n = np.uintp(out.size)
+    if taps == 3:
+        for x in range(n):
+            out[x] = image[top, x] + image[b, x] + np.float32(2) * image[a, x]
+            total += out[x]
+    elif taps == 4:
+        for x in range(n):
+            out[x] = image[top, x] + image[c, x] + np.float32(3) * (image[a, x] + image[b, x])
+            total += out[x]
+    elif taps == 5:
+        for x in range(n):
+            middle = np.float32(4) * (image[a, x] + image[c, x]) + np.float32(6) * image[b, x]
+            out[x] = image[top, x] + image[d, x] + middle
+            total += out[x]
+    else:
+        for x in range(n):
+            middle = np.float32(5) * (image[a, x] + image[d, x]) + np.float32(10) * (
+                image[b, x] + image[c, x]
+            )
+            out[x] = image[top, x] + image[e, x] + middle
+            total += out[x]
+    return total
+
+
+@_compiled
+def _row(sums, taps, out):
+    """Weight so many neighbours along a row, of which every second is kept for an even number."""
+    n = np.uintp(out.size)
+    if taps == 3:
+        for x in range(n):
+            out[x] = sums[x] + sums[x + _2] + np.float32(2) * sums[x + _1]
+    elif taps == 4:
+        for x in range(n):
+            k = x + x
+            out[x] = sums[k] + sums[k + _3] + np.float32(3) * (sums[k + _1] + sums[k + _2])
+    elif taps == 5:
+        for x in range(n):
+            middle = np.float32(4) * (sums[x + _1] + sums[x + _3]) + np.float32(6) * sums[x + _2]
+            out[x] = sums[x] + sums[x + _4] + middle
+    else:
+        for x in range(n):
+            k = x + x
+            middle = np.float32(5) * (sums[k + _1] + sums[k + _4]) + np.float32(10) * (
+                sums[k + _2] + sums[k + _3]
+            )
+            out[x] = sums[k] + sums[k + _5] + middle
+
+
+@_compiled
+def _add_known(row, other, factor, sums, weights):
+    """Add what two rows have, so many times, and the weight of it."""
+    for x in range(row.size):
+        known, too = abs(row[x]) <= _LARGEST, abs(other[x]) <= _LARGEST
+        sums[x] += factor * ((row[x] if known else _ZERO) + (other[x] if too else _ZERO))
+        weights[x] += factor * ((_ONE if known else _ZERO) + (_ONE if too else _ZERO))
+
+
+@_compiled
+def _multiply(row, factors):
+    for x in range(row.size):
+        row[x] *= factors[x]
+
+
+@_compiled
+def _divide(total, share, least, centre):
+    """Divide in place; NaN where `share` is below `least`, or `centre` is NaN."""
+    for x in range(total.size):
+        good = (share[x] >= least) & (centre[x] == centre[x])
+        total[x] = total[x] / share[x] if good else np.float32(np.nan)
 
 
 @_compiled
 def _count_gaps(row):
     """Return how many pixels are not finite, and how many of these infinite."""
-    gaps, infinite = 0, 0
+    gaps = infinite = _ZERO  # exact in a row of less than 16 million pixels, and counted on vectors
     for x in range(row.size):
-        is_gap = not abs(row[x]) <= _LARGEST
-        gaps += is_gap
-        infinite += is_gap and row[x] == row[x]
-    return gaps, infinite
-
-
-@_compiled
-def _smooth_and_halve_row(padded, out):
-    for x in range(out.size):
-        outer = padded[2 * x] + padded[2 * x + 5]
-        middle = padded[2 * x + 1] + padded[2 * x + 4]
-        inner = padded[2 * x + 2] + padded[2 * x + 3]
-        out[x] = outer + np.float32(5) * middle + np.float32(10) * inner
-
-
-@_compiled
-def _smooth_and_halve_column(ring, y, out):
-    a, b, c = ring[(y - 2) % 6], ring[(y - 1) % 6], ring[y % 6]
-    d, e, f = ring[(y + 1) % 6], ring[(y + 2) % 6], ring[(y + 3) % 6]
-    for x in range(out.size):
-        out[x] = a[x] + f[x] + np.float32(5) * (b[x] + e[x]) + np.float32(10) * (c[x] + d[x])
+        gaps += _ZERO if abs(row[x]) <= _LARGEST else _ONE
+        infinite += _ONE if abs(row[x]) > _LARGEST else _ZERO
+    return int(gaps), int(infinite)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import convolve, uniform_filter
 
 from glacierhpc.kernels.filters import subtract_local_mean, temporal_median
-from glacierhpc.kernels.pyramid import halve, smooth
+from glacierhpc.kernels.pyramid import halve, smooth, smooth_and_halve, soften
 
 # name: function, pixels of the image per pixel of the result, and the kernel's reach towards smaller and larger ones
 FILTERS = {
@@ -19,7 +19,17 @@ FILTERS = {
 }
 
 
-@pytest.fixture(scope="module", params=[(40, 61), (41, 60), (3, 2), (1, 70), (70, 1)], ids=str)
+# name: function, weights in one direction, least share of the weight
+SMOOTHINGS = {
+    "soften": (soften, [1, 2, 1], 0.7),
+    "smooth": (smooth, [1, 4, 6, 4, 1], 0.7),
+    "halve": (halve, [1, 3, 3, 1], 0.5),
+    "smooth_and_halve": (lambda image: smooth_and_halve(image)[0], [1, 5, 10, 10, 5, 1], 0.5),
+}
+SHAPES = [(40, 61), (41, 60), (3, 2), (1, 70), (70, 1)]
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
 def image(request):
     return with_gaps(request.param, seed=0)
 
@@ -39,23 +49,28 @@ def normalised(image, kernel):
     return total / np.maximum(share, 1e-9), share
 
 
-def test_smooth_equals_normalised_convolution(image):
-    taps = np.array([1, 4, 6, 4, 1]) / 16
-    expected, share = normalised(image, np.outer(taps, taps))
-    expected[np.isnan(image) | (share < 0.7)] = np.nan
-    np.testing.assert_allclose(smooth(image), expected, atol=1e-5)
+@pytest.mark.parametrize("share", [0.0, 0.005, 0.2], ids="gaps {}".format)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", SMOOTHINGS)
+def test_smoothing_equals_normalised_convolution(name, shape, share):
+    smoothed, taps, least = SMOOTHINGS[name]
+    image = with_gaps(shape, seed=0, share=share)
+    expected, known = normalised(image, np.outer(taps, taps) / sum(taps) ** 2)
+    if len(taps) % 2:
+        expected[np.isnan(image) | (known < least)] = np.nan
+    else:  # SciPy centres an even kernel behind the pixel: between pixels 2 i and 2 i + 1
+        expected[known < least] = np.nan
+        expected = expected[0::2, 0::2][: shape[0] // 2, : shape[1] // 2]
+    result = smoothed(image)
+    assert result.shape == expected.shape
+    np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
-def test_halve_equals_normalised_convolution_at_every_second_corner(image):
-    taps = np.array([1, 3, 3, 1]) / 8
-    expected, share = normalised(image, np.outer(taps, taps))
-    # SciPy centres an even kernel behind the pixel: between pixels 2 i and 2 i + 1
-    expected, share = expected[0::2, 0::2], share[0::2, 0::2]
-    expected[share < 0.5] = np.nan
-    rows, columns = image.shape[0] // 2, image.shape[1] // 2
-    result = halve(image)
-    assert result.shape == (rows, columns)
-    np.testing.assert_allclose(result, expected[:rows, :columns], atol=1e-5)
+@pytest.mark.parametrize("shape", [(40, 61), (41, 60)], ids=str)
+def test_smooth_and_halve_counts_what_there_is(shape):
+    image = with_gaps(shape, seed=1, share=0.01)
+    image[-1, -1], image[0, 5], image[20, 7] = np.inf, -np.inf, 3e38  # a sum of large numbers is none
+    assert smooth_and_halve(image)[1:] == (np.isfinite(image).sum(), 2)
 
 
 def test_halve_needs_half_of_the_weight():
