@@ -127,7 +127,9 @@ def waited(pid: int, until: Callable[[], bool]) -> int | None:
 
 def under_way(run: Path) -> list[str]:
     """Return the names of what was being written: what is still temporary, or moved aside."""
-    return [path.name for path in run.rglob(".*-*") if path.name.startswith((".tmp-", ".old-"))]
+    # os.walk bears that what it has listed is gone when it comes to look: the run is at work
+    names = (name for _, folders, files in os.walk(run) for name in (*folders, *files))
+    return [name for name in names if of_a_killed_writer(name)]
 
 
 def products(run: Path) -> dict[str, Any]:
@@ -149,11 +151,23 @@ def products(run: Path) -> dict[str, Any]:
     return found
 
 
+def of_a_killed_writer(name: str) -> bool:
+    """Say whether a name is of what a killed command had begun beside the file that it was to become."""
+    return name.startswith((".tmp-", ".old-"))
+
+
+def made(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder that have their final names; a pattern matches the others, too."""
+    return [path for path in folder.glob(pattern) if not of_a_killed_writer(path.name)]
+
+
 def content(path: Path) -> dict[str, Any]:
     """Return a file, or every file of a folder, by its name."""
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        # nothing temporary may be inside of what has a final name
+        # nothing temporary may be inside of a store, which is written as a whole; the files of a model are not
+        files = [
+            file for file in sorted(path.rglob("*")) if file.is_file() and not of_a_killed_writer(file.name)
+        ]
         return {f"{path.name}/{file.relative_to(path)}": file.read_bytes() for file in files}
     if path.suffix == ".json":
         return {path.name: untimed(read_json(path))}
@@ -190,10 +204,10 @@ def check(run: Path, reference: Reference) -> None:
             assert value == reference.products[name][: len(value)], name
         else:
             assert value == reference.products.get(name), f"{name} is not what it should be"
-    for path in [*run.glob("steps/*.json"), run / "provenance.json"]:
+    for path in [*made(run / "steps", "*.json"), run / "provenance.json"]:
         assert not path.exists() or isinstance(read_json(path), dict), path
     assert not (run / "config.yaml").exists() or yaml.safe_load((run / "config.yaml").read_text())["name"]
-    for path in (run / "checkpoints").glob("*.pt"):
+    for path in made(run / "checkpoints", "*.pt"):
         assert torch.load(path, weights_only=True)["model"], path
     for piece in (run / ".parts").glob("*/*"):
         if (expected := reference.checksums.get((piece.parent.name, piece.name))) is not None:
@@ -325,7 +339,7 @@ def harness(folder: Path, *, kills: int, seed: int, fresh: bool) -> dict[str, An
 
 def running(run: RunDirectory) -> str:
     """Return the step that was running."""
-    records = [json.loads(path.read_text()) for path in run.steps.glob("*.json")]
+    records = [json.loads(path.read_text()) for path in made(run.steps, "*.json")]
     latest = max(records, key=lambda record: record["started"], default={"state": "", "step": ""})
     return str(latest["step"]) if latest["state"] == "running" else "between steps"
 
