@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from glacierhpc.errors import InputError
 from glacierhpc.scenes.readers import ReadFailed, ReadRequest, read_with_retries
 from glacierhpc.scenes.remote import vsi
 from glacierhpc.scenes.remote.policy import RetryPolicy
@@ -67,3 +69,10 @@ def test_a_read_leaves_nothing_open_whether_it_fails_or_not(tmp_path: Path, load
     with scripted(content[:half] + bytes(len(content) - half)) as told, pytest.raises(ReadFailed) as caught:
         read_with_retries(replace(request, href=told.href), NoSigner(), policy)
     assert before == vsi._OPEN, caught  # while who caught it still looks at the error
+
+
+def test_a_rasterio_without_the_bridge_is_told_with_the_one_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio._vsiopener", None)
+    monkeypatch.delitem(sys.modules, "glacierhpc.scenes.remote.vsi")
+    with pytest.raises(InputError, match=r"pip install 'rasterio>=1.4,<1.5'"):
+        importlib.import_module("glacierhpc.scenes.remote.vsi")
