@@ -11,8 +11,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,17 +161,20 @@ def acquire(
     """
     started = time.perf_counter()
     folder = store.parent / ".parts"
-    access = folder / shared.FOLDER
+    place = group.folder if group else folder
+    access, secret = folder / shared.FOLDER, place / shared.FOLDER
     signer = signer_spec(
         signing, catalogue=catalogue, hrefs=_hrefs(items), timeout_s=timeout_s, shared=access
     )
+    if signer.hosts:  # a user's own token lives for months, and goes when this process ends
+        signer = replace(signer, shared=secret)
     plan = plan_acquisition(
         items,
         grid,
         bands=bands,
         loader=loader,
         resampling=resampling,
-        folder=group.folder if group else folder,
+        folder=place,
         signer=signer,
         policy=RetryPolicy(
             max_attempts, backoff_s, timeout_s, deadline_s, max_connections, requests_per_s, access
@@ -187,14 +190,18 @@ def acquire(
         if group is None:
             remove(folder)
         return _summary(store, finished, {}, 0, started)
-    private = shared.joined_folder(access) if group else shared.private_folder(access)
+    joined = shared.joined_folder(access) if group else nullcontext()
     with parts.clear_disk_errors(store.parent):
         if group is None:
             remove_leftovers(store.parent, of=store.name)
         parts.remove_leftovers(plan.folder)
         parts.create_template(plan.folder, grid, plan.bands, plan.storage)
-        with Journal(plan.folder / JOURNAL, plan.purpose()) as journal, private as told:
-            hand_over(signer.hosts, token, told)
+        with (
+            Journal(plan.folder / JOURNAL, plan.purpose()) as journal,
+            joined,
+            shared.private_folder(secret) as private,
+        ):
+            hand_over(signer.hosts, token, private)
             own = group.own(plan, folder) if group else plan
             run = Acquisition(own, journal, min_valid_share, min_clear_share, progress)
             run.take_over()

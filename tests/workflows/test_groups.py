@@ -207,3 +207,24 @@ def test_groups_share_what_they_know_of_servers(config: Config) -> None:
     assert shared.read(access, "told") == {"by": "a sibling"}
     run_step("acquire", config)
     assert not access.exists()
+
+
+def test_a_user_s_own_token_goes_with_the_task(
+    archive_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path, archive_folder, acquire=READING)
+    config = load_config(path, ["archive.signing=bearer:127.0.0.1"])
+    run_steps(config, to_step="search")
+    seen = []
+    planned = acquire.plan_acquisition
+
+    def plan(*given: Any, **asked: Any) -> Any:
+        seen.append(asked["signer"].shared)
+        return planned(*given, **asked)
+
+    monkeypatch.setattr(acquire, "plan_acquisition", plan)
+    monkeypatch.setattr(acquire, "hand_over", lambda hosts, token, folder: seen.append(folder))
+    monkeypatch.setenv("EARTHDATA_TOKEN", "secret")
+    read_group(config, 0, 2)
+    own = group_path(config.run_path, 0, 2) / shared.FOLDER
+    assert seen == [own, own] and not own.exists()

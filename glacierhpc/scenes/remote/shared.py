@@ -48,13 +48,12 @@ def private_folder(folder: Path) -> Iterator[Path | None]:
 
 
 @contextmanager
-def joined_folder(folder: Path) -> Iterator[Path | None]:
+def joined_folder(folder: Path) -> Iterator[None]:
     """Have such a folder together with other jobs, which come and go: whoever is first makes it, nobody removes it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    private = is_private(folder)
-    if not private:
+    if not is_private(folder):
         log.warning("%s cannot be kept from others: every worker asks for access by itself", folder)
-    yield folder if private else None
+    yield
 
 
 def is_private(path: Path) -> bool:
