@@ -6,6 +6,7 @@ Run it on an idle machine, or in a job of several nodes::
     glacierhpc bench scaling --what train --backend horovod --workers 1,2
     glacierhpc bench scaling --against scaling.json
     sbatch jobs/scaling.sbatch --repeats 7
+    sbatch jobs/scaling.sbatch --what train --backend horovod --launcher pmix
 
 Workers are processes with one thread each, ranks have one core or one GPU. The first runs of each are dropped. Points
 with more workers than cores are marked and take no part in the laws that are fitted; nothing is said beyond the numbers
