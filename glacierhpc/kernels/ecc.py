@@ -70,7 +70,7 @@ def ecc(
     local : bool
         Compare what is left of each block after its own mean, not the mean of all: slow changes of brightness drop out.
     robust : bool
-        Weight blocks, see `ecc_normal.robust_weights`.
+        Weight blocks, see `ecc_weights.robust_weights`.
     approach : int
         Come near on every so many-th row of blocks first, as far as these tell; 1 does without.
     block_px : {16, 32, 64}, optional

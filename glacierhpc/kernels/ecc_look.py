@@ -19,9 +19,9 @@ from glacierhpc.kernels.ecc_normal import (
     offsets,
     pull_after,
     residuals,
-    robust_weights,
 )
 from glacierhpc.kernels.ecc_sums import SUMS, accumulate, accumulate_softened, block_centres, block_side
+from glacierhpc.kernels.ecc_weights import robust_weights
 from glacierhpc.kernels.motions import Frame, corners, increment, jacobian
 from glacierhpc.kernels.sampling import CUBIC, LINEAR, QUINTIC, softened_kernels
 

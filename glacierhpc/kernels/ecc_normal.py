@@ -1,6 +1,6 @@
 """From block sums to a step: the weighted normal equations of an ECC iteration, and what each block says of it.
 
-The pass over the pixels is in `ecc_sums`, the iteration in `ecc`.
+The pass over the pixels is in `ecc_sums`, the blocks' weights in `ecc_weights`, the iteration in `ecc`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,6 @@ MAX_CONDITION = 1e6  # of the scaled Hessian
 MIN_DIRECTION = 1e-4  # least share of gradient energy across the strongest direction
 MIN_CONTRAST = 1e-6  # of the brightness: float32 keeps seven digits, less is rounding
 LEAST_NEWTON = 0.3  # the gradients' shared part is not told from noise below
-MIN_BLOCK_SHARE, MIN_BLOCK_PIXELS = 0.03, 16  # fewer pixels of a block say nothing for themselves
-LEAST_OFFSET_PX = 1e-3
-# Blocks further off than so many deviations lose weight, and have none from the second on (Hampel's psi)
-HAMPEL = (3.0, 6.0)
-LEAST_NOISE = 1e-4  # of the reference's variance: images that differ by less are equal
-QUIET_QUANTILE = 0.4  # of the blocks' residual variances: what noise alone leaves
 
 
 @dataclass(frozen=True)
@@ -213,65 +207,6 @@ def _pull_after(on_r, on_i, hessians, gain, jacobian, step):
     return left
 
 
-def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
-    """Return weights (n) in [0, 1] that take from blocks what does not belong to the common picture.
-
-    A block whose residual is larger than noise explains (cloud, new snow, shadow) counts in inverse proportion to
-    its variance; one that lies further off than `HAMPEL` says (moving ice) loses the rest. Typical is what the blocks
-    with most information lie off.
-    Equal blocks all have weight 1, so that nothing is lost where there is nothing to mistrust.
-    """
-    enough = blocks.count >= max(MIN_BLOCK_SHARE * side**2, MIN_BLOCK_PIXELS)
-    enough &= (blocks.rr > 0) & (blocks.ii > 0)
-    if np.count_nonzero(enough) < 4:
-        return np.ones(len(blocks.count))
-    variance, pull = residuals(blocks, gain)
-    variance += LEAST_NOISE * blocks.rr[enough].sum() / blocks.count[enough].sum()
-    quiet = _quantile(variance[enough], QUIET_QUANTILE)
-    length, information = _lengths(blocks.hessian, pull, variance)
-    known = enough & np.isfinite(length)
-    if not known.any():
-        return np.where(enough, np.minimum(1.0, quiet / variance), 0.0)
-    # of a Rayleigh law
-    typical = _weighted_median(length[known], information[known]) / math.sqrt(2 * math.log(2))
-    return _weights(enough, variance, quiet, length, max(typical, LEAST_OFFSET_PX))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _weights(enough, variance, quiet, length, typical):
-    """Return the weights (n): by variance, those of offsets from `HAMPEL` on less, of unknown ones not."""
-    weights = np.zeros(len(variance))
-    for b in range(len(weights)):
-        if enough[b]:
-            weights[b] = min(1.0, quiet / variance[b])
-            if length[b] == length[b]:
-                far = (HAMPEL[1] - length[b] / typical) / (HAMPEL[1] - HAMPEL[0])
-                weights[b] *= min(max(far, 0.0), 1.0)
-    return weights
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _lengths(hessians, pull, variance):
-    """Return the length (n) of each block's offset, NaN without texture, and its information (n)."""
-    left = _offsets(hessians, pull, 1.0)
-    return np.hypot(left[:, 0], left[:, 1]), (hessians[:, 0] + hessians[:, 2]) / variance
-
-
-def _quantile(values: np.ndarray, share: float) -> float:
-    """Do what `numpy.quantile` does, which takes longer than the pass over a small level."""
-    place = share * (len(values) - 1)
-    before = int(place)
-    after = min(before + 1, len(values) - 1)
-    ordered = np.partition(values, (before, after))
-    return float(ordered[before] + (place - before) * (ordered[after] - ordered[before]))
-
-
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    order = np.argsort(values)
-    reached = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(reached, 0.5 * reached[-1])]])
-
-
 def offsets(blocks: Blocks, pull: np.ndarray, newton: float) -> np.ndarray:
     """Return the displacement (n, 2), px, that would set each block right by itself; NaN without texture."""
     return _offsets(blocks.hessian, pull, newton)
@@ -289,6 +224,17 @@ def _offsets(hessians, pull, newton):
         else:
             out[b] = np.nan
     return out
+
+
+def offset_lengths(blocks: Blocks, pull: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the length (n) of each block's offset, NaN without texture, and its information (n)."""
+    return _offset_lengths(blocks.hessian, pull, variance)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _offset_lengths(hessians, pull, variance):
+    left = _offsets(hessians, pull, 1.0)
+    return np.hypot(left[:, 0], left[:, 1]), (hessians[:, 0] + hessians[:, 2]) / variance
 
 
 def offset_errors(blocks: Blocks, variance: np.ndarray, newton: float) -> np.ndarray:

@@ -12,7 +12,6 @@ from glacierhpc.kernels.ecc_normal import (
     covariance,
     offsets,
     residuals,
-    robust_weights,
 )
 from glacierhpc.kernels.ecc_sums import (
     SIDES_PX,
@@ -22,6 +21,7 @@ from glacierhpc.kernels.ecc_sums import (
     block_centres,
     block_side,
 )
+from glacierhpc.kernels.ecc_weights import robust_weights
 from glacierhpc.kernels.motions import MOTIONS, Frame, increment, jacobian
 from glacierhpc.kernels.pyramid import soften
 from glacierhpc.kernels.sampling import (
