@@ -100,3 +100,18 @@ def test_a_second_job_adds_its_node_to_a_training(tmp_path: Path) -> None:
     assert "the training goes on with 2 ranks, after 1" in log and "2 ranks on 2 hosts" in log, log
     assert run.done("train")
     same_as_alone(config, tmp_path / "alone")
+
+
+def test_a_training_that_is_to_make_room_saves_and_goes_on(tmp_path: Path) -> None:
+    """By the signal that the scheduler sends near the end of the time."""
+    config, path = prepared(tmp_path, epochs=10, batch_size=8)
+    run = RunDirectory(config.run_path)
+    job = submit("train-elastic", path, options=TWO)
+    reached((run.checkpoints / "last.pt").exists)
+    told("scancel", "--batch", "--signal=USR2", str(job))
+    reached(lambda: fields(job)["Restarts"] == "1")
+    assert waited_for(job) == ("COMPLETED", 0), log_of(job)
+    log = log_of(job)
+    assert "asked by SIGUSR2 to save and resume" in log and "saved, queued again" in log, log
+    assert "resumed from" in log and run.done("train"), log
+    same_as_alone(config, tmp_path / "alone")
