@@ -130,16 +130,18 @@ def words_of(launcher: str, backend: str, ranks: int) -> list[str]:
         f"--ntasks-per-node={each}",
         f"--cpus-per-task={cores}",
     ]
-    rank = (
-        ["bash", "-c", GLOO_RANK + 'exec "$@"', "rank"] if (launcher, backend) == ("srun", "horovod") else []
-    )
+    rank = ["bash", "-c", GLOO_RANK + 'exec "$@"', "rank"] if _by_gloo(launcher, backend) else []
     return ["srun", f"--mpi={mpi}", *counts, "--kill-on-bad-exit=1", *rank, sys.executable]
+
+
+def _by_gloo(launcher: str, backend: str) -> bool:
+    return (launcher, backend) == ("srun", "horovod")
 
 
 @contextmanager
 def meeting(launcher: str, backend: str) -> Iterator[dict[str, str]]:
     """Give the variables by which ranks find each other; where they need a server for that, it is up meanwhile."""
-    if (launcher, backend) != ("srun", "horovod"):
+    if not _by_gloo(launcher, backend):
         yield {}
         return
     address = address_of(
