@@ -79,6 +79,7 @@ def gdal_options(policy: RetryPolicy, *, again: bool = False) -> dict[str, Any]:
         "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
         "VSI_CACHE": "TRUE",
         "VSI_CACHE_SIZE": "5000000",
+        "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": "67108864",  # larger windows are read tile by tile, each waited for
         "GDAL_NUM_THREADS": "1",
         "PROJ_NETWORK": "OFF",
     }
