@@ -30,10 +30,11 @@ from glacierhpc.workflows.tasks import OF_SCENES, Step, Summary, check_step, ste
 
 log = logging.getLogger(__name__)
 
+LOOKS = ("evaluate", "report")
+"""Steps that read all of a run and can write elsewhere."""
 
-def run_step(
-    name: str, config: Config, *, dry_run: bool = False, output: Path | None = None
-) -> Summary:
+
+def run_step(name: str, config: Config, *, dry_run: bool = False, output: Path | None = None) -> Summary:
     """Run one step from its input files.
 
     Parameters
@@ -74,11 +75,8 @@ def _ranked(name: str, config: Config) -> Summary:
             step_function(config, name)(config, RunDirectory(config.run_path))
         return {}
     check_ahead([name], config)
-    if name in ("evaluate", "report") and config.run_path.is_dir() and not os.access(config.run_path, os.W_OK):
-        raise InputError(
-            f"run directory {str(config.run_path)!r} may not be written by this user; say where else the results of "
-            f"{name!r} go: --output PLACE"
-        )
+    if name in LOOKS:
+        _refuse_unwritable(name, config.run_path)
     try:
         with claimed(config) as run:
             return recorded(name, config, run)
@@ -88,6 +86,15 @@ def _ranked(name: str, config: Config) -> Summary:
         beside = config.run_path.with_name(f"{config.run_path.name}-report.html")
         log.warning("%s; what there is so far is told beside the run", str(err).partition(";")[0])
         return looked(name, config, beside)
+
+
+def _refuse_unwritable(name: str, run: Path) -> None:
+    """Say to who may only read a run what can be done all the same."""
+    if run.is_dir() and not os.access(run, os.W_OK):
+        raise InputError(
+            f"run directory {str(run)!r} may not be written by this user; say where else the results of {name!r} go: "
+            "--output PLACE"
+        )
 
 
 def looked(name: str, config: Config, output: Path) -> Summary:
