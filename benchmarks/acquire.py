@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
+from cogs import CRS, PIXEL_M, cog, grid_of
 from harness import Result, Row, arguments, report
 from rasterio.windows import Window
 
@@ -38,15 +38,22 @@ from glacierhpc.scenes.remote.policy import RetryPolicy
 from glacierhpc.scenes.signing import NoSigner
 from glacierhpc.scenes.stac import read_items, search_scenes, write_items
 
-CRS = "EPSG:32643"
-LEFT, TOP, PIXEL_M = 600015.0, 3600015.0, 30.0
 BANDS = ("B3", "B5", "B6")
 NAMES = ("green", "nir08", "swir16")
 REMOTE_WINDOW_PX = 512
+Layout = dict[str, Any]
+COMPRESSED: Layout = {"compress": "DEFLATE", "predictor": "YES", "blocksize": 512, "overviews": "AUTO"}
+RAW: dict[str, Layout] = {
+    "raw tiles of 256": {"driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256},
+    "raw strips": {"driver": "GTiff", "tiled": False},
+}
 
 
-def write_scenes(folder: Path, *, scenes: int, size_px: int) -> None:
-    """Write COGs with a texture that compresses like reflectance does, and their catalogue."""
+def write_scenes(folder: Path, *, scenes: int, size_px: int, layout: Layout = COMPRESSED) -> None:
+    """Write scenes with a texture that compresses like reflectance does, and their catalogue; COGs by default."""
+    profile = {**cog(size_px, nodata=0), **layout}
+    if profile["driver"] != "COG":
+        del profile["overviews"]
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size_px, :size_px]
     relief = 9000 * (2 + np.sin(x / 97) * np.cos(y / 61))
@@ -54,30 +61,9 @@ def write_scenes(folder: Path, *, scenes: int, size_px: int) -> None:
         for band, name in enumerate(BANDS):
             values = relief * (1 + 0.1 * band) + rng.normal(0, 60, relief.shape) + scene * 20
             stem = f"LC08_L2SP_147038_{20150101 + scene}_20200908_02_T1_SR_{name}"
-            with rasterio.open(
-                folder / f"{stem}.TIF",
-                "w",
-                driver="COG",
-                width=size_px,
-                height=size_px,
-                count=1,
-                dtype="uint16",
-                crs=CRS,
-                transform=Affine(PIXEL_M, 0, LEFT, 0, -PIXEL_M, TOP),
-                nodata=0,
-                compress="DEFLATE",
-                predictor="YES",
-                blocksize=512,
-                overviews="AUTO",
-            ) as target:
+            with rasterio.open(folder / f"{stem}.TIF", "w", **profile) as target:
                 target.write(values.astype(np.uint16), 1)
     index(folder, collection="bench")
-
-
-def grid_of(size_px: int, *, offset_px: int = 0) -> Grid:
-    """Return the grid of the scenes, or a window of it."""
-    left, top = LEFT + offset_px * PIXEL_M, TOP - offset_px * PIXEL_M
-    return Grid(CRS, (PIXEL_M, 0.0, left, 0.0, -PIXEL_M, top), (size_px, size_px))
 
 
 def hrefs(items: list[dict[str, Any]]) -> list[str]:
@@ -217,6 +203,26 @@ def remote(*, scenes: int, delay_s: float, threads: int, repeats: int) -> dict[s
             }
 
 
+def one_reader(*, scenes: int, delay_s: float, repeats: int) -> dict[str, dict[str, float]]:
+    """Measure windows of raw remote files that one thread reads, seconds by layout and method.
+
+    GDAL asks for all rows of tiles at the same time.
+    """
+    from glacierhpc.scenes.archive import serve
+
+    seconds: dict[str, dict[str, float]] = {}
+    for name, layout in RAW.items():
+        with tempfile.TemporaryDirectory() as folder:
+            write_scenes(Path(folder), scenes=scenes, size_px=4 * REMOTE_WINDOW_PX, layout=layout)
+            with serve(folder, delay_s=delay_s) as served:
+                found = items_of(served.stac_url, Path(folder) / "items.json")
+                seconds[name] = {
+                    method: in_fresh_process(repeats, method, found, REMOTE_WINDOW_PX, REMOTE_WINDOW_PX, 1)
+                    for method in ("plain rasterio", "ours, reading")
+                }
+    return seconds
+
+
 def items_of(catalogue: str, path: Path) -> Path:
     """Search the catalogue and freeze what it has."""
     box = grid_of(512).bounds_lonlat()
@@ -269,6 +275,7 @@ def fully(asked: argparse.Namespace) -> Result:
     far = remote(
         scenes=asked.scenes, delay_s=asked.delay_s, threads=asked.remote_threads, repeats=asked.repeats
     )
+    alone = one_reader(scenes=min(asked.scenes, 4), delay_s=asked.delay_s, repeats=asked.repeats)
     conditions = (
         f"local: {asked.scenes} scenes x 3 bands x {asked.size_px}^2, {asked.local_threads} threads; "
         f"remote: {3 * asked.scenes} windows of {REMOTE_WINDOW_PX}^2, {1e3 * asked.delay_s:.0f} ms delay, "
@@ -281,8 +288,15 @@ def fully(asked: argparse.Namespace) -> Result:
         [
             *_local_rows(near),
             *rows_of(far, "acquire remote windows, cube written", ours="ours, in all", shown=shown),
+            *(
+                row
+                for layout, seconds in alone.items()
+                for row in rows_of(
+                    seconds, f"read remote {layout}, one thread", ours="ours, reading", shown=()
+                )
+            ),
         ],
-        {"local": near, "remote": far},
+        {"local": near, "remote": far, "one reader": alone},
     )
 
 
