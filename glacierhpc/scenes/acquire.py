@@ -36,7 +36,7 @@ from glacierhpc.scenes.remote import shared
 from glacierhpc.scenes.remote.policy import RetryPolicy
 from glacierhpc.scenes.remote.vsi import ignored_settings
 from glacierhpc.scenes.room import Room, check_room, free_room
-from glacierhpc.scenes.signing import signer_spec
+from glacierhpc.scenes.signing import SignerSpec, signer_spec
 
 __all__ = ["AcquireSummary", "AcquisitionPlan", "acquire", "plan_acquisition"]
 
@@ -160,48 +160,33 @@ def acquire(
         If no scene is left, or the disk is full.
     """
     started = time.perf_counter()
-    folder = store.parent / ".parts"
-    place = group.folder if group else folder
-    access, secret = folder / shared.FOLDER, place / shared.FOLDER
-    signer = signer_spec(
-        signing, catalogue=catalogue, hrefs=_hrefs(items), timeout_s=timeout_s, shared=access
-    )
-    if signer.hosts:  # a user's own token lives for months, and goes when this process ends
-        signer = replace(signer, shared=secret)
+    folder = store.parent / parts.FOLDER
+    access = folder / shared.FOLDER
+    signer = _signer(items, signing, catalogue, timeout_s, access, group)
     plan = plan_acquisition(
         items,
         grid,
         bands=bands,
         loader=loader,
         resampling=resampling,
-        folder=place,
+        folder=group.folder if group else folder,
         signer=signer,
         policy=RetryPolicy(
             max_attempts, backoff_s, timeout_s, deadline_s, max_connections, requests_per_s, access
         ),
     )
-    for line in group_reasons((scene.scene, scene.problem) for scene in plan.scenes if scene.problem):
-        log.warning("left out: %s", line)
-    _tell_ignored_settings(items)
-    limits = {"valid": min_valid_share, "clear": min_clear_share}
-    identity = _identity(plan, limits)
+    _tell_what_does_not_count(plan, items)
+    identity = _identity(plan, {"valid": min_valid_share, "clear": min_clear_share})
     finished = _finished(store, manifest, scenes_table, identity)
     if finished is not None:
         if group is None:
             remove(folder)
         return _summary(store, finished, {}, 0, started)
-    joined = shared.joined_folder(access) if group else nullcontext()
     with parts.clear_disk_errors(store.parent):
-        if group is None:
-            remove_leftovers(store.parent, of=store.name)
-        parts.remove_leftovers(plan.folder)
-        parts.create_template(plan.folder, grid, plan.bands, plan.storage)
         with (
-            Journal(plan.folder / JOURNAL, plan.purpose()) as journal,
-            joined,
-            shared.private_folder(secret) as private,
+            _begun(plan, store, group) as journal,
+            _let_in(signer, token, plan.folder, access if group else None),
         ):
-            hand_over(signer.hosts, token, private)
             own = group.own(plan, folder) if group else plan
             run = Acquisition(own, journal, min_valid_share, min_clear_share, progress)
             run.take_over()
@@ -217,6 +202,45 @@ def acquire(
     if group is None and not (scenes.state == "failed").any():
         remove(folder)
     return _summary(store, scenes, journal.receipts, run.read, started)
+
+
+def _signer(
+    items: Sequence[Item], signing: str, catalogue: str, timeout_s: float, access: Path, group: Group | None
+) -> SignerSpec:
+    """Return how files are signed; what workers tell each other of it lies in `access`, for all groups the same."""
+    found = signer_spec(signing, catalogue=catalogue, hrefs=_hrefs(items), timeout_s=timeout_s, shared=access)
+    if group and found.hosts:  # a user's own token lives for months, and goes when this process ends
+        return replace(found, shared=group.folder / shared.FOLDER)
+    return found
+
+
+@contextmanager
+def _begun(plan: AcquisitionPlan, store: Path, group: Group | None) -> Iterator[Journal]:
+    """Clear up after an earlier run, and open the journal of the pieces."""
+    if group is None:
+        remove_leftovers(store.parent, of=store.name)
+    parts.remove_leftovers(plan.folder)
+    parts.create_template(plan.folder, plan.grid, plan.bands, plan.storage)
+    with Journal(plan.folder / JOURNAL, plan.purpose()) as journal:
+        yield journal
+
+
+@contextmanager
+def _let_in(signer: SignerSpec, token: str, folder: Path, common: Path | None) -> Iterator[None]:
+    """Have the folders in which workers find what archives want to see, `common` being that of all groups."""
+    joined = shared.joined_folder(common) if common else nullcontext()
+    with joined, shared.private_folder(folder / shared.FOLDER) as private:
+        hand_over(signer.hosts, token, private)
+        yield
+
+
+def _tell_what_does_not_count(plan: AcquisitionPlan, items: Sequence[Item]) -> None:
+    """Warn of scenes that are left out, and of settings that worked when GDAL itself asked the servers."""
+    for line in group_reasons((scene.scene, scene.problem) for scene in plan.scenes if scene.problem):
+        log.warning("left out: %s", line)
+    if any(href.startswith(("http://", "https://")) for href in _hrefs(items)):
+        for name, instead in ignored_settings().items():
+            log.warning("%s does not count for files over HTTP; use %s", name, instead)
 
 
 def _check_room(
@@ -298,13 +322,6 @@ def _summary(
         bytes=sum(receipt.bytes for receipt in done),
         seconds=time.perf_counter() - started,
     )
-
-
-def _tell_ignored_settings(items: Sequence[Item]) -> None:
-    """Warn of settings that worked when GDAL itself asked the servers."""
-    if any(href.startswith(("http://", "https://")) for href in _hrefs(items)):
-        for name, instead in ignored_settings().items():
-            log.warning("%s does not count for files over HTTP; use %s", name, instead)
 
 
 def _hrefs(items: Sequence[Item]) -> list[str]:

@@ -25,6 +25,8 @@ from glacierhpc.scenes.quality import FLAG_ATTRIBUTES
 from glacierhpc.scenes.radiometry import Storage
 from glacierhpc.scenes.shards import ShardLayout, shard_key, write_shards
 
+FOLDER = ".parts"
+"""Beside a cube until nothing is missing in it."""
 TEMPLATE = "template.zarr"
 # Raw bytes, not .npy: numpy parses that header with ast.literal_eval, which in CPython 3.11 fails now and then
 # when threads do it together ("AST constructor recursion depth mismatch").

@@ -10,9 +10,11 @@ from __future__ import annotations
 from glacierhpc import lease
 from glacierhpc.config import Config, run_config
 from glacierhpc.config.groups import group_config, group_paths
+from glacierhpc.hpc.slurm.states import has_ended
 from glacierhpc.hpc.surroundings import job_attempt
 from glacierhpc.run_config import refuse_another
 from glacierhpc.rundir import RunDirectory
+from glacierhpc.scenes import parts
 from glacierhpc.scenes.groups import Group, gather
 from glacierhpc.workflows.runner import claimed, recorded
 from glacierhpc.workflows.tasks import Summary, need, step_function
@@ -46,7 +48,7 @@ def read_group(config: Config, number: int, of: int) -> Summary:
         return recorded("acquire", own, run, step=step)
 
 
-def gather_groups(run: RunDirectory, pieces: str = ".parts") -> None:
+def gather_groups(run: RunDirectory) -> None:
     """Move what groups have read to where an acquisition of all scenes takes it over.
 
     Each folder is taken first: a process that still writes there, unknown to the scheduler, is refused from then on.
@@ -58,8 +60,8 @@ def gather_groups(run: RunDirectory, pieces: str = ".parts") -> None:
     """
     job, restart = job_attempt()
     for folder in group_paths(run.path):
-        held = lease.take(folder, job=job, restart=restart)
+        held = lease.take(folder, job=job, restart=restart, has_ended=has_ended)
         try:
-            gather(run.path / pieces, folder)
+            gather(run.path / parts.FOLDER, folder)
         finally:
             held.release()
