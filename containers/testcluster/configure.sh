@@ -61,8 +61,7 @@ ReturnToService=2
 
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-# jobs about to be preempted get the signal they asked for with --signal
-SlurmctldParameters=preempt_send_user_signal
+$(_warning "$1")
 SchedulerParameters=bf_interval=5,sched_interval=5
 # short, so that tests of lost nodes and killed jobs are
 SlurmdTimeout=20
@@ -85,6 +84,12 @@ END
     done
     echo "PartitionName=normal Nodes=ALL Default=YES MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF"
     echo "PartitionName=preemptible Nodes=ALL MaxTime=1-00:00:00 PriorityTier=1 PreemptMode=REQUEUE GraceTime=20"
+}
+
+# Centres differ here. With it jobs about to be preempted get the signal that they asked for with --signal; without it
+# their steps get TERM, and their scripts nothing before the end.
+_warning() {
+    [ "$1" = no ] || echo SlurmctldParameters=preempt_send_user_signal
 }
 
 _slurmdbd() {

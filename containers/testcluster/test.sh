@@ -14,9 +14,9 @@ trap '"$here/testcluster" down' EXIT
 trap 'exit 130' INT TERM
 
 "$here/testcluster" up --no-accounting || exit
-# what is known of jobs by others than the accounting
-"$here/testcluster" run "$python" -m pytest -q -m cluster tests/cluster/test_scheduler.py tests/cluster/test_submit.py \
-    tests/cluster/test_doctor.py -k 'accounting or whoever' || exit
+# what is known of jobs by others than the accounting; jobs that are preempted without a warning
+"$here/testcluster" run "$python" -m pytest -q -m cluster tests/cluster/test_{scheduler,submit,doctor,walltime}.py \
+    -k 'accounting or whoever or (preempted and ddp)' || exit
 "$here/testcluster" down || exit
 "$here/testcluster" up || exit
 "$here/testcluster" run "$python" -m pytest "$@"
