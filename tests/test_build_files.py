@@ -195,3 +195,17 @@ def test_what_the_image_is_made_of_is_kept_whole_and_once(tmp_path: Path) -> Non
         cache.get("wheels", fails, "2")
     assert cache.get("wheels", make, "2").is_dir() and made[3:] == ["2-wheels"] * 2
     assert sorted(each.name for each in tmp_path.glob("*wheels*")) == ["2-wheels", "2-wheels.parts"]
+
+
+@pytest.mark.parametrize(("home", "removed"), [("/a/cluster", True), ("/another", False)])
+def test_a_cluster_that_goes_down_removes_no_users_of_another(home: str, removed: bool) -> None:
+    """Two of one port, by mistake; what knows and removes users is pretended here."""
+    script = f"""
+    root=/a/cluster user=gh-1 other=gh-2
+    . {ROOT}/containers/testcluster/people.sh
+    getent() {{ echo "$2:x:1:1:$mark:{home}/home/$2:/bin/bash"; }}
+    userdel() {{ echo "$1"; }}
+    remove_people
+    """
+    answer = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == (["gh-1", "gh-2"] if removed else [])

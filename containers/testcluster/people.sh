@@ -1,15 +1,16 @@
 # The users of the cluster and their copy of the project. Sourced, not run.
 # shellcheck shell=bash disable=SC2154
 
-mark="glacierhpc test cluster" # in the users' comment field: who has it is ours to remove
+mark="glacierhpc test cluster" # in the users' comment field: who has it, and a home in our folder, is ours to remove
 
 make_people() {
     local name
     for name in "$user" "$other"; do
         if ! getent passwd "$name" >/dev/null; then
             useradd --user-group --no-create-home --home-dir "$root/home/$name" --shell /bin/bash --comment "$mark" "$name"
-        elif [ "$(getent passwd "$name" | cut -d : -f 5)" != "$mark" ]; then
-            die "this machine has a user $name that is not of the test cluster; rename one of the two (settings.sh)"
+        elif ! of_this_cluster "$name"; then
+            die "this machine has a user $name of $(getent passwd "$name" | cut -d : -f 6): of another test cluster with this" \
+                "port, if it is one; choose another with GLACIERHPC_TESTCLUSTER_PORT, or remove who is left: userdel $name"
         fi
         # the ids that `apptainer build --fakeroot` hands out inside
         grep -qs "^$name:" /etc/subuid || usermod --add-subuids "$(_free_ids /etc/subuid)" "$name"
@@ -18,6 +19,10 @@ make_people() {
     done
     install -d -o "$user" -g "$user" -m 755 "$cache/$user"
     chown -R "$user:$user" "$cache/$user" # of an earlier user, perhaps with another number
+}
+
+of_this_cluster() {
+    [ "$(getent passwd "$1" | cut -d : -f 5,6)" = "$mark:$root/home/$1" ]
 }
 
 _free_ids() {
@@ -29,7 +34,7 @@ _free_ids() {
 remove_people() {
     local name
     for name in "$user" "$other"; do
-        [ "$(getent passwd "$name" | cut -d : -f 5)" = "$mark" ] || continue
+        of_this_cluster "$name" || continue
         userdel "$name" 2>/dev/null || die "user $name could not be removed; look who still uses it: ps -u $name"
     done
 }
