@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from glacierhpc.rundir import RunDirectory
-from tests.cluster.jobs import log_of, prepared, reached, submit, told, waited_for
+from tests.cluster.jobs import log_of, prepared, reached, submit, waited_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -59,10 +59,14 @@ def test_a_killed_rank_ends_the_job_and_is_named(script: str, tmp_path: Path) ->
 
 @ours
 def test_a_stopped_rank_is_named_and_ends_with_the_job(tmp_path: Path) -> None:
-    """The others end with code 70; srun ends the stopped one when it has waited for it."""
+    """The others end with code 70; srun would kill the stopped one after two minutes, and is not waited for here."""
     job = begun(tmp_path, "train-ddp", "train.watchdog_s=10")
     hit(job, signal.SIGSTOP)
     reached(lambda: "nothing has moved for 10 s" in log_of(job))
     log = log_of(job)
     assert "rank 1 on r" in log and "silent: stopped" in log and "in fit" in log, log
-    told("scancel", "--signal=KILL", str(job))
+    reached(lambda: "task 0: Exited with exit code 70" in log_of(job))
+    hit(job, signal.SIGKILL)
+    state, code = waited_for(job)
+    assert state == "FAILED" and code not in (0, 75), log_of(job)
+    assert "queued again" not in log_of(job)
