@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.scenes.remote import shared
+from glacierhpc.scenes.remote.access import HTTPS_PORT, is_safe, place_of
 
 _NAME = "bearer"
-_HOST = re.compile(r"(\*\.)?([\w-]+\.)*[\w-]+(:\d+)?")
+_HOST = re.compile(
+    r"(\*\.(?=[\w-]+\.))?([\w-]+\.)*[\w-]+(:\d{1,5})?", re.ASCII
+)  # *.org is no end of one owner
 _TOKEN = re.compile(r"[\w.~+/=-]+", re.ASCII)  # RFC 6750, section 2.1
-_HERE = ("127.0.0.1", "localhost")
 
 
 def bearer_hosts(signing: str) -> tuple[str, ...]:
     """Return the hosts that ``bearer:host,host`` names; none for other ways, or where one is no name of a host.
 
-    A name may begin with ``*.`` for all that end so, and end with a port.
+    A name may begin with ``*.`` for all that end so, and end with a port; without, it is that of https.
     """
     kind, _, hosts = signing.partition(":")
     names = tuple(name.strip().lower() for name in hosts.split(","))
@@ -84,16 +85,21 @@ class BearerSigner:
         return False
 
     def headers(self, url: str) -> dict[str, str]:
-        """Return the token for one of its hosts, unless it could be read on the way."""
-        parts = urlsplit(url)
-        name = (parts.hostname or "").lower()
-        safe = parts.scheme == "https" or name in _HERE
-        own = any(_matches(host, name, parts.netloc.rpartition("@")[2].lower()) for host in self._hosts)
+        """Return the token for one of its hosts, unless it could be read on the way.
+
+        Raises
+        ------
+        Fault
+            If it cannot be said where the URL leads.
+        """
+        host, port = place_of(url)
+        own = any(_matches(named, host, port) for named in self._hosts)
         # read anew each time: the signers of a process outlive a run, the token does not
-        token = token_in(self._folder) if own and safe else ""
+        token = token_in(self._folder) if own and is_safe(url) else ""
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _matches(host: str, name: str, with_port: str) -> bool:
-    asked = with_port if ":" in host else name
-    return asked.endswith(host[1:]) if host.startswith("*") else asked == host
+def _matches(named: str, host: str, port: int) -> bool:
+    name, _, own_port = named.partition(":")
+    same = host.endswith(name[1:]) if name.startswith("*") else host == name
+    return same and port == int(own_port or HTTPS_PORT)

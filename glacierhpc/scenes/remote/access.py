@@ -5,8 +5,9 @@ Tokens in URLs and in headers are `signing`'s.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from http.cookiejar import CookieJar
+from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy, request_port
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import Request
 
@@ -18,16 +19,46 @@ from glacierhpc.scenes.remote.faults import Fault
 MOST_REDIRECTS = 8
 """From a file to a login, its steps, back again, and on to where the file lies: five, as archives do it now."""
 
+HTTP_PORT, HTTPS_PORT = 80, 443
+_PLACE = re.compile(r"(?P<host>[\w.-]+|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?", re.ASCII | re.I)
+_HERE = ("127.0.0.1", "localhost", "[::1]")
+
+
+def place_of(url: str) -> tuple[str, int]:
+    """Return the host that a URL leads to, in small letters, and the port.
+
+    Raises
+    ------
+    Fault
+        If the host is not plainly one: of ``https://a\\.b/`` one program reads the host ``a\\.b``, another asks ``a``.
+    """
+    parts = urlsplit(url)
+    found = _PLACE.fullmatch(parts.netloc.rpartition("@")[2])
+    if not found:
+        raise Fault("wrong", "the address names no host that all programs read the same")
+    return found["host"].lower(), int(found["port"] or (HTTP_PORT if parts.scheme == "http" else HTTPS_PORT))
+
+
+def is_safe(url: str) -> bool:
+    """Say whether nobody on the way can read what is told: by https, or on this machine."""
+    return urlsplit(url).scheme == "https" or place_of(url)[0] in _HERE
+
 
 def known_headers(url: str) -> dict[str, str]:
     """Return the headers by which the user is known where a URL leads, and nowhere else.
 
     By the password in the URL or in ``~/.netrc``, and by the cookies that the host has set in this process.
+
+    Raises
+    ------
+    Fault
+        If it cannot be said where the URL leads.
     """
+    place_of(url)
     parts = urlsplit(url)
     headers = dict(_password(parts.scheme, parts.netloc))
     if any(True for _ in _jar()):
-        request = Request(url)
+        request = Request(_bare(url))
         _jar().add_cookie_header(request)
         if cookies := request.get_header("Cookie"):
             headers["Cookie"] = cookies
@@ -37,7 +68,7 @@ def known_headers(url: str) -> dict[str, str]:
 def learn_cookies(url: str, response: urllib3.BaseHTTPResponse) -> None:
     """Keep what a host wants to be told again; for the life of this process, and never on disk."""
     if "Set-Cookie" in response.headers:
-        _jar().extract_cookies(response, Request(url))  # type: ignore[arg-type]  # has what is asked of it
+        _jar().extract_cookies(response, Request(_bare(url)))  # type: ignore[arg-type]  # has what is asked of it
 
 
 def next_place(url: str, location: str) -> str:
@@ -46,9 +77,12 @@ def next_place(url: str, location: str) -> str:
     Raises
     ------
     Fault
-        If that is no HTTP, or the way from https to http: all that is said there can be read.
+        If that is no address, no HTTP, or the way from https to http: all that is said there can be read.
     """
-    there = urljoin(url, location)
+    try:
+        there = urljoin(url, location)
+    except ValueError as err:
+        raise Fault("wrong", "the server sends to what is no address") from err
     ways = urlsplit(url).scheme, urlsplit(there).scheme
     if ways[1] not in ("http", "https") or ways == ("https", "http"):
         raise Fault("wrong", f"the server sends from {ways[0]} to {ways[1]}, where nothing is asked for")
@@ -68,14 +102,31 @@ def login_elsewhere(url: str, there: str) -> str:
 
 @lru_cache(maxsize=64)
 def _password(scheme: str, place: str) -> dict[str, str]:
-    url = f"{scheme}://{place}"
-    stated = urlsplit(url)
+    stated = urlsplit(f"{scheme}://{place}")
+    url = _bare(stated.geturl())
     user = (unquote(stated.username), unquote(stated.password or "")) if stated.username else None
-    user = user or requests.utils.get_netrc_auth(url)
+    if user is None and is_safe(url):  # any server could send to a login by http, and listen on the way
+        user = requests.utils.get_netrc_auth(url)
     return urllib3.util.make_headers(basic_auth=":".join(user)) if user else {}
+
+
+def _bare(url: str) -> str:
+    """Return a URL without user and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+class _AsTheyCame(DefaultCookiePolicy):
+    """Lets cookies go back by the port by which they came, and by https if they came so, whatever the server says."""
+
+    def set_ok(self, cookie: Cookie, request: Request) -> bool:
+        """Say whether to keep a cookie; note which way it came."""
+        cookie.port = request_port(request) or str(HTTP_PORT)
+        cookie.secure = cookie.secure or request.type == "https"
+        return super().set_ok(cookie, request)
 
 
 @lru_cache(maxsize=1)
 def _jar() -> CookieJar:
     """Return the cookies of this process."""
-    return CookieJar()
+    return CookieJar(_AsTheyCame())

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import urllib3
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.bearer import BearerSigner, bearer_hosts, hand_over
 from glacierhpc.scenes.readers import ReadFailed, ReadRequest, read_with_retries
 from glacierhpc.scenes.remote import files, shared
-from glacierhpc.scenes.remote.access import next_place
+from glacierhpc.scenes.remote.access import known_headers, learn_cookies, next_place
 from glacierhpc.scenes.remote.faults import Fault
 from glacierhpc.scenes.remote.policy import RetryPolicy
 from glacierhpc.scenes.signing import NoSigner, Signer, make_signer, signer_spec
@@ -228,6 +229,8 @@ def test_a_redirect_away_from_https_is_not_followed():
         ("https://x.two.invalid/a", True),
         ("https://a.port.invalid:8443/a", True),
         ("https://a.port.invalid/a", False),
+        ("https://data.one.invalid:8443/a", False),
+        ("https://data.one.invalid./a", False),
         ("http://data.one.invalid/a", False),  # anybody on the way could read it
         ("https://data.one.invalid.evil.invalid/a", False),
         ("https://data.one.invalid@evil.invalid/a", False),
@@ -245,7 +248,71 @@ def test_whom_a_token_is_sent_to(tmp_path, url, sent):
 
 
 @pytest.mark.parametrize(
-    "signing", ["bearer", "bearer:", "bearer:a b", "bearer:https://a", "bearer:a,,b", "bearer:*"]
+    "host", ["evil.invalid\\", "evil.invalid;", "evil.invalid%2f", "evil.invalid ", "[::1]"]
+)
+def test_a_host_that_two_programs_read_in_two_ways_is_told_nothing(tmp_path, host):
+    folder = shared.make_private(tmp_path / "access")
+    hosts = bearer_hosts("bearer:*.two.invalid")
+    hand_over(hosts, TOKEN, folder)
+    for tell in (BearerSigner(hosts, folder).headers, known_headers):
+        with pytest.raises(Fault, match="no host that all programs read the same"):
+            tell(f"https://{host}.two.invalid/a")
+
+
+def test_a_token_is_not_sent_to_whom_a_backslash_leads(archive, tmp_path):
+    """Of ``a\\.b`` the HTTP library asks ``a``, which is no host of the token's, although it ends in ``.b``."""
+    port = urlsplit(archive.login.url).port
+    evil = f"http://127.0.0.1:{port}\\.two.invalid:{port}/a"
+    archive.data.answer = lambda path, headers: (302, {"Location": evil}, b"")
+    netrc(tmp_path, "")
+    folder = shared.make_private(tmp_path / "access")
+    spec = signer_spec(f"bearer:{urlsplit(archive.data.url).netloc},*.two.invalid:{port}", shared=folder)
+    hand_over(spec.hosts, TOKEN, folder)
+    with pytest.raises(ReadFailed):
+        read(archive, make_signer(spec))
+    assert TOKEN in archive.data.words() and not archive.login.told
+
+
+def heard(url: str, *cookies: str) -> None:
+    learn_cookies(url, urllib3.HTTPResponse(headers=[("Set-Cookie", cookie) for cookie in cookies]))
+
+
+def test_a_cookie_goes_back_the_way_it_came():
+    heard("https://ann:pw@data.one.invalid/a", "session=own", "wide=all; Domain=.one.invalid; Path=/")
+    heard("http://plain.invalid:8000/a", "open=yes; Path=/")
+    told = {
+        url: known_headers(url).get("Cookie", "")
+        for url in (
+            "https://data.one.invalid/b", "https://DATA.one.invalid/b", "https://x@data.one.invalid/b",
+            "https://other.one.invalid/b", "https://data.one.invalid:8443/b", "http://data.one.invalid/b",
+            "http://other.one.invalid:443/b", "https://data.one.invalid@evil.invalid/b",
+            "https://evildata.one.invalid.evil.invalid/b", "https://evilone.invalid/b",
+            "http://plain.invalid:8000/b", "http://plain.invalid:8001/b",
+        )
+    }  # fmt: skip
+    assert list(told.values()) == ["session=own; wide=all"] * 3 + ["wide=all"] + [""] * 6 + ["open=yes", ""]
+
+
+def test_a_password_in_netrc_goes_by_no_way_on_which_others_listen(monkeypatch, tmp_path):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    netrc(tmp_path, "machine login.invalid login ann password pw")
+    assert known_headers("https://login.invalid/a") == {"authorization": "Basic YW5uOnB3"}
+    for url in (
+        "http://login.invalid/a",
+        "https://login.invalid@evil.invalid/a",
+        "https://login.invalid:@evil.invalid/a",
+    ):
+        assert "YW5uOnB3" not in str(known_headers(url))
+
+
+def test_a_redirect_to_no_address_is_a_fault():
+    with pytest.raises(Fault, match="no address"):
+        next_place("https://data.invalid/a", "https://[evil/a")
+
+
+@pytest.mark.parametrize(
+    "signing",
+    ["bearer", "bearer:", "bearer:a b", "bearer:https://a", "bearer:a,,b", "bearer:*", "bearer:*.org"],
 )
 def test_hosts_that_are_no_hosts(signing):
     with pytest.raises(InputError, match="is not known"):
