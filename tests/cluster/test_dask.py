@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,15 +96,19 @@ def test_a_job_brings_its_own_workers(tmp_path: Path) -> None:
     assert list((tmp_path / "run").glob(".tls-*")) == []
 
 
-def test_without_tls_it_is_said_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_tls_it_is_said_loudly_and_the_way_to_the_page_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     jobs = replace(JOBS, folder=tmp_path, insecure=True)
     with (
-        caplog.at_level(logging.WARNING),
+        caplog.at_level(logging.INFO),
         make_cluster("jobqueue", workers=1, memory_gb=1, jobs=jobs) as executor,
     ):
         assert executor is not None and executor.submit(pow, 2, 3).result(120) == 8
         assert executor._client.scheduler.address.startswith("tcp://127.0.0.1")  # type: ignore[attr-defined]
+        page = executor._client.cluster.scheduler.http_server.port  # type: ignore[attr-defined]
     assert "INSECURE" in caplog.text
+    assert f"ssh -N -L 8787:127.0.0.1:{page} {socket.gethostname()} " in caplog.text
 
 
 def test_a_worker_whose_time_is_over_is_replaced(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_it_says_what_it_was_made_of(image: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     about = json.loads(answer.stdout.splitlines()[-1])
     labels, packages = about["labels"], about["packages"]
-    inside = told("apptainer", "exec", image, "cat", "/opt/glacierhpc/image-id").strip()
+    inside = command("container", "exec", image, "cat", "/opt/glacierhpc/image-id").stdout.strip()
     assert about["image_id"] == inside == labels["glacierhpc.image-id"] and len(inside) == 64
     assert about["architecture"] == "amd64"
     assert labels["org.opencontainers.image.title"] == "glacierhpc"
@@ -246,14 +246,15 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build an image of one file."""
+    """Build an image of one file by the command."""
     folder = tmp_path_factory.mktemp("small")
     (folder / "file").write_text("content\n" * 5000)
     definition = folder / "small.def"
     definition.write_text(
         f"Bootstrap: scratch\n%files\n    {folder / 'file'} /file\n%labels\n    name small\n"
     )
-    told("apptainer", "build", "--fakeroot", folder / "small.sif", definition)
+    answer = command("container", "build", folder / "small.sif", "--definition", definition)
+    assert answer.returncode == 0, answer.stderr
     return folder / "small.sif"
 
 
