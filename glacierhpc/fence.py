@@ -64,6 +64,8 @@ class Fence:
 
 def _lost(fence: Fence, newest: int) -> str:
     holder = describe(read_record(epoch_file(fence.folder, newest)))
+    if read_record(fence.file).get("gives_way"):
+        return f"{str(fence.folder)!r} was taken over by {holder}, to whom this command gives way"
     return (
         f"{str(fence.folder)!r} was taken over by {holder}, because this command was believed dead: it ends and writes "
         "nothing more; what it had finished is kept, and the other one goes on from there"

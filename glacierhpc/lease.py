@@ -4,10 +4,10 @@ A lock alone does not do: Lustre and NFS may have none, and on a node that the s
 live on while their job starts again elsewhere. So each holder has a number, higher than all before, and a sign of life:
 
 - The next number is taken by creating its file, which one of several commands can do.
-- It may be taken if the last holder has let go; if that was an earlier start of the same job; if its process is surely
-  gone (its machine and boot are this one's, its lock is free where machines share locks, or the scheduler has ended its
-  job); or if it has shown no sign of life for `MISSES` times `BEAT_S`, watched and counted here: clocks of two machines
-  are never compared.
+- It may be taken if the last holder has let go; if that was an earlier start of the same job, or a command that gives
+  way; if its process is surely gone (its machine and boot are this one's, its lock is free where machines share locks,
+  or the scheduler has ended its job); or if it has shown no sign of life for `MISSES` times `BEAT_S`, watched and
+  counted here: clocks of two machines are never compared.
 - Every writer asks right before it makes something visible whether a higher number exists, and stops then: `fence`.
 
 What an overtaken holder had under way lies under names with its number, which nobody renames, and which are removed
@@ -125,6 +125,7 @@ def take(
     beat_s: float = BEAT_S,
     on_lost: OnLost | None = None,
     has_ended: HasEnded = nobody_knows,
+    gives_way: bool = False,
 ) -> Lease:
     """Take a folder, or refuse: one command has it at a time.
 
@@ -140,6 +141,8 @@ def take(
         Called from another thread, at the next sign of life, if the folder is taken over; writers are refused at once.
     has_ended : callable
         Says whether a job is over and all its processes with it; called where nothing else tells that before a wait.
+    gives_way : bool
+        Whether any command that does not give way itself may take the folder over at once.
 
     Raises
     ------
@@ -154,7 +157,8 @@ def take(
         (folder / fence.FOLDER).mkdir(exist_ok=True)
         lock = FileLock(folder / LOCK)
         try:
-            lease = _take(folder, lock, this_process(job=job, restart=restart), beat_s, has_ended)
+            me = this_process(job=job, restart=restart) | {"gives_way": gives_way}
+            lease = _take(folder, lock, me, beat_s, has_ended)
         except BaseException:
             lock.close()
             raise
@@ -192,6 +196,8 @@ def _reason(
         return ""
     if earlier_start(before, me):
         return "it is an earlier start of this job"
+    if before.get("gives_way") and not me["gives_way"]:
+        return "it gives way"
     if same_machine(before, me) and not runs(before):
         return "its process is gone"
     # a number of a folder alone does not show a copy: some file systems give another one at every look

@@ -97,6 +97,7 @@ class RunDirectory:
         restart: int = 0,
         on_lost: lease.OnLost | None = None,
         has_ended: lease.HasEnded = lease.nobody_knows,
+        gives_way: bool = False,
     ) -> RunDirectory:
         """Claim a folder for a configuration: create it, or go on in it if it is of the same one.
 
@@ -108,7 +109,7 @@ class RunDirectory:
             The folder; created with its parents.
         config : RunConfig
             Kept as ``config.yaml``; a folder of another one is refused.
-        job, restart, on_lost, has_ended :
+        job, restart, on_lost, has_ended, gives_way :
             See `lease.take`.
 
         Raises
@@ -118,7 +119,9 @@ class RunDirectory:
         """
         run = cls(path)
         _make_folder(run.path)
-        held = lease.take(run.path, job=job, restart=restart, on_lost=on_lost, has_ended=has_ended)
+        held = lease.take(
+            run.path, job=job, restart=restart, on_lost=on_lost, has_ended=has_ended, gives_way=gives_way
+        )
         run._release = weakref.finalize(run, held.release)
         try:
             run._claim(config)

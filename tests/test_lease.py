@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,11 +147,11 @@ def test_a_second_command_is_refused_and_told_who_has_it(
     take(tmp_path).release()
 
 
-def refused_at_a_sign(folder: Path) -> None:
+def refused_at_a_sign(folder: Path, **more: Any) -> None:
     """See a command refused, however late a busy machine lets the holder give its sign."""
     with pytest.MonkeyPatch.context() as patient, pytest.raises(InputError, match="in use by process"):
         patient.setattr(lease, "MISSES", 120)
-        take(folder)
+        take(folder, **more)
 
 
 def test_without_locks_a_command_elsewhere_is_known_to_live_by_its_signs(
@@ -269,6 +270,22 @@ def test_a_job_that_starts_again_takes_over_from_its_orphan(
     assert not lost
     take(tmp_path).release()
     assert epochs(tmp_path) == [3]
+
+
+@pytest.mark.parametrize("pretended", [{}, {"no_locks": True}, {"elsewhere": True}])
+def test_a_command_that_gives_way_does_so_to_all_but_its_like(
+    start: Start, tmp_path: Path, pretended: dict
+) -> None:
+    looker = start(gives_way=True, **pretended)
+    assert looker.tell("begin late") == "done"
+    refused_at_a_sign(tmp_path, gives_way=True)
+    worker = take(tmp_path)
+    assert "to whom this command gives way" in looker.tell("end late")
+    looker.end()
+    assert not (tmp_path / "late").exists()
+    with pytest.raises(InputError, match="in use"):
+        take(tmp_path)
+    worker.release()
 
 
 def test_the_same_start_of_a_job_and_other_jobs_are_refused(start: Start, tmp_path: Path) -> None:

@@ -78,9 +78,9 @@ def _ranked(name: str, config: Config) -> Summary:
     if name in LOOKS:
         _refuse_unwritable(name, config.run_path)
     try:
-        with claimed(config) as run:
+        with claimed(config, gives_way=name == "report") as run:
             return recorded(name, config, run)
-    except InUse as err:
+    except (InUse, LeaseLost) as err:
         if name != "report":
             raise
         beside = config.run_path.with_name(f"{config.run_path.name}-report.html")
@@ -184,8 +184,12 @@ def _dry_run(name: str, config: Config) -> Summary:
 
 
 @contextmanager
-def claimed(config: Config) -> Iterator[RunDirectory]:
-    """Open the run directory for writing, with where the results come from on record."""
+def claimed(config: Config, *, gives_way: bool = False) -> Iterator[RunDirectory]:
+    """Open the run directory for writing, with where the results come from on record.
+
+    With `gives_way` another command, such as the next job of a chain, is not kept waiting: it has the run at once, and
+    the next write here raises `LeaseLost`.
+    """
     job, restart = job_attempt()
     opened = RunDirectory.open(
         config.run_path,
@@ -193,8 +197,9 @@ def claimed(config: Config) -> Iterator[RunDirectory]:
         run_config(config.model_copy(update={"allow_another_image": False})),
         job=job,
         restart=restart,
-        on_lost=_end_now,
+        on_lost=None if gives_way else _end_now,
         has_ended=has_ended,
+        gives_way=gives_way,
     )
     with opened as run:
         surroundings = job_surroundings()

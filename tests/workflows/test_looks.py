@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from glacierhpc.config import Config, run_config
+from glacierhpc.config import Config, config_hash, run_config
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.report import page, write_report
 from glacierhpc.rundir import RunDirectory, read_json, read_table
@@ -41,6 +44,38 @@ def test_a_run_in_use_is_told_beside_it_and_evaluated_elsewhere(evaluated: Confi
     assert read_table(mine.scores).equals(read_table(run.scores))
     run_step("report", evaluated)
     assert run.done("report") and run.report.is_file()
+
+
+JOB = """
+import sys
+from glacierhpc.rundir import RunConfig, RunDirectory, write_json
+
+with RunDirectory.open(sys.argv[1], RunConfig(open(sys.argv[1] + "/config.yaml").read(), sys.argv[2])) as run:
+    write_json(run.path / "new.json", "by the job")
+"""
+
+
+def test_a_job_that_starts_while_a_report_is_made_has_the_run_and_the_page_goes_beside_it(
+    evaluated: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(Path(shutil.copytree(evaluated.run_path, tmp_path / "run")))
+    config = evaluated.model_copy(update={"run_dir": run.path})
+    real, jobs = page._page, []
+
+    def while_a_job_starts(*given: Any) -> Any:
+        command = [sys.executable, "-c", JOB, str(run.path), config_hash(config)]
+        jobs.append(subprocess.run(command, capture_output=True, text=True, check=False, timeout=300))
+        return real(*given)
+
+    monkeypatch.setattr(page, "_page", while_a_job_starts)
+    told = Path(run_step("report", config)["report"])
+    assert [job.returncode for job in jobs] == [0, 0], jobs
+    assert read_json(run.path / "new.json") == "by the job"
+    assert told == tmp_path / "run-report.html" and told.read_text().endswith("</html>")
+    assert not run.report.exists() and not list(run.path.rglob(".tmp-*"))
+    monkeypatch.undo()
+    run_step("report", config)
+    assert run.report.is_file() and run.done("report")
 
 
 def test_nothing_is_written_into_a_run_without_having_it(evaluated: Config, tmp_path: Path) -> None:
