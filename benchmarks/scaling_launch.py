@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,13 +143,10 @@ def meeting(launcher: str, backend: str) -> Iterator[dict[str, str]]:
     if not _by_gloo(launcher, backend):
         yield {}
         return
-    address = address_of(
-        os.environ.get("SLURMD_NODENAME", "localhost"), os.environ.get("HOROVOD_GLOO_IFACE", "")
-    )
-    with Store(address) as store:
-        threading.Thread(target=store.serve_forever, daemon=True).start()
-        host, port = store.server_address[:2]
-        place = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": str(host), "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
+    own = address_of(os.environ.get("SLURMD_NODENAME", "localhost"), os.environ.get("HOROVOD_GLOO_IFACE", ""))
+    with Store(own) as store:
+        address, port = store.start()
+        place = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": address, "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
         try:
             yield {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo", **place}
         finally:
@@ -159,7 +155,10 @@ def meeting(launcher: str, backend: str) -> Iterator[dict[str, str]]:
 
 def run(command: Sequence[str], log: TextIO, environment: dict[str, str], limit_s: float) -> int:
     """Return the exit code of a launcher; neither it nor its ranks outlive this call, whatever ends it."""
-    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    quiet = subprocess.DEVNULL  # srun and mpirun would read what is typed in an interactive job
+    process = subprocess.Popen(
+        command, stdin=quiet, stdout=log, stderr=log, env=environment, start_new_session=True
+    )
     try:
         return process.wait(limit_s)
     finally:

@@ -3,32 +3,35 @@
 Every process holds one connection open for as long as it lives, so that the kernel tells of its end. Whenever one is
 lost, or another has come and the rest have saved their work, all that are left say that they are ready, and ranks are
 given out anew. Horovod has such a server of its own, which runs what anybody sends it: it loads pickles. This one holds
-bytes and hands out numbers, nothing more.
+bytes and hands out numbers, nothing more, and that to those who know its key (`rendezvous`); a second job finds the key
+in the folder of the run, in a file that its user alone can read.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import re
 import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from glacierhpc.atomic import write_text
-from glacierhpc.errors import REQUEUE
+from glacierhpc.atomic import writing_errors
+from glacierhpc.errors import REQUEUE, GlacierError
 from glacierhpc.hpc.rendezvous import Handler, Store, address_of, tell, wait_for_owner
 
 logger = logging.getLogger(__name__)
 
 FILE = ".members"
-"""In a run's folder: where its server is, so that the processes of a second job find it."""
+"""In a run's folder: where its server is, so that the processes of a second job find it; empty where none is."""
 PATIENCE_S = 120.0
 """For the processes that were started together, at the beginning; then those that have come begin."""
 LOST_S = 60
@@ -148,10 +151,12 @@ def given_out(seats: list[Seat]) -> Iterator[tuple[Seat, str, tuple[int, ...]]]:
 class MemberStore(Store):
     """The store of values, and the members."""
 
-    def __init__(self, address: str, members: Members, mark: str) -> None:
+    def __init__(self, address: str, members: Members) -> None:
         super().__init__(address, _Member)
-        self.members, self.mark = members, mark
+        self.members = members
         self.values = members.values
+        self.mark = secrets.token_hex(16)
+        """By which whoever reads of this server knows it from another program at the same port, later on."""
 
 
 class _Member(Handler):
@@ -197,9 +202,9 @@ def notice_loss(line: socket.socket) -> None:
 
 
 def serve(run: Path, host: str, interface: str, expected: int) -> None:
-    """Serve the processes of a run's training until standard input ends; tells ``ADDRESS PORT`` first, a code last.
+    """Serve the processes of a run's training until standard input ends; tells the place first, a code last.
 
-    Where another job of the run has such a server, its address is told, and its processes take these in.
+    Where another job of the run has such a server, its place is told, and its processes take these in.
 
     Parameters
     ----------
@@ -209,32 +214,63 @@ def serve(run: Path, host: str, interface: str, expected: int) -> None:
         As for `rendezvous.address_of`.
     expected : int
         Processes that are waited for at the beginning.
+
+    Raises
+    ------
+    InputError
+        If the run may not be written by this user, or another one trains it.
     """
     before = _record(run)
-    if place := _served(run):
+    with ExitStack() as stack:
+        with known(run) as file:
+            place = served(file)
+            if place is None:
+                store = stack.enter_context(MemberStore(address_of(host, interface), Members(expected)))
+                place = store.start()
+                _say(file, json.dumps([*place, store.mark]))
+                stack.callback(_withdraw, run, store.mark)
         tell(*place)
         wait_for_owner()
-    else:
-        mark = secrets.token_hex(16)
-        with MemberStore(address_of(host, interface), Members(expected), mark) as store:
-            address, port = store.start()
-            if run.is_dir():
-                write_text(run / FILE, json.dumps([address, port, mark]))
-            tell(address, port)
-            wait_for_owner()
-            if _read(run / FILE) == [address, port, mark]:
-                (run / FILE).unlink(missing_ok=True)
     tell(exit_code(before, _record(run)))
 
 
-def _served(run: Path) -> tuple[str, int] | None:
-    """Return where a server of this run is, if it answers."""
-    address, port, mark = [*(_read(run / FILE) or []), "", 0, ""][:3]
-    if not port:
-        return None
-    connection = HTTPConnection(address, port, timeout=10)
+@contextmanager
+def known(run: Path) -> Iterator[TextIO]:
+    """Open the file that says where the run's server is: one process at a time, where the file system has locks."""
+    path = run / FILE
+    with writing_errors(path):
+        run.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+            os.fchmod(descriptor, 0o600)  # also refuses what another user has laid there
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield file
+
+
+def _say(file: TextIO, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+
+
+def _withdraw(run: Path, mark: str) -> None:
+    """Say that the server with this mark is gone; another's word stands."""
+    with suppress(OSError, GlacierError), known(run) as file:
+        if mark in file.read():
+            _say(file, "")
+
+
+def served(file: TextIO) -> tuple[str, int] | None:
+    """Return the place of the server that a file speaks of, if it answers."""
     try:
-        connection.request("GET", "/mark")
+        address, port, mark = json.loads(file.read())
+        host, _, key = address.partition("/")
+    except (ValueError, TypeError, AttributeError):
+        return None
+    connection = HTTPConnection(host, timeout=10)
+    try:
+        connection.request("GET", f"/{key}/mark")
         answer = connection.getresponse()
         return (address, port) if answer.read(len(mark) + 1) == mark.encode() else None
     except (OSError, HTTPException):

@@ -1,7 +1,9 @@
 """Where Horovod's processes find each other without MPI: a store of small values, alive as long as one job script.
 
-Horovod's Gloo controller writes and reads values under ``/scope/key`` by HTTP and asks again for what is not there
-yet; it knows no password, so that the store listens on one address only, that of the network between the nodes.
+Horovod's Gloo controller writes and reads values under ``/scope/name`` by HTTP and asks again for what is not there
+yet. It knows no password, but puts whatever it is told as the address before that path: so it is told an address with a
+key, and who does not know the key is refused. The key reaches the processes in their environment, which their user
+alone can read. What they exchange once they have met is Gloo's own affair, which knows no key.
 
 References
 ----------
@@ -11,7 +13,9 @@ https://horovod.readthedocs.io/en/stable/ ; the client is ``horovod/common/gloo/
 from __future__ import annotations
 
 import fcntl
+import hmac
 import os
+import secrets
 import select
 import socket
 import struct
@@ -38,12 +42,18 @@ class Store(ThreadingHTTPServer):
         super().__init__((address, 0), handler or Handler)
         self.values: dict[str, bytes] = {}
         self.lock = threading.Lock()
+        self.key = secrets.token_hex(16)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The address with the key, and the port, as Horovod is told them; it asks ``ADDRESS:PORT/scope/name``."""
+        address, port = self.server_address[:2]
+        return f"{address!s}:{port}/{self.key}", int(port)
 
     def start(self) -> tuple[str, int]:
-        """Serve from a thread; return address and port."""
+        """Serve from a thread; return the place."""
         threading.Thread(target=self.serve_forever, daemon=True).start()
-        address, port = self.server_address[:2]
-        return str(address), int(port)
+        return self.place
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -51,6 +61,18 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Store
     timeout = 60
+
+    def parse_request(self) -> bool:
+        """Read what is asked; the path is without the key from here on, and who does not know it gets nothing."""
+        if not super().parse_request():
+            return False
+        key, _, rest = self.path.removeprefix("/").partition("/")
+        if not hmac.compare_digest(key.partition(":")[0].encode(), self.server.key.encode()):
+            self.close_connection = True
+            self.answer(403)
+            return False
+        self.path = f"/{rest}"
+        return True
 
     def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         with self.server.lock:
@@ -113,7 +135,7 @@ def address_of(host: str, interface: str = "") -> str:
 
 
 def serve(host: str, interface: str = "") -> None:
-    """Serve until standard input ends, which is when whoever started this is gone; tells ``ADDRESS PORT`` first."""
+    """Serve until standard input ends, which is when whoever started this is gone; tells the place first."""
     with Store(address_of(host, interface)) as store:
         tell(*store.start())
         wait_for_owner()

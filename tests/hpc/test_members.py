@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from glacierhpc.config import config_to_yaml
-from glacierhpc.hpc.members import FILE, Members, MemberStore, Seat, exit_code, given_out
+from glacierhpc.hpc.members import FILE, Members, MemberStore, Seat, exit_code, given_out, known, served
 from tests.workflows.cubes import given_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +25,9 @@ class Process:
     """One that takes part."""
 
     def __init__(self, place: tuple[str, int], host: str, slot: int = 0) -> None:
-        self.line = socket.create_connection(place, timeout=WAIT_S)
-        self.line.sendall(f"POST /members/{host}/{slot} HTTP/1.0\r\n\r\n".encode())
+        key = place[0].partition("/")[2]
+        self.line = socket.create_connection(("127.0.0.1", place[1]), timeout=WAIT_S)
+        self.line.sendall(f"POST /{key}/members/{host}/{slot} HTTP/1.0\r\n\r\n".encode())
         self.answers = self.line.makefile("r")
 
     def ready(self) -> None:
@@ -45,14 +47,15 @@ class Process:
 def place(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     """A server that waits for two processes, unless told otherwise."""
     expected, patience_s = getattr(request, "param", (2, WAIT_S))
-    with MemberStore("127.0.0.1", Members(expected, patience_s), "mark") as store:
+    with MemberStore("127.0.0.1", Members(expected, patience_s)) as store:
         yield store.start()
         store.shutdown()
 
 
 def asked(place: tuple[str, int], method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = HTTPConnection(*place, timeout=WAIT_S)
-    connection.request(method, path, body)
+    address, key = place[0].split("/")
+    connection = HTTPConnection(address, timeout=WAIT_S)
+    connection.request(method, f"/{key}:{place[1]}{path}", body)
     answer = connection.getresponse()
     found = answer.status, answer.read()
     connection.close()
@@ -111,6 +114,25 @@ def test_places_are_those_that_horovod_counts() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "request_line", ["GET /{}/mark", "POST /{}/members/a/0", "POST /members/a/0", "GET /mark"]
+)
+def test_who_does_not_know_the_key_takes_no_part(place: tuple[str, int], request_line: str) -> None:
+    """Neither is he told anything, nor is he waited for."""
+    key = place[0].partition("/")[2]
+    with socket.create_connection(("127.0.0.1", place[1]), timeout=WAIT_S) as line:
+        line.sendall(f"{request_line.format(key[::-1])} HTTP/1.0\r\n\r\nready\n".encode())
+        line.shutdown(socket.SHUT_WR)
+        answer = line.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.0 403") and answer.endswith(b"\r\n\r\n")
+    processes = [Process(place, host) for host in "ab"]
+    for each in processes:
+        each.ready()
+    assert [each.told() for each in processes] == ["go 0 2 0 1 0 2", "go 1 2 0 1 1 2"]
+    for each in processes:
+        each.end()
+
+
 def test_nothing_else_is_held(place: tuple[str, int]) -> None:
     assert asked(place, "POST", "/members/a")[0] == 404
     assert asked(place, "POST", "/members/a/x")[0] == 404
@@ -130,19 +152,44 @@ def test_a_second_one_tells_where_the_first_is_and_both_how_it_ended(tmp_path: P
     (run / "steps").mkdir(parents=True)
     record = run / "steps" / "train.json"
     record.write_text(json.dumps({"state": "done", "started": "before"}))
-    (run / FILE).write_text(json.dumps(["127.0.0.1", 9, "of one that is gone"]))
+    (run / FILE).write_text(json.dumps(["127.0.0.1:9/key", 9, "of one that is gone"]))
     with start(path) as first:
         assert first.stdin is not None and first.stdout is not None
         told = first.stdout.readline()
+        assert stat.S_IMODE((run / FILE).stat().st_mode) == 0o600  # it holds the key
         with start(path) as second:
             assert second.stdin is not None and second.stdout is not None
-            assert second.stdout.readline() == told and told.startswith("127.0.0.1 ")
+            assert second.stdout.readline() == told and told.startswith("127.0.0.1:")
             second.stdin.close()
             assert second.stdout.readline().strip() == "-" and second.wait(WAIT_S) == 0
         record.write_text(json.dumps({"state": "interrupted", "started": "now"}))
         first.stdin.close()
         assert first.stdout.readline().strip() == "75" and first.wait(WAIT_S) == 0
-    assert not (run / FILE).exists()
+    assert (run / FILE).read_text() == ""
+
+
+def test_of_two_that_start_at_once_one_serves(tmp_path: Path) -> None:
+    (tmp_path / "none.zarr").mkdir()
+    config = given_config(tmp_path / "run", tmp_path / "none.zarr")
+    (tmp_path / "own.yaml").write_text(config_to_yaml(config))
+    with start(tmp_path / "own.yaml") as first, start(tmp_path / "own.yaml") as second:
+        assert first.stdout is not None and second.stdout is not None
+        assert first.stdout.readline() == second.stdout.readline() != ""
+        first.communicate(timeout=WAIT_S)
+        second.communicate(timeout=WAIT_S)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "7", '["127.0.0.1:9", 9]', '[1, "127.0.0.1:9/key", "mark"]'])
+def test_what_is_no_place_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    with known(tmp_path) as file:
+        assert served(file) is None
+
+
+def test_another_program_at_the_port_is_not_believed(place: tuple[str, int], tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps([*place, "of one that is gone"]))
+    with known(tmp_path) as file:
+        assert served(file) is None
 
 
 def test_a_training_that_ended_before_says_nothing_of_this_one() -> None:

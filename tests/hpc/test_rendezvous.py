@@ -22,20 +22,25 @@ def test_values_come_back_and_it_ends_with_its_owner() -> None:
     ) as server:
         assert server.stdin is not None and server.stdout is not None
         address, port = server.stdout.readline().split()
-        assert address == "127.0.0.1"
-        connection = http.client.HTTPConnection(address, int(port), timeout=10)
+        host, key = address.split("/")
+        assert host == f"127.0.0.1:{port}"
+        connection = http.client.HTTPConnection(host, timeout=10)
         value = bytes(range(256))
 
-        def asked(method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-            connection.request(method, path, body)
+        def asked(method: str, name: str, body: bytes | None = None, *, key: str = key) -> tuple[int, bytes]:
+            connection.request(method, f"/{key}:{port}{name}", body)  # as Horovod puts it together
             answer = connection.getresponse()
             return answer.status, answer.read()
 
         assert asked("GET", "/global/0")[0] == 404
         assert asked("PUT", "/global/0", value)[0] == 200
         assert asked("GET", "/global/0") == (200, value)
+        for method in ("GET", "PUT", "DELETE"):  # by who does not know the key
+            assert asked(method, "/global/0", b"another", key=key[:-1])[0] == 403
+            assert asked(method, "/global/0", b"another", key="")[0] == 403
+        assert asked("GET", "/global/0") == (200, value)
         assert asked("DELETE", "/global/0")[0] == 200 and asked("GET", "/global/0")[0] == 404
-        connection.putrequest("PUT", "/global/0")
+        connection.putrequest("PUT", f"/{key}:{port}/global/0")
         connection.putheader("Content-Length", str(MAX_VALUE_BYTES + 1))
         connection.endheaders()
         assert connection.getresponse().status == 413

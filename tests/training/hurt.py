@@ -102,20 +102,22 @@ def train(name: str, how: str, whom: int, watchdog_s: float) -> int:
     return 0
 
 
-def place(name: str, rank: int, port: int) -> dict[str, Any]:
+def place(name: str, rank: int, address: str, port: int) -> dict[str, Any]:
     """The variables of a launcher; Horovod's are those of our script for srun without MPI."""
     if name == "single":
         return {}
     if name == "ddp":
         return {"RANK": rank, "WORLD_SIZE": RANKS, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": RANKS,
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+                "MASTER_ADDR": address, "MASTER_PORT": port}  # fmt: skip
     given = {"RANK": rank, "SIZE": RANKS, "LOCAL_RANK": rank, "LOCAL_SIZE": RANKS, "CROSS_RANK": 0, "CROSS_SIZE": 1,
              "HOSTNAME": "localhost", "CONTROLLER": "gloo", "CPU_OPERATIONS": "gloo", "GLOO_IFACE": "lo",
-             "GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "GLOO_RENDEZVOUS_PORT": port}  # fmt: skip
+             "GLOO_RENDEZVOUS_ADDR": address, "GLOO_RENDEZVOUS_PORT": port}  # fmt: skip
     return {f"HOROVOD_{key}": value for key, value in given.items()}
 
 
-def forked(name: str, how: str, whom: int, watchdog_s: float, rank: int, port: int, out: int) -> int:
+def forked(
+    name: str, how: str, whom: int, watchdog_s: float, rank: int, where: tuple[str, int], out: int
+) -> int:
     """Start a rank and return its process."""
     child = os.fork()
     if child:
@@ -126,7 +128,7 @@ def forked(name: str, how: str, whom: int, watchdog_s: float, rank: int, port: i
         os.dup2(out, 2)
         # of the lost one, the exchange gives up before the watch
         os.environ["HOROVOD_GLOO_TIMEOUT_SECONDS"] = "15" if how == "lost" else str(START_S)
-        os.environ |= {key: str(value) for key, value in place(name, rank, port).items()}
+        os.environ |= {key: str(value) for key, value in place(name, rank, *where).items()}
         code = train(name, how, whom, watchdog_s)
     except BaseException as error:  # noqa: BLE001 - a forked child must not come back
         sys.stderr.write(f"rank {rank} fails: {error!r}\n")
@@ -144,11 +146,11 @@ class Hurt:
         self.paused_at: float | None = None
         self.since = time.monotonic()
         self.store = Store("127.0.0.1")
-        port = free_port() if name == "ddp" else self.store.server_address[1]
+        where = ("127.0.0.1", free_port()) if name == "ddp" else self.store.place
         ranks = range(1 if name == "single" else RANKS)
         self.texts = [tempfile.TemporaryFile() for _ in ranks]  # noqa: SIM115 - closed by told
         self.children = [
-            forked(name, how, whom, watchdog_s, rank, port, self.texts[rank].fileno()) for rank in ranks
+            forked(name, how, whom, watchdog_s, rank, where, self.texts[rank].fileno()) for rank in ranks
         ]
 
     @property

@@ -36,7 +36,7 @@ needs_horovod = pytest.mark.skipif(
 def started(tmp_path: Path) -> Iterator[Any]:
     """Start a process on a pretended host, by what it is to do; none is left behind."""
     processes: list[subprocess.Popen[bytes]] = []
-    with MemberStore("127.0.0.1", Members(1), "mark") as store:
+    with MemberStore("127.0.0.1", Members(1)) as store:
         address, port = store.start()
         given = {
             "HOROVOD_ELASTIC": "1", "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",

@@ -53,7 +53,7 @@ class Line:
     Parameters
     ----------
     environment : mapping
-        HOROVOD_GLOO_RENDEZVOUS_ADDR and ..._PORT, HOROVOD_HOSTNAME; the place is written into it.
+        HOROVOD_GLOO_RENDEZVOUS_ADDR, which is ADDRESS:PORT/KEY, and HOROVOD_HOSTNAME; the place is written into it.
 
     Raises
     ------
@@ -66,16 +66,17 @@ class Line:
         self._environment = environment
         self._answers: queue.Queue[str] = queue.Queue()
         host, slot = environment["HOROVOD_HOSTNAME"], environment.get("HOROVOD_LOCAL_RANK", "0")
-        place = environment["HOROVOD_GLOO_RENDEZVOUS_ADDR"], int(environment["HOROVOD_GLOO_RENDEZVOUS_PORT"])
+        place, _, key = environment["HOROVOD_GLOO_RENDEZVOUS_ADDR"].partition("/")
+        address, _, port = place.partition(":")
         try:
-            self._line = socket.create_connection(place, timeout=JOIN_S)
+            self._line = socket.create_connection((address, int(port)), timeout=JOIN_S)
         except OSError as err:
             raise GlacierError(
-                f"the server that gives out ranks does not answer at {place[0]}:{place[1]} ({err}); it ends with the "
+                f"the server that gives out ranks does not answer at {place} ({err}); it ends with the "
                 "job that started it: submit the job again"
             ) from err
         self._line.settimeout(None)
-        self._line.sendall(f"POST /members/{host}/{slot} HTTP/1.0\r\n\r\n".encode())
+        self._line.sendall(f"POST /{key}/members/{host}/{slot} HTTP/1.0\r\n\r\n".encode())
         threading.Thread(target=self._listen, name="seat", daemon=True).start()
 
     def wait(self) -> None:
