@@ -195,7 +195,7 @@ def main() -> None:
     try:
         plan = plan_of(asked)
         Assumed.given(asked.assume)
-        _places(asked)
+        _places(asked, plan)
         if asked.against:
             scaling_compare.read_details(asked.against)
         before = os.getloadavg()[0]
@@ -209,9 +209,10 @@ def main() -> None:
         raise SystemExit(err.exit_code) from None
 
 
-def _places(asked: argparse.Namespace) -> None:
+def _places(asked: argparse.Namespace, plan: Plan) -> None:
     """Make the folders of what will be written; that one cannot be is better known before anything is measured."""
-    for option, folder in (("--output", asked.output and asked.output.parent), ("--plots", asked.plots)):
+    results = asked.output and asked.output.parent
+    for option, folder in (("--scratch", plan.scratch), ("--output", results), ("--plots", asked.plots)):
         try:
             if folder:
                 folder.mkdir(parents=True, exist_ok=True)

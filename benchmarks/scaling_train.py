@@ -233,18 +233,16 @@ def train(
     request.write_text(json.dumps({**asked, "works": [asdict(work) for work in works]}), encoding="utf-8")
     started = scaling_launch.words_of(launcher, backend, ranks)
     command = [*started, str(Path(__file__).resolve()), str(request)]
-    began = time.time()
-    with (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
-        try:
-            with scaling_launch.meeting(launcher, backend) as variables:
-                code = scaling_launch.run(command, log, {**os.environ, **variables}, limit_s)
-        except subprocess.TimeoutExpired as err:
-            raise GlacierError(
-                f"{ranks} ranks did not end in {limit_s:.0f} s; they were started by: {command}"
-            ) from err
-    if code:
-        words = redact((folder / "log").read_text(encoding="utf-8", errors="replace").strip())
-        raise GlacierError(f"{ranks} ranks ended with code {code} ({command}):\n{words[:6000]}")
+    began, log = time.time(), folder / "log"
+    try:
+        with log.open("w", encoding="utf-8") as file, scaling_launch.meeting(launcher, backend) as variables:
+            code = scaling_launch.run(command, file, {**os.environ, **variables}, limit_s)
+        failed = f"ended with code {code}" if code else ""
+    except subprocess.TimeoutExpired:
+        failed = f"did not end in {limit_s:.0f} s"
+    if failed:
+        words = redact(log.read_text(encoding="utf-8", errors="replace").strip())
+        raise GlacierError(f"{ranks} ranks {failed} ({command}):\n{words[:6000]}")
     return _gathered(folder, ranks, backend, began)
 
 

@@ -57,22 +57,16 @@ def checked(bench, done):
 
 
 @pytest.mark.slow
-def test_a_quick_run_measures_workers_and_writes_its_page(bench, tmp_path):
+def test_every_step_is_measured_drawn_and_compared_with_an_earlier_run(bench, tmp_path):
     places = ("--output", tmp_path / "x.json", "--plots", tmp_path / "plots")
-    done = run("--quick", "--json", "--what", "acquire", "--mode", "strong", *places)
-    told, details = checked(bench, done)
+    told, details = checked(bench, run("--quick", "--json", *places))
     assert json.loads((tmp_path / "x.json").read_text()) == told
-    assert [(p.step, p.workers, p.work) for p in details.points] == [("acquire", 1, 6), ("acquire", 2, 6)]
-    (stage,) = details.points[0].details["stages"]
+    assert len(details.points) == 4 * 2 * 2
+    found = [p for p in details.points if (p.step, p.mode) == ("acquire", "strong")]
+    assert [(p.workers, p.work) for p in found] == [(1, 6), (2, 6)]
+    (stage,) = found[0].details["stages"]
     assert stage["tasks"] == 6 * 4 and stage["bytes"] > 1000  # three bands and the end of each scene
     assert details.words[0] == bench.main.QUICK in (tmp_path / "plots" / "scaling.html").read_text()
-
-
-@pytest.mark.slow
-def test_every_step_is_measured_and_compared_with_an_earlier_run(bench, tmp_path):
-    first = run("--quick", "--json", "--output", tmp_path / "x.json")
-    _, details = checked(bench, first)
-    assert len(details.points) == 4 * 2 * 2
     assert {(v.step, v.workers) for v in details.validation if v.calibrated_on} == {
         (step, 1) for step in bench.main.STEPS
     }
@@ -101,11 +95,19 @@ def test_ranks_tell_what_they_did_alone_and_together(bench, tmp_path, backend, m
     assert sum(trained.split().values()) == pytest.approx(1)
 
 
-def test_ranks_that_fail_are_told_with_their_words(bench, tmp_path, monkeypatch):
+def test_ranks_that_fail_or_hang_are_told_with_their_words(bench, tmp_path, monkeypatch):
     ends = [sys.executable, "-c", "raise SystemExit('no seat')"]
     monkeypatch.setattr(bench.launch, "words_of", lambda *_: ends)
     work = bench.train.Training(batch=4, steps=3, repeats=2, size_px=16)
     with pytest.raises(bench.main.GlacierError, match="(?s)2 ranks ended with code 1.*no seat"):
+        bench.train.train(2, [work], tmp_path, backend="ddp", launcher="torchrun")
+
+    def hangs(command, log, environment, limit_s):
+        log.write("waits for nodes")
+        raise subprocess.TimeoutExpired(command, limit_s)
+
+    monkeypatch.setattr(bench.launch, "run", hangs)
+    with pytest.raises(bench.main.GlacierError, match="(?s)did not end in 3600 s.*waits for nodes"):
         bench.train.train(2, [work], tmp_path, backend="ddp", launcher="torchrun")
 
 
@@ -155,6 +157,7 @@ def test_the_split_of_a_training_adds_up(bench):
         (("--delay-s", "-1"), "give 0 or more seconds"),
         (("--output", "/dev/null/x.json"), "--output: nothing can be written to '/dev/null'"),
         (("--plots", "/dev/null"), "--plots: nothing can be written"),
+        (("--scratch", "/dev/null"), "--scratch: nothing can be written"),
         (("--output", "/"), "'/' is a folder"),
         (("--against", "nowhere.json"), "no result of this benchmark"),
         (("--image", "x.sif", "--what", "align"), "give --cluster jobqueue or allocation"),
