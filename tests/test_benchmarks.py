@@ -306,6 +306,17 @@ def test_the_readme_says_of_scaling_what_it_measured_and_what_not(tmp_path):
     assert "is no measurement" in told
 
 
+def test_the_readme_says_nothing_of_scaling_where_there_were_more_workers_than_cores(tmp_path):
+    shares = {"value": 0.4, "low": 0.3, "high": 0.5}
+    points = [{"step": "align", "mode": "weak", "workers": 8, "oversubscribed": True, "efficiency": shares}]
+    details = {"points": points, "validation": [], "words": ["With 8 workers there are more than cores."]}
+    write(tmp_path, result("scaling", details=details))
+    assert rewrite(tmp_path).returncode == 0
+    told = (tmp_path / "README.md").read_text()
+    assert "With 8 workers there are more than cores" in told
+    assert "Efficiency" not in told and "model" not in told
+
+
 def test_figures_of_two_machines_are_not_mixed(tmp_path):
     write(tmp_path, result("gaps"), result("patch", cores=64))
     done = rewrite(tmp_path)
