@@ -6,6 +6,9 @@ Tokens in URLs and in headers are `signing`'s.
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy, request_port
 from urllib.parse import unquote, urljoin, urlsplit
@@ -87,6 +90,26 @@ def next_place(url: str, location: str) -> str:
     if ways[1] not in ("http", "https") or ways == ("https", "http"):
         raise Fault("wrong", f"the server sends from {ways[0]} to {ways[1]}, where nothing is asked for")
     return there
+
+
+def is_login(url: str, there: str) -> bool:
+    """Say whether who asks for a URL is sent to another host that shall know the user by a password."""
+    parts = urlsplit(there)
+    return place_of(url) != place_of(there) and bool(_password(parts.scheme, parts.netloc))
+
+
+@contextmanager
+def one_login(wait_s: float) -> Iterator[None]:
+    """Let others wait while one logs in, not longer than some seconds: they need not, if they then have its cookies."""
+    held = _LOGIN.acquire(timeout=wait_s)
+    try:
+        yield
+    finally:
+        if held:
+            _LOGIN.release()
+
+
+_LOGIN = threading.Lock()
 
 
 def login_elsewhere(url: str, there: str) -> str:

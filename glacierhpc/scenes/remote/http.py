@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.client import HTTPResponse
@@ -166,17 +166,25 @@ def _answered(
     url: str, asked: str, timeout_s: float, headers: Headers
 ) -> Iterator[tuple[urllib3.BaseHTTPResponse, str]]:
     """Yield the answer and the URL that it comes from, which may be another one than was asked."""
-    there = url
-    for _ in range(1 + access.MOST_REDIRECTS):
-        with _faults(there), _requested(there, {"Range": asked, **headers(there)}, timeout_s) as response:
-            access.learn_cookies(there, response)
-            location = response.get_redirect_location()
-            if not location:
-                yield response, there
-                return
-            if (response.length_remaining or 0) <= _PIECE:  # else the connection ends with it
-                deque(_pieces(response, time.monotonic() + timeout_s), maxlen=0)
-        there = access.next_place(there, location)
+    there, knew = url, access.known_headers(url)
+    with ExitStack() as login:
+        for _ in range(1 + access.MOST_REDIRECTS):
+            with _faults(there), _requested(there, {"Range": asked, **headers(there)}, timeout_s) as response:
+                access.learn_cookies(there, response)
+                location = response.get_redirect_location()
+                if not location:
+                    login.close()
+                    yield response, there
+                    return
+                if (response.length_remaining or 0) <= _PIECE:  # else the connection ends with it
+                    deque(_pieces(response, time.monotonic() + timeout_s), maxlen=0)
+            there = access.next_place(there, location)
+            if access.is_login(url, there):
+                login.close()
+                login.enter_context(access.one_login(timeout_s))
+                known = access.known_headers(url)
+                if known != knew:  # another thread has logged in meanwhile
+                    there, knew = url, known
     raise Fault("wrong", f"the server sends from place to place, more than {access.MOST_REDIRECTS} times")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -173,6 +175,21 @@ def test_a_password_in_netrc_logs_in_once_and_goes_to_the_login_only(archive):
     assert "session=ann" not in archive.login.words() + archive.store.words()
 
 
+def test_threads_that_begin_together_log_in_once(archive):
+    together, strangers = threading.Barrier(4), threading.Semaphore(4)
+
+    def all_first(path: str, headers: dict[str, str]) -> Answer:
+        if "cookie" not in headers and path.startswith("/protected") and strangers.acquire(blocking=False):
+            together.wait(60.0)
+        return Archive._data(archive, path, headers)
+
+    archive.data.answer = all_first
+    with ThreadPoolExecutor(4) as pool:
+        images = [image for image, _ in pool.map(lambda _: read(archive, NoSigner()), range(4))]
+    assert all(np.array_equal(image, PIXELS) for image in images)
+    assert len(archive.login.told) == 1
+
+
 def test_a_token_goes_to_its_own_host_only(archive, tmp_path):
     image, tries = read(archive, bearer(archive, tmp_path / "access"))
     np.testing.assert_array_equal(image, PIXELS)
@@ -187,6 +204,25 @@ def test_a_token_that_the_archive_does_not_take_is_not_sent_on_to_the_login(arch
         read(archive, bearer(archive, tmp_path / "access", other))
     assert other in archive.data.words() and archive.login.told
     assert other not in archive.login.words() + archive.store.words()
+
+
+def test_a_refusal_by_the_host_itself_is_no_matter_of_a_login(archive):
+    archive.data.answer = lambda path, headers: (403, {}, b"no")
+    with pytest.raises(ReadFailed, match=r"access refused \(HTTP 403\)") as caught:
+        read(archive, NoSigner())
+    assert "log in" not in caught.value.reason
+
+
+@pytest.mark.parametrize("way", ["token", "password"])
+def test_no_log_line_has_what_makes_a_user_known(archive, tmp_path, caplog, way):
+    with caplog.at_level(logging.DEBUG):
+        read(
+            archive,
+            bearer(archive, tmp_path / "access") if way == "token" else make_signer(signer_spec("none")),
+        )
+    assert "/scene_B3.TIF" in caplog.text  # urllib3 tells each request
+    for secret in (TOKEN, "YW5uOnB3", "session=ann", archive.signature):
+        assert secret not in caplog.text
 
 
 def test_the_archive_is_asked_once_for_where_a_file_lies(archive, tmp_path):
@@ -230,6 +266,7 @@ def test_a_redirect_away_from_https_is_not_followed():
         ("https://a.port.invalid:8443/a", True),
         ("https://a.port.invalid/a", False),
         ("https://data.one.invalid:8443/a", False),
+        ("http://a.port.invalid:8443/a", False),
         ("https://data.one.invalid./a", False),
         ("http://data.one.invalid/a", False),  # anybody on the way could read it
         ("https://data.one.invalid.evil.invalid/a", False),
