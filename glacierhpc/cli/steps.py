@@ -87,10 +87,13 @@ def _acquire(
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    if group is None:
+    if group is None and groups is None:
         _run_step("acquire", config, overrides, as_json=as_json, dry_run=dry_run)
-    elif groups is None or dry_run:
-        raise InputError("--group says which of several; give --groups, how many there are, and no --dry-run")
+    elif group is None or groups is None or dry_run:
+        raise InputError(
+            "--group, which one to read, and --groups, how many there are, are given together, without --dry-run; in a "
+            "job array the number of the task is the first: sbatch --array=0-7 jobs/acquire.sbatch CONFIG --groups 8"
+        )
     else:
         _read_group(load(config, overrides), group, groups, as_json=as_json)
 

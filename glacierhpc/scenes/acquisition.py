@@ -54,6 +54,7 @@ class Acquisition:
             path = self.plan.folder / scene / asset
             if receipt.state == "done" and path.is_dir() and parts.checksum(path)[0] == receipt.checksum:
                 self.done[scene, asset] = receipt
+        self.expected |= self.done.keys()
         if self.done:
             log.info("%d assets are there from an earlier run", len(self.done))
 

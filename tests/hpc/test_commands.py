@@ -193,8 +193,10 @@ def test_scenes_are_read_by_an_array_of_which_only_what_failed_is_repeated(
 
 
 def test_a_group_is_one_of_several(glacier: Glacier) -> None:
-    code, _, err = glacier("acquire", CONFIG, "--group", "0")
-    assert code == 2 and "give --groups, how many there are" in err
+    """One number without the other would read all scenes, or none, in each task of an array."""
+    for given in (["--group", "0"], ["--groups", "8"], ["--group", "0", "--groups", "8", "--dry-run"]):
+        code, _, err = glacier("acquire", CONFIG, *given)
+        assert code == 2 and "--groups, how many there are, are given together, without --dry-run" in err
 
 
 def write_record(run: Path, step: str, record: dict[str, str]) -> None:

@@ -350,9 +350,18 @@ def test_a_full_disk_is_one_clear_error_and_nothing_is_lost(three, tmp_path, mon
 
 
 def test_progress_reaches_the_end(three, tmp_path):
+    """Also that of a run which goes on: what was there before is done, and was needed."""
     seen: list[tuple[int, int]] = []
-    run(three, tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1] == 9
+
+    def tell(done: int, total: int) -> None:
+        seen.append((done, total))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(three, tmp_path, progress=tell)
+    assert run(three, tmp_path, progress=tell).assets_resumed > 0
+    assert seen[-1] == (9, 9) and all(done <= total for done, total in seen)
 
 
 def test_bytes_are_the_same_every_time(three, tmp_path):
