@@ -52,9 +52,15 @@ def until_there(path: Path) -> str:
     return path.name
 
 
+def leave() -> None:
+    raise GeneratorExit("no Exception, but an end all the same")
+
+
 def test_errors_and_cancellations_are_those_of_the_task(executor: Any, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         executor.submit(divmod, 1, 0).result(60)
+    with pytest.raises(GeneratorExit, match="an end"):
+        executor.submit(leave).result(60)
     one, another = (executor.submit(until_there, tmp_path / "go") for _ in range(2))
     assert another.cancel() and another.cancelled()
     (tmp_path / "go").touch()

@@ -1,7 +1,8 @@
 """The executor that hands out the results of a cluster's tasks: what has been fetched is told as it came.
 
 Distributed's own asks for the state of a task after it has fetched the result. If the worker dies between the two, that
-is "lost" by then, and a good result ends the step as an error.
+is "lost" by then, and a good result ends the step as an error. Only `_wrap_future` is no public name: a version of
+distributed that does not call it tells results in its own way.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class ResultExecutor(ClientExecutor):
 async def _tell(future: Any, told: Future) -> None:
     with suppress(InvalidStateError):  # cancelled by who waited, in this moment
         try:
-            result = await future._result()
+            result = await future
         except CancelledError:
             told.cancel()
             told.set_running_or_notify_cancel()
-        except Exception as err:  # noqa: BLE001 - the task's own, for who waits
+        except BaseException as err:  # noqa: BLE001 - the task's own, for who waits, whatever its kind
             told.set_exception(err)
         else:
             told.set_result(result)
