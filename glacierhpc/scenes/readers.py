@@ -58,6 +58,10 @@ class ReadFailed(Exception):
         self.reason, self.attempts = reason, attempts
 
 
+OWN_MEMORY = ("/vsicurl/http", "/vsis3/", "/vsigs/", "/vsiaz/", "/vsiadls/", "/vsioss/", "/vsiswift/")
+"""How names begin of which GDAL remembers a failed open; a colon parts them, so none has one."""
+
+
 def gdal_options(policy: RetryPolicy, *, again: bool = False) -> dict[str, Any]:
     """Return the GDAL settings for reading rasters, and those for its own network access (``s3://``, ``/vsi``).
 
@@ -84,7 +88,7 @@ def gdal_options(policy: RetryPolicy, *, again: bool = False) -> dict[str, Any]:
         "PROJ_NETWORK": "OFF",
     }
     if again:
-        options["CPL_VSIL_CURL_NON_CACHED"] = "/vsicurl/http"
+        options["CPL_VSIL_CURL_NON_CACHED"] = ":".join(OWN_MEMORY)
     return options
 
 
