@@ -140,15 +140,18 @@ def _by_gloo(launcher: str, backend: str) -> bool:
 @contextmanager
 def meeting(launcher: str, backend: str) -> Iterator[dict[str, str]]:
     """Give the variables by which ranks find each other; where they need a server for that, it is up meanwhile."""
+    # ranks that read their libraries from one busy disk meet late; Gloo's own limit is half a minute
+    wait_s = os.environ.get("HOROVOD_GLOO_TIMEOUT_SECONDS", "300")
+    patience = {"HOROVOD_GLOO_TIMEOUT_SECONDS": wait_s} if backend == "horovod" else {}
     if not _by_gloo(launcher, backend):
-        yield {}
+        yield patience
         return
     own = address_of(os.environ.get("SLURMD_NODENAME", "localhost"), os.environ.get("HOROVOD_GLOO_IFACE", ""))
     with Store(own) as store:
         address, port = store.start()
         place = {"HOROVOD_GLOO_RENDEZVOUS_ADDR": address, "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port)}
         try:
-            yield {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo", **place}
+            yield {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo", **place, **patience}
         finally:
             store.shutdown()
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -109,6 +110,21 @@ def test_ranks_that_fail_or_hang_are_told_with_their_words(bench, tmp_path, monk
     monkeypatch.setattr(bench.launch, "run", hangs)
     with pytest.raises(bench.main.GlacierError, match="(?s)did not end in 3600 s.*waits for nodes"):
         bench.train.train(2, [work], tmp_path, backend="ddp", launcher="torchrun")
+
+
+def test_horovods_ranks_may_come_late_and_by_srun_meet_at_a_server(bench, monkeypatch):
+    limit = "HOROVOD_GLOO_TIMEOUT_SECONDS"
+    for name in (limit, "HOROVOD_GLOO_IFACE", "SLURMD_NODENAME"):
+        monkeypatch.delenv(name, raising=False)
+    for launcher, backend, expected in (("srun", "ddp", {}), ("pmix", "horovod", {limit: "300"})):
+        with bench.launch.meeting(launcher, backend) as told:
+            assert told == expected
+    monkeypatch.setenv(limit, "400")
+    with bench.launch.meeting("srun", "horovod") as told:
+        host = told["HOROVOD_GLOO_RENDEZVOUS_ADDR"].partition(":")[0]
+        place = (host, int(told["HOROVOD_GLOO_RENDEZVOUS_PORT"]))
+        socket.create_connection(place, timeout=60).close()
+        assert told["HOROVOD_CONTROLLER"] == "gloo" and told[limit] == "400"
 
 
 def test_neither_launcher_nor_ranks_outlive_an_end_by_signal(bench, tmp_path, monkeypatch):
