@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy, request_port
+from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import Request
 
@@ -144,7 +144,7 @@ class _AsTheyCame(DefaultCookiePolicy):
 
     def set_ok(self, cookie: Cookie, request: Request) -> bool:
         """Say whether to keep a cookie; note which way it came."""
-        cookie.port = request_port(request) or str(HTTP_PORT)
+        cookie.port = str(urlsplit(request.full_url).port or HTTP_PORT)  # as a request without a port is read
         cookie.secure = cookie.secure or request.type == "https"
         return super().set_ok(cookie, request)
 
