@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 
 import dask
 import pytest
+import requests
 from dask.utils import parse_timedelta
 from distributed import Client, Security
 
@@ -64,6 +65,15 @@ def test_another_user_of_the_node_cannot_give_tasks(scheme: str, executor: Execu
 
 
 @pytest.mark.usefixtures("executor")
+@pytest.mark.parametrize(
+    "place", ["json/counts.json", "info/main/workers.html", "metrics", "proxy/1/127.0.0.1/status"]
+)
+def test_the_scheduler_s_page_gives_no_more_than_itself(place: str, executor: Executor) -> None:
+    address = f"http://127.0.0.1:{executor._client.cluster.scheduler.http_server.port}"  # type: ignore[attr-defined]
+    assert requests.get(f"{address}/status", timeout=60).ok
+    assert requests.get(f"{address}/{place}", timeout=60).status_code == 404
+
+
 def test_a_worker_short_of_memory_is_heard_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="glacierhpc"):
         logging.getLogger("distributed.nanny.memory").warning("Worker exceeded 95% memory budget")

@@ -12,10 +12,12 @@ from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import dask
 from distributed import Client, LocalCluster, Security
 
 from glacierhpc.hpc.cluster import owned
 from glacierhpc.hpc.cluster.results import ResultExecutor
+from glacierhpc.hpc.cluster.serving import PAGE
 from glacierhpc.hpc.cluster.wish import WORKER_ENVIRONMENT
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ def local(workers: int, cores: int, memory_gb: float | None, scratch: Path | Non
         folder = stack.enter_context(_scratch(scratch or Path(tempfile.gettempdir())))
         stack.enter_context(_environment(WORKER_ENVIRONMENT))
         stack.enter_context(_nannies_heard())
+        stack.enter_context(dask.config.set(PAGE))
         with _interrupts_ignored():
             cluster = stack.enter_context(
                 LocalCluster(

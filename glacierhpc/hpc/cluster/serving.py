@@ -22,7 +22,10 @@ from glacierhpc.hpc.cluster.wish import ALLOWED_FAILURES, WorkerJobs
 
 log = logging.getLogger(__name__)
 
-SETTINGS = {
+# The page and what it is drawn with. Nothing asks who they are, on loopback as well: Dask's other routes would tell
+# every user of the machine what the tasks are, and pass requests on to workers
+PAGE = {"distributed.scheduler.http.routes": ["distributed.http.health", "distributed.http.statics"]}
+SETTINGS = PAGE | {
     "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
     "distributed.comm.timeouts.tcp": "120s",
     # a result that was lost with its worker is asked for there for so long, once more for each retry, before the copy
