@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from glacierhpc import lease
+from glacierhpc import holder, lease
 from glacierhpc.atomic import write_text
 from glacierhpc.config import Config, load_config
 from glacierhpc.config.groups import group_path, group_paths
@@ -19,7 +21,7 @@ from glacierhpc.rundir import RunDirectory, read_table
 from glacierhpc.scenes import acquire
 from glacierhpc.scenes.journal import JOURNAL, read_receipts
 from glacierhpc.scenes.remote import shared
-from glacierhpc.workflows import run_step, run_steps
+from glacierhpc.workflows import groups, run_step, run_steps
 from glacierhpc.workflows.groups import gather_groups, read_group
 from tests.workflows.test_archive_runs import cube_files, write_config
 
@@ -150,6 +152,31 @@ def test_a_task_that_lives_on_writes_nothing_once_its_group_is_gathered(
     with pytest.raises(LeaseLost):
         orphan.check()
     orphan.release()
+
+
+def test_of_a_group_whose_machine_is_gone_the_scheduler_is_asked(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signs of life would be waited for two minutes at each group, one after the other."""
+    read_group(config, 0, 2)
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(holder, "_boot", lambda: "another machine")
+        elsewhere.setattr(fcntl, "flock", no_locks)
+        dead = lease.take(group_path(config.run_path, 0, 2), job="17@here")
+
+    def waits(*_: object) -> str:
+        raise AssertionError("signs of life are waited for")
+
+    monkeypatch.setattr(lease, "_silent", waits)
+    monkeypatch.setattr(groups, "has_ended", lambda job: job == "17@here")
+    gather_groups(RunDirectory(config.run_path))
+    with pytest.raises(LeaseLost):
+        dead.check()
+    dead.release()
 
 
 def test_a_group_that_does_not_exist_or_has_no_scenes(config: Config, tmp_path: Path) -> None:
