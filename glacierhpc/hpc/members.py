@@ -223,11 +223,11 @@ def serve(run: Path, host: str, interface: str, expected: int) -> None:
     before = _record(run)
     with ExitStack() as stack:
         with known(run) as file:
-            place = served(file)
+            place = served(file, run)
             if place is None:
                 store = stack.enter_context(MemberStore(address_of(host, interface), Members(expected)))
                 place = store.start()
-                _say(file, json.dumps([*place, store.mark]))
+                _say(file, json.dumps([*place, store.mark, str(run.resolve())]))
                 stack.callback(_withdraw, run, store.mark)
         tell(*place)
         wait_for_owner()
@@ -261,12 +261,14 @@ def _withdraw(run: Path, mark: str) -> None:
             _say(file, "")
 
 
-def served(file: TextIO) -> tuple[str, int] | None:
-    """Return the place of the server that a file speaks of, if it answers."""
+def served(file: TextIO, run: Path) -> tuple[str, int] | None:
+    """Return the place of the server that a file speaks of, if it answers; in the copy of a run it is another's."""
     try:
-        address, port, mark = json.loads(file.read())
+        address, port, mark, of = json.loads(file.read())
         host, _, key = address.partition("/")
     except (ValueError, TypeError, AttributeError):
+        return None
+    if of != str(run.resolve()):
         return None
     connection = HTTPConnection(host, timeout=10)
     try:

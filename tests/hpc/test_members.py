@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import stat
 import subprocess
@@ -152,7 +153,7 @@ def test_a_second_one_tells_where_the_first_is_and_both_how_it_ended(tmp_path: P
     (run / "steps").mkdir(parents=True)
     record = run / "steps" / "train.json"
     record.write_text(json.dumps({"state": "done", "started": "before"}))
-    (run / FILE).write_text(json.dumps(["127.0.0.1:9/key", 9, "of one that is gone"]))
+    (run / FILE).write_text(json.dumps(["127.0.0.1:9/key", 9, "of one that is gone", str(run)]))
     with start(path) as first:
         assert first.stdin is not None and first.stdout is not None
         told = first.stdout.readline()
@@ -179,17 +180,28 @@ def test_of_two_that_start_at_once_one_serves(tmp_path: Path) -> None:
         second.communicate(timeout=WAIT_S)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "7", '["127.0.0.1:9", 9]', '[1, "127.0.0.1:9/key", "mark"]'])
+@pytest.mark.parametrize("text", ["", "[]", "{", "7", '["127.0.0.1:9", 9, "mark"]', '[1, 9, "mark", "/"]'])
 def test_what_is_no_place_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with known(tmp_path) as file:
-        assert served(file) is None
+        assert served(file, tmp_path) is None
 
 
 def test_another_program_at_the_port_is_not_believed(place: tuple[str, int], tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(json.dumps([*place, "of one that is gone"]))
+    (tmp_path / FILE).write_text(json.dumps([*place, "of one that is gone", str(tmp_path)]))
     with known(tmp_path) as file:
-        assert served(file) is None
+        assert served(file, tmp_path) is None
+
+
+def test_the_copy_of_a_run_has_a_server_of_its_own(tmp_path: Path) -> None:
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    run.mkdir()
+    with MemberStore("127.0.0.1", Members(1)) as store:
+        (run / FILE).write_text(json.dumps([*store.start(), store.mark, str(run)]))
+        shutil.copytree(run, copy)
+        with known(run) as file, known(copy) as copied:
+            assert served(file, run) == store.place and served(copied, copy) is None
+        store.shutdown()
 
 
 def test_a_training_that_ended_before_says_nothing_of_this_one() -> None:
