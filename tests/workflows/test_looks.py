@@ -59,6 +59,7 @@ def test_a_job_that_starts_while_a_report_is_made_has_the_run_and_the_page_goes_
     evaluated: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDirectory(Path(shutil.copytree(evaluated.run_path, tmp_path / "run")))
+    run.report.unlink(missing_ok=True)  # of another test
     config = evaluated.model_copy(update={"run_dir": run.path})
     real, jobs = page._page, []
 
