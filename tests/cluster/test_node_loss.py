@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from glacierhpc.config import run_config
 from glacierhpc.fence import epoch_file, epochs, read_record
 from glacierhpc.rundir import RunDirectory
 from tests.cluster.jobs import (
@@ -74,6 +75,10 @@ def test_the_orphan_of_a_lost_node_is_fenced_and_the_results_are_those_of_one_ru
     assert run.done("train")
     whole = config.model_copy(update={"train": config.train.model_copy(update={"checkpoint_steps": None})})
     assert alike(weights(run.path), trained_alone(whole, tmp_path / "alone"))
+    # what the orphan had half written lies under its number until the next command of the run
+    number = f".tmp-e{max(epochs(run.path)) - 1}-"
+    assert all(left.name.startswith(number) for left in run.path.rglob(".tmp-*"))
+    RunDirectory.open(run.path, run_config(config)).close()
     assert not [left for left in run.path.rglob(".tmp-*")]
     reached(lambda: told("sinfo", "--noheader", f"--nodes={node}", "--format=%t").split()[0] == "idle")
 
