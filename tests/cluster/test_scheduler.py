@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.jobs import control, fields, quick, reached, told
+from tests.cluster.jobs import fields, quick, reached, told
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -96,20 +96,3 @@ def test_a_preempted_job_is_warned_where_that_is_set_and_queued_again(tmp_path: 
     assert note.read_text().startswith("began 0\nUSR2\n") == warned()
     reached(lambda: "began 1" in note.read_text())
     told("scancel", str(low))
-
-
-@ours
-def test_a_job_of_a_lost_node_is_queued_again(tmp_path: Path) -> None:
-    note = tmp_path / "nodes"
-    job = batch(tmp_path / "job.sh", f"hostname >>{note}\nsleep 100\n", "--requeue", "--nodes=1")
-    reached(note.exists)
-    node = note.read_text().strip()
-    control(f"kill {node}")
-    try:
-        reached(lambda: fields(job)["Restarts"] == "1")
-        reached(lambda: len(note.read_text().split()) == 2)
-        assert note.read_text().split()[1] != node
-    finally:
-        told("scancel", str(job))
-        control(f"start {node}")
-    reached(lambda: told("sinfo", "--noheader", f"--nodes={node}", "--format=%t").split()[0] == "idle")
