@@ -143,16 +143,28 @@ def parse_quota(text: str) -> list[Quota] | None:
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmgtpKMGTP]?)\*?")
 
 
-def _of_line(line: str) -> Quota | None:
-    words = line.split()
-    place = next((word for word in reversed(words[:2]) if word.startswith("/")), "")
-    numbers = [word for word in words if NUMBER.fullmatch(word)]
+def columns(line: str) -> tuple[int, int, int, int, int, int] | None:
+    """Return what a line of quota says: bytes used, soft and hard limit, 0 for none, and the same of files."""
+    numbers = [word for word in line.split() if NUMBER.fullmatch(word)]
     if len(numbers) not in (6, 8):  # eight where graces are numbers, too
         return None
     size, files = numbers[:3], numbers[3:6] if len(numbers) == 6 else numbers[4:7]
     used, soft, hard = (_scaled(word, plain=1024, step=1024) for word in size)
     held, few, most = (_scaled(word, plain=1, step=1000) for word in files)
-    return Quota(used, hard or soft or None, held, most or few or None, place)
+    return used, soft, hard, held, few, most
+
+
+def place_of(line: str) -> str:
+    """Return the file system that a line of quota names by a path, the mount point behind the device; else empty."""
+    return next((word for word in reversed(line.split()[:2]) if word.startswith("/")), "")
+
+
+def _of_line(line: str) -> Quota | None:
+    told = columns(line)
+    if told is None:
+        return None
+    used, soft, hard, held, few, most = told
+    return Quota(used, hard or soft or None, held, most or few or None, place_of(line))
 
 
 def _scaled(word: str, *, plain: int, step: int) -> int:

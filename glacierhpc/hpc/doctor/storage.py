@@ -10,7 +10,7 @@ from pathlib import Path
 
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, words_of
-from glacierhpc.hpc.quota import ANSWER_S, FORMS, Quota, about, command_words, parse_quota
+from glacierhpc.hpc.quota import ANSWER_S, FORMS, Quota, about, columns, command_words, parse_quota, place_of
 from glacierhpc.hpc.slurm.client import Answer
 
 LITTLE_GB, LITTLE_FILES = 20.0, 20_000
@@ -124,8 +124,8 @@ def _quota(m: Machine, folder: Path) -> Finding | None:
         return quota_told(answer.out) if answer.ok else None
     if m.which("quota"):
         answer = m.ask("quota", "--no-wrap", "--show-mntpoint", "--raw-grace", "-u", m.user)
-        lines = [line for line in answer.out.splitlines() if _holds(_mount_in(line), folder)]
-        return quota_told(max(lines, key=lambda line: len(_mount_in(line)))) if lines else None
+        lines = [line for line in answer.out.splitlines() if _holds(place_of(line), folder)]
+        return quota_told(max(lines, key=lambda line: len(place_of(line)))) if lines else None
     return None
 
 
@@ -145,30 +145,17 @@ def _quota_of_site(m: Machine, folder: Path) -> Finding | None:
     return max(judged, key=lambda each: ("ok", "warn", "fail").index(each.status), default=None)
 
 
-def _mount_in(line: str) -> str:
-    """Return the mount point in a line of quota, which comes behind the device; empty if there is none."""
-    return next((word for word in reversed(line.split()[:2]) if word.startswith("/")), "")
-
-
 def _holds(place: str, folder: Path) -> bool:
     return bool(place) and folder.absolute().is_relative_to(place)
 
 
 def quota_told(text: str) -> Finding | None:
-    """Judge a line of quota: KiB used, soft and hard limit, and the same of files; None where none is set.
-
-    References
-    ----------
-    quota(1), lfs-quota(1): both tell these columns, a star behind a number that is over.
-    """
-    numbers = [word.rstrip("*") for word in text.split()]
-    found = [int(word) for word in numbers if word.isdigit()]
-    if len(found) < 6:
+    """Judge a line of quota, by the soft limits where there are any; None where none is set."""
+    found = columns(text)
+    if found is None:
         return None
-    kib, soft_kib, hard_kib = found[:3]
-    files, soft_files, hard_files = found[-3:] if len(found) == 6 else found[4:7]
-    limit_kib, limit_files = soft_kib or hard_kib, soft_files or hard_files
-    return _judged(Quota(1024 * kib, 1024 * limit_kib or None, files, limit_files or None))
+    used, soft, hard, files, soft_files, hard_files = found
+    return _judged(Quota(used, soft or hard or None, files, soft_files or hard_files or None))
 
 
 def _judged(quota: Quota) -> Finding | None:
