@@ -167,9 +167,13 @@ def _answered(
 ) -> Iterator[tuple[urllib3.BaseHTTPResponse, str]]:
     """Yield the answer and the URL that it comes from, which may be another one than was asked."""
     there, knew = url, access.known_headers(url)
+    told = knew
     with ExitStack() as login:
         for _ in range(1 + access.MOST_REDIRECTS):
-            with _faults(there), _requested(there, {"Range": asked, **headers(there)}, timeout_s) as response:
+            with (
+                _faults(there),
+                _requested(there, {**told, "Range": asked, **headers(there)}, timeout_s) as response,
+            ):
                 access.learn_cookies(there, response)
                 location = response.get_redirect_location()
                 if not location:
@@ -185,6 +189,7 @@ def _answered(
                 known = access.known_headers(url)
                 if known != knew:  # another thread has logged in meanwhile
                     there, knew = url, known
+            told = access.known_headers(there)
     raise Fault("wrong", f"the server sends from place to place, more than {access.MOST_REDIRECTS} times")
 
 
@@ -195,7 +200,7 @@ def _requested(url: str, headers: dict[str, str], timeout_s: float) -> Iterator[
     response = _pools(bare.scheme, bare.netloc).request(
         "GET",
         urlunsplit(bare),
-        headers={"Accept-Encoding": "identity", **access.known_headers(url), **headers},
+        headers={"Accept-Encoding": "identity", **headers},
         preload_content=False,
         timeout=urllib3.Timeout(connect=min(CONNECT_S, timeout_s), read=timeout_s),
         retries=False,
