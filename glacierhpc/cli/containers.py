@@ -70,7 +70,7 @@ def execute(
     bind: Annotated[
         list[Path] | None, typer.Option(help="folder that is seen inside; may be repeated")
     ] = None,
-    gpu: Annotated[bool, typer.Option("--gpu", help="with the machine's NVIDIA GPUs")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="with the machine's GPUs, of NVIDIA or AMD")] = False,
 ) -> None:
     """Run a command in the image, which sees this folder and nothing of the home folder."""
     from glacierhpc.hpc.apptainer import check_architecture, exec_command, find_runtime, inside_environment

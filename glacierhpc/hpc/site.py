@@ -131,9 +131,6 @@ class Site(_Part):
     memory: Literal["mem", "mem-per-cpu", "none"] = Field("mem", description="option that asks for memory")
     gpus: Literal["gres", "gpus-per-node", "none"] = Field("gres", description="option that asks for GPUs")
     gpu_type: Text | None = Field(None, description="type in that option, as in gpu:v100:4")
-    gpu_maker: Literal["nvidia", "amd"] = Field(
-        "nvidia", description="whose GPUs: what of their drivers an image is shown"
-    )
     ntasks: bool = Field(False, description="ask for the number of processes in all, too")
     max_hours: float | None = Field(None, gt=0, description="longest walltime of any job, hours")
     max_array: int | None = Field(

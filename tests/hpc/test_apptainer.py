@@ -73,7 +73,8 @@ def command_lines(runtime: Runtime) -> str:
         "build, as root": build_command(runtime, "i.sif", "other.def", fakeroot=False),
         "exec": exec_command(runtime, "i.sif", ["glacierhpc", "train", "a b; id"]),
         "exec with a GPU and folders": exec_command(
-            runtime, "i.sif", ["glacierhpc", "train", "$(id).yaml"], binds=["/scratch/x y", "/data"], gpu=True
+            runtime, "i.sif", ["glacierhpc", "train", "$(id).yaml"], binds=["/scratch/x y", "/data"], gpu=True,
+            devices=Path("/none"),
         ),
         "sign": sign_command(runtime, "i.sif", key="private key.pem"),
         "sign by the keyring": sign_command(runtime, "i.sif"),

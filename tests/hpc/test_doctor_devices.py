@@ -58,6 +58,7 @@ def test_the_driver_is_asked(machine: dict[str, Any], status: str, words: str, t
         (CUDA, "535.1", {}, "ok", "sees 2 GPUs"),
         (CPU, None, {}, "ok", "CPU only"),
         (CPU, None, {"gpu": True}, "fail", "sees no GPU"),
+        (CPU, None, {"gpu": True, "files": {"dev/kfd": ""}}, "fail", "ROCm build"),
         (CPU, "535.1", {}, "warn", "install the CUDA build"),
         (CPU, "535.1", {"gpu": True}, "fail", "install the CUDA build"),
         (CUDA | {"available": False}, "470.1", {}, "warn", "needs driver 525 or newer, here is 470.1"),

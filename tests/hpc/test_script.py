@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from glacierhpc.errors import InputError
 from glacierhpc.hpc import surroundings
+from glacierhpc.hpc.apptainer import Runtime, exec_command
 from glacierhpc.hpc.site import PLAIN, Site
 from glacierhpc.hpc.slurm import JOBS, JobSpec, job_surroundings, render, write_jobs
 from glacierhpc.hpc.slurm.arrays import numbers_of, numbers_text, parted
@@ -85,11 +86,30 @@ def test_training_has_all_cores_of_the_job(fake: dict[str, str], tmp_path: Path)
 def test_a_script_runs_the_image_it_is_given(fake: dict[str, str]) -> None:
     given_image = {**fake, "GLACIERHPC_IMAGE": "/images/my image.sif", "SLURM_JOB_GPUS": "0"}
     words = run_script(render(SPEC), ["a.yaml"], given_image).stdout.splitlines()
-    assert words[:2] == ["apptainer", "exec"] and {"--nv", "--cleanenv", "--no-home"} <= set(words)
+    assert words[:2] == ["apptainer", "exec"] and {"--cleanenv", "--no-home"} <= set(words)
     called = ["glacierhpc", "run", "a.yaml", "cluster.workers=1"]
     assert words[words.index("/images/my image.sif") + 1 :] == called
-    words = run_script(render(SPEC, Site(gpu_maker="amd")), ["a.yaml"], given_image).stdout.splitlines()
-    assert "--rocm" in words and "--nv" not in words
+
+
+@pytest.mark.parametrize(
+    ("there", "option"), [((), "--nv"), (("nvidiactl", "kfd"), "--nv"), (("kfd",), "--rocm")]
+)
+def test_an_image_is_shown_the_drivers_of_the_gpus_that_are_there(
+    there: tuple[str, ...], option: str, fake: dict[str, str], tmp_path: Path
+) -> None:
+    """The node's devices are files in a folder: no AMD GPU is here. A job without GPU gets no driver."""
+    (tmp_path / "dev").mkdir()
+    for name in there:
+        (tmp_path / "dev" / name).touch()
+    script = render(SPEC).replace("-e /dev/", f"-e {tmp_path}/dev/")
+    image = {**fake, "GLACIERHPC_IMAGE": "i.sif"}
+    words = run_script(script, ["a.yaml"], {**image, "SLURM_JOB_GPUS": "0"}).stdout.splitlines()
+    assert [word for word in words if word in ("--nv", "--rocm")] == [option]
+    command = exec_command(
+        Runtime("apptainer", "apptainer", (1, 3)), "i.sif", [], gpu=True, devices=tmp_path / "dev"
+    )
+    assert option in command  # what `container exec --gpu` and the doctor do is the same
+    assert not {"--nv", "--rocm"} & set(run_script(script, ["a.yaml"], image).stdout.splitlines())
 
 
 def test_an_image_sees_of_the_environment_only_what_is_named(fake: dict[str, str], tmp_path: Path) -> None:

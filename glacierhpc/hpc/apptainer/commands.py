@@ -71,10 +71,18 @@ def origin_arguments(arguments: Mapping[str, str], *, commit: str | None) -> dic
 
 def exec_command(
     runtime: Runtime, image: str | Path, command: Sequence[str], *, binds: Sequence[str | Path] = (), gpu: bool = False,
+    devices: Path = Path("/dev"),
 ) -> list[str]:  # fmt: skip
     """Return the command that runs another one in an image, apart from the user's home and environment.
 
     What it may know of the environment is handed in by `inside_environment`.
+
+    Parameters
+    ----------
+    gpu : bool
+        Whether it gets the machine's GPUs, with their driver: NVIDIA's, or AMD's where only those are.
+    devices : path
+        Where the machine's devices are, which tell whose they are.
 
     Raises
     ------
@@ -82,9 +90,15 @@ def exec_command(
         If a folder cannot be named to the program.
     """
     bound = [word for folder in binds for word in ("--bind", _bindable(str(folder)))]
-    return [
-        runtime.path, "exec", "--cleanenv", "--no-home", *bound, *(["--nv"] if gpu else []), str(image), *command,
-    ]  # fmt: skip
+    drivers = [_drivers(devices)] if gpu else []
+    return [runtime.path, "exec", "--cleanenv", "--no-home", *bound, *drivers, str(image), *command]
+
+
+def _drivers(devices: Path) -> str:
+    """Return the option that shows an image the drivers of the GPUs; job scripts ask the same of their node."""
+    # a processor of AMD with graphics has a kfd, too, beside a card of NVIDIA
+    amd = (devices / "kfd").exists() and not (devices / "nvidiactl").exists()
+    return "--rocm" if amd else "--nv"
 
 
 def inside_environment(

@@ -204,10 +204,10 @@ def _provenance(m: Machine) -> str:
 
 
 def libraries(m: Machine) -> Finding:
-    """Compare the C libraries of image and machine: with --nv the machine's driver runs on the image's."""
+    """Compare the C libraries of image and machine: with a GPU the machine's driver runs on the image's."""
     if m.image is None:
         return skip("no image is named")
-    if m.which("nvidia-smi") is None:
+    if not m.has_gpu:
         return skip("no GPU driver is to be shown to the image")
     answer = m.ask_python("import platform; print(platform.libc_ver()[1])", timeout_s=50)
     here = platform.libc_ver()[1]

@@ -111,6 +111,11 @@ def seen(told: dict[str, object], driver: str | None, m: Machine) -> Finding:
 
 def _blind(version: str, cuda: str, driver: str | None, m: Machine) -> tuple[str, str]:
     """Return why torch sees no GPU, and what to do about it."""
+    if driver is None and m.path("dev/kfd").exists():
+        return (
+            f"{version} sees no GPU, and there is one of AMD",
+            "torch must be its ROCm build, in an image on a base with ROCm, and /dev/kfd open for you (group render)",
+        )
     if driver is None:
         return f"{version} sees no GPU", "look at the finding about the GPU first"
     if not cuda:
@@ -128,7 +133,7 @@ def _blind(version: str, cuda: str, driver: str | None, m: Machine) -> tuple[str
         hidden = f"{version} sees no GPU: CUDA_VISIBLE_DEVICES hides all"
         return hidden, "write: unset CUDA_VISIBLE_DEVICES"
     fix = (
-        "run the image with --nv: jobs do when they have a GPU"
+        "run the image with --nv (container exec --gpu): jobs do when they have a GPU"
         if m.image
         else "tell the site, naming the node"
     )

@@ -20,7 +20,6 @@ from glacierhpc.errors import redact
 from glacierhpc.hpc.apptainer import PROGRAMS, Runtime, exec_command, inside_environment
 from glacierhpc.hpc.site import PLAIN, Site
 from glacierhpc.hpc.slurm.client import Answer, outside
-from glacierhpc.hpc.slurm.script import GPUS
 
 Role = Literal["login", "compute"]
 
@@ -141,8 +140,14 @@ class Machine:
         runtime, image = self.runtime(), self.expanded(self.image)
         if runtime is None or not Path(image).exists():
             return Answer(("apptainer",), None, err="the image cannot be run here", missing=True)
-        command = exec_command(runtime, image, ["python3", *words], binds=[self.folder], gpu=self.has_gpu)
-        command = [GPUS[self.site.gpu_maker] if word == GPUS["nvidia"] else word for word in command]
+        command = exec_command(
+            runtime,
+            image,
+            ["python3", *words],
+            binds=[self.folder],
+            gpu=self.has_gpu,
+            devices=self.path("dev"),
+        )
         return self.ask(*command, timeout_s=timeout_s, environ=inside_environment(self.environ))
 
 

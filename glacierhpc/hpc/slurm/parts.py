@@ -49,7 +49,10 @@ if [[ -n $image ]]; then
         if [[ $seen != *":$folder:"* ]]; then inside+=(--bind "$folder"); fi
         seen+=:$folder:
     done
-    if [[ -n ${{SLURM_JOB_GPUS:-}}${{SLURM_GPUS_ON_NODE:-}} ]]; then inside+=({gpus}); fi
+    if [[ -n ${{SLURM_JOB_GPUS:-}}${{SLURM_GPUS_ON_NODE:-}} ]]; then
+        # with the drivers of NVIDIA, or of AMD where only its GPUs are
+        if [[ -e /dev/kfd && ! -e /dev/nvidiactl ]]; then inside+=(--rocm); else inside+=(--nv); fi
+    fi
     glacierhpc=("${{inside[@]}}" "$image" glacierhpc)
 elif [[ -x .venv/bin/glacierhpc ]]; then
     glacierhpc=(.venv/bin/glacierhpc)

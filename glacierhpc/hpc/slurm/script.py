@@ -18,10 +18,6 @@ INTERFACES = ("GLOO_SOCKET_IFNAME", "HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
 """Who asks which network lies between the nodes: torch, Horovod, NCCL."""
 
 
-GPUS = {"nvidia": "--nv", "amd": "--rocm"}
-"""What Apptainer calls the drivers."""
-
-
 def render(spec: JobSpec, site: Site = PLAIN) -> str:
     """Return the script of a job, to be given to ``sbatch``.
 
@@ -200,7 +196,7 @@ def _quota(site: Site) -> str:
 
 def _runner(site: Site) -> str:
     runtimes, names = parts.RUNTIMES[None if site.container == "none" else site.container]
-    return parts.RUNNER.format(runtimes=runtimes, names=names, gpus=GPUS[site.gpu_maker])
+    return parts.RUNNER.format(runtimes=runtimes, names=names)
 
 
 def _launch(spec: JobSpec, site: Site) -> str:
