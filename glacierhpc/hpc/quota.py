@@ -61,7 +61,7 @@ def quota_left(
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    text = environ.get(TOLD)
+    text = told_by_job(environ)
     if text is None and command:
         text = told(*command_words(command, environ))
     if text is not None:
@@ -74,6 +74,11 @@ def quota_left(
         asked.append(("-p", project[1]))
     lines = [told(lfs, "quota", "-q", *who, str(place)) for who in asked]
     return least([found for line in lines for found in parse_quota(line) or ()])
+
+
+def told_by_job(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return what a job script was told by the command of its site; None outside of such a job."""
+    return environ.get(TOLD)
 
 
 def command_words(command: str, environ: Mapping[str, str]) -> list[str]:

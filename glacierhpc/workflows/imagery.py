@@ -19,11 +19,11 @@ import pandas as pd
 from glacierhpc.config import Config, config_hash
 from glacierhpc.coreg import align_cube
 from glacierhpc.cube import open_cube
-from glacierhpc.errors import GlacierError
+from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.fence import fenced
 from glacierhpc.grid import Grid
 from glacierhpc.hpc.cluster import make_cluster
-from glacierhpc.hpc.quota import quota_left
+from glacierhpc.hpc.quota import quota_left, told_by_job
 from glacierhpc.hpc.sites import load_site
 from glacierhpc.hpc.surroundings import access_token
 from glacierhpc.mapping.outlines import glacier_mask
@@ -282,8 +282,19 @@ def _reading(config: Config) -> dict[str, Any]:
 
 
 def _quota(config: Config, folder: Path) -> Room | None:
-    left = quota_left(folder, command=load_site(config.cluster.site).site.quota_command)
+    left = quota_left(folder, command=_quota_command(config) if told_by_job() is None else None)
     return Room(left.bytes, left.files, "your quota") if left else None
+
+
+def _quota_command(config: Config) -> str | None:
+    """Return what a site is asked for quotas by; no reason to stop where no site was asked for."""
+    try:
+        return load_site(config.cluster.site).site.quota_command
+    except InputError as err:
+        if config.cluster.site != "generic":
+            raise
+        log.warning("by what to ask for the quota is not known: %s", err)
+        return None
 
 
 def _median_px(values: pd.Series, otherwise: str = "too little ground with texture") -> str:

@@ -19,10 +19,13 @@ import yaml
 from glacierhpc import cli
 from glacierhpc.config import load_config
 from glacierhpc.cube import open_cube
+from glacierhpc.errors import InputError
 from glacierhpc.grid import Grid
+from glacierhpc.hpc.quota import TOLD
+from glacierhpc.hpc.sites import user_file
 from glacierhpc.rundir import RunDirectory, read_json, read_table
 from glacierhpc.scenes import archive
-from glacierhpc.workflows import run_steps
+from glacierhpc.workflows import run_step, run_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
@@ -218,6 +221,28 @@ def test_a_broken_file_is_listed_and_alone_read_again(
     assert code == 0, told
     assert asked() == {f"{scene}_SR_B3.TIF"}
     assert cube_files(run) == cube_files(whole[0])
+
+
+def test_a_broken_profile_stops_only_who_asks_for_a_site(
+    archive_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the site nothing but the quota is wanted here; what a job script was told of that is not asked again."""
+    broken = user_file({"XDG_CONFIG_HOME": str(tmp_path)})
+    broken.parent.mkdir()
+    broken.write_text("acount: mine\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    period = {"start": "2015-01-01", "end": "2015-06-30"}
+    path = write_config(tmp_path, archive_folder, period=period)
+    run_steps(load_config(path), to_step="search")
+    with pytest.raises(InputError, match="'acount' is not known"):
+        run_step("acquire", load_config(path, ["cluster.site=lumi"]))
+    run_step("acquire", load_config(path))
+    assert "key 'acount' is not known; did you mean 'account'?" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv(TOLD, "/ 10 0 20 - 5 0 5 -")
+    with pytest.raises(InputError, match="your quota has no room"):
+        run_steps(load_config(path, [f"run_dir={tmp_path}/another"]), to_step="acquire")
+    assert "acount" not in caplog.text
 
 
 def test_two_utm_zones_become_one_grid(tmp_path: Path) -> None:
