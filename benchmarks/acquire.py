@@ -33,9 +33,9 @@ from rasterio.windows import Window
 from glacierhpc.grid import Grid
 from glacierhpc.scenes.acquire import acquire, plan_acquisition
 from glacierhpc.scenes.archive.index import index
+from glacierhpc.scenes.bearer import PlainSigner
 from glacierhpc.scenes.readers import read_with_retries
 from glacierhpc.scenes.remote.policy import RetryPolicy
-from glacierhpc.scenes.signing import NoSigner
 from glacierhpc.scenes.stac import read_items, search_scenes, write_items
 
 BANDS = ("B3", "B5", "B6")
@@ -87,7 +87,9 @@ def ours_reading(items: list[dict[str, Any]], grid: Grid, threads: int, offset_p
     """Read as `acquire` reads, without writing."""
     tasks = [task for scene in plan_acquisition(items, grid, bands=NAMES).scenes for task in scene.tasks]
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(lambda task: read_with_retries(task.request, NoSigner(), RetryPolicy())[1], tasks):
+        for _ in pool.map(
+            lambda task: read_with_retries(task.request, PlainSigner(), RetryPolicy())[1], tasks
+        ):
             pass
 
 

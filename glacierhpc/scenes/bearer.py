@@ -1,6 +1,7 @@
-"""A token in a header, for archives that know their users by one, as NASA's do: it goes to its own hosts only.
+"""URLs that stay as they are, and a token in a header for archives that know their users by one, as NASA's do.
 
-Such archives send on, to a login and to where the files lie, neither of which must see it.
+The token goes to its own hosts only: such archives send on, to a login and to where the files lie, neither of which
+must see it.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def token_in(folder: Path | None) -> str:
     return str(shared.read(folder, _NAME).get("token", ""))
 
 
-class BearerSigner:
-    """Leaves URLs as they are, and tells a token to some hosts.
+class PlainSigner:
+    """Leaves URLs as they are, and tells a token to some hosts; to none where anyone may read.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ class BearerSigner:
         Where the token was left.
     """
 
-    def __init__(self, hosts: tuple[str, ...], folder: Path | None) -> None:
+    def __init__(self, hosts: tuple[str, ...] = (), folder: Path | None = None) -> None:
         self._hosts, self._folder = hosts, folder
 
     def sign(self, href: str) -> str:
@@ -78,10 +79,10 @@ class BearerSigner:
         return href
 
     def renew(self, href: str) -> None:
-        """Do nothing: only the user can get another."""
+        """Do nothing: only the user can get another token."""
 
     def expired(self, signed: str) -> bool:
-        """Know of no end: such a token lasts for weeks."""
+        """Know of no end: a token in a header lasts for weeks."""
         return False
 
     def headers(self, url: str) -> dict[str, str]:
@@ -92,6 +93,8 @@ class BearerSigner:
         Fault
             If it cannot be said where the URL leads.
         """
+        if not self._hosts:
+            return {}
         host, port = place_of(url)
         own = any(_matches(named, host, port) for named in self._hosts)
         # read anew each time: the signers of a process outlive a run, the token does not

@@ -11,10 +11,10 @@ import rasterio.errors
 
 from glacierhpc.scenes import readers
 from glacierhpc.scenes.archive import serve
+from glacierhpc.scenes.bearer import PlainSigner
 from glacierhpc.scenes.readers import ReadFailed, ReadRequest, gdal_options, read_with_retries
 from glacierhpc.scenes.remote.files import pause_s
 from glacierhpc.scenes.remote.policy import RetryPolicy
-from glacierhpc.scenes.signing import NoSigner
 from tests.scenes.rasters import GRID, numbers, small_archive, write_raster
 
 STORE = "s3://bucket/a.tif"
@@ -36,7 +36,7 @@ def attempt(monkeypatch):
         monkeypatch.setitem(readers.LOADERS, "odc", loader)
         request = ReadRequest(href, GRID)
         policy = RetryPolicy(attempts, 0.5, 60)
-        result = read_with_retries(request, NoSigner(), policy, sleep=pauses.append)
+        result = read_with_retries(request, PlainSigner(), policy, sleep=pauses.append)
         return result, tried, pauses
 
     return run
@@ -60,7 +60,7 @@ def test_a_failed_open_by_gdals_own_client_poisons_nothing(tmp_path, monkeypatch
         for name, value in {"HTTPS": "NO", "VIRTUAL_HOSTING": "FALSE", "NO_SIGN_REQUEST": "YES"}.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         request = ReadRequest(way.format(url=served.files_url, container=url.path), GRID)
-        image, tries = read_with_retries(request, NoSigner(), RetryPolicy(8, 0.01, 30))
+        image, tries = read_with_retries(request, PlainSigner(), RetryPolicy(8, 0.01, 30))
     np.testing.assert_array_equal(image, wanted)
     assert tries > 1
 

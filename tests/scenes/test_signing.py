@@ -13,9 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from glacierhpc.errors import GlacierError, InputError, redact
-from glacierhpc.scenes import signing
+from glacierhpc.scenes import tokens
 from glacierhpc.scenes.remote.clock import ServerClock
-from glacierhpc.scenes.signing import SignerSpec, TokenSigner, make_signer, signer_spec
+from glacierhpc.scenes.signing import SignerSpec, make_signer, signer_spec
+from glacierhpc.scenes.tokens import TokenSigner
 
 BLOB = "https://landsateuwest.blob.core.windows.net/landsat-c2/level-2/a.TIF"
 
@@ -41,7 +42,7 @@ class Office:
 @pytest.fixture
 def office(monkeypatch) -> Office:
     found = Office(3600)
-    monkeypatch.setattr(signing, "_session", lambda: found)
+    monkeypatch.setattr(tokens, "_session", lambda: found)
     return found
 
 
@@ -92,7 +93,7 @@ def test_an_old_query_is_replaced(office):
 
 def test_tokens_are_renewed_before_they_expire_and_on_refusal(office, monkeypatch):
     clock = ServerClock()
-    monkeypatch.setattr(signing, "CLOCK", clock)
+    monkeypatch.setattr(tokens, "CLOCK", clock)
     office.lifetime_s = 400
     signer = TokenSigner("https://pc/token")
     first = signer.sign(BLOB)
@@ -123,7 +124,7 @@ def test_the_packages_endpoint_and_key_are_used(office, monkeypatch):
 
 
 def test_an_unreachable_office_is_one_line(monkeypatch):
-    monkeypatch.setattr(signing, "HTTP_ATTEMPTS", 0)
+    monkeypatch.setattr(tokens, "HTTP_ATTEMPTS", 0)
     signer = TokenSigner("http://127.0.0.1:9/token", timeout_s=1)
     with pytest.raises(
         GlacierError, match="no access token from http://127.0.0.1:9.*archive.signing"

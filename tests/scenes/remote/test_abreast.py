@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from glacierhpc.scenes.bearer import PlainSigner
 from glacierhpc.scenes.remote import files
 from glacierhpc.scenes.remote.abreast import SPARE_THREADS, fetch_abreast
 from glacierhpc.scenes.remote.faults import Fault
 from glacierhpc.scenes.remote.policy import RetryPolicy
-from glacierhpc.scenes.signing import NoSigner
 from tests.conftest import ROOT
 from tests.scenes.remote.scripted import Scripted, scripted
 
@@ -32,7 +32,7 @@ def small_requests(monkeypatch) -> None:
 
 
 def remote(told: Scripted, policy: RetryPolicy = POLICY) -> files.RemoteFile:
-    return files.RemoteFile(told.href, NoSigner(), policy, ends=time.monotonic() + 300)
+    return files.RemoteFile(told.href, PlainSigner(), policy, ends=time.monotonic() + 300)
 
 
 class Crowd:
@@ -98,7 +98,9 @@ def test_what_is_under_way_is_not_asked_for_again_once_the_file_is_lost():
 
     with scripted(CONTENT, lambda number: {0: None, 1: "404"}.get(number, "500")) as told:
         policy = replace(POLICY, max_attempts=6)
-        file = files.RemoteFile(told.href, NoSigner(), policy, ends=time.monotonic() + 300, sleep=until_lost)
+        file = files.RemoteFile(
+            told.href, PlainSigner(), policy, ends=time.monotonic() + 300, sleep=until_lost
+        )
         with pytest.raises(Fault):
             file.read(PIECE, 4 * PIECE)
     assert len(told.asked) <= 1 + 4 + 3

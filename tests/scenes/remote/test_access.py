@@ -19,13 +19,13 @@ import urllib3
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.grid import Grid
-from glacierhpc.scenes.bearer import BearerSigner, bearer_hosts, hand_over
+from glacierhpc.scenes.bearer import PlainSigner, bearer_hosts, hand_over
 from glacierhpc.scenes.readers import ReadFailed, ReadRequest, read_with_retries
 from glacierhpc.scenes.remote import files, shared
 from glacierhpc.scenes.remote.access import known_headers, learn_cookies, next_place
 from glacierhpc.scenes.remote.faults import Fault
 from glacierhpc.scenes.remote.policy import RetryPolicy
-from glacierhpc.scenes.signing import NoSigner, Signer, make_signer, signer_spec
+from glacierhpc.scenes.signing import Signer, make_signer, signer_spec
 from tests.scenes.rasters import numbers, write_raster
 
 pytestmark = [
@@ -166,9 +166,9 @@ def bearer(archive: Archive, folder: Path, token: str = TOKEN) -> Signer:
 
 
 def test_a_password_in_netrc_logs_in_once_and_goes_to_the_login_only(archive):
-    image, tries = read(archive, NoSigner())
+    image, tries = read(archive, PlainSigner())
     np.testing.assert_array_equal(image, PIXELS)
-    again, _ = read(archive, NoSigner())
+    again, _ = read(archive, PlainSigner())
     np.testing.assert_array_equal(again, PIXELS)
     assert tries == 1 and len(archive.login.told) == 1
     assert "Basic" not in archive.data.words() + archive.store.words()
@@ -185,7 +185,7 @@ def test_threads_that_begin_together_log_in_once(archive):
 
     archive.data.answer = all_first
     with ThreadPoolExecutor(4) as pool:
-        images = [image for image, _ in pool.map(lambda _: read(archive, NoSigner()), range(4))]
+        images = [image for image, _ in pool.map(lambda _: read(archive, PlainSigner()), range(4))]
     assert all(np.array_equal(image, PIXELS) for image in images)
     assert len(archive.login.told) == 1
 
@@ -209,7 +209,7 @@ def test_a_token_that_the_archive_does_not_take_is_not_sent_on_to_the_login(arch
 def test_a_refusal_by_the_host_itself_is_no_matter_of_a_login(archive):
     archive.data.answer = lambda path, headers: (403, {}, b"no")
     with pytest.raises(ReadFailed, match=r"access refused \(HTTP 403\)") as caught:
-        read(archive, NoSigner())
+        read(archive, PlainSigner())
     assert "log in" not in caught.value.reason
 
 
@@ -245,7 +245,7 @@ def test_an_end_of_the_signed_place_is_no_end_of_the_file(archive, tmp_path):
 def test_a_circle_of_redirects_is_an_error(archive):
     archive.data.answer = lambda path, headers: (302, {"Location": path}, b"")
     with pytest.raises(ReadFailed, match="from place to place"):
-        read(archive, NoSigner())
+        read(archive, PlainSigner())
     assert len(archive.data.told) < 20
 
 
@@ -280,7 +280,7 @@ def test_whom_a_token_is_sent_to(tmp_path, url, sent):
     folder = shared.make_private(tmp_path / "access")
     hosts = bearer_hosts("bearer:data.one.invalid, *.two.invalid,a.port.invalid:8443")
     hand_over(hosts, TOKEN, folder)
-    headers = BearerSigner(hosts, folder).headers(url)
+    headers = PlainSigner(hosts, folder).headers(url)
     assert headers == ({"Authorization": f"Bearer {TOKEN}"} if sent else {})
 
 
@@ -291,7 +291,7 @@ def test_a_host_that_two_programs_read_in_two_ways_is_told_nothing(tmp_path, hos
     folder = shared.make_private(tmp_path / "access")
     hosts = bearer_hosts("bearer:*.two.invalid")
     hand_over(hosts, TOKEN, folder)
-    for tell in (BearerSigner(hosts, folder).headers, known_headers):
+    for tell in (PlainSigner(hosts, folder).headers, known_headers):
         with pytest.raises(Fault, match="no host that all programs read the same"):
             tell(f"https://{host}.two.invalid/a")
 

@@ -22,10 +22,12 @@ import rasterio
 from affine import Affine
 
 from glacierhpc.grid import Grid
+from glacierhpc.scenes.bearer import PlainSigner
 from glacierhpc.scenes.readers import ReadFailed, ReadRequest, read_with_retries
 from glacierhpc.scenes.remote import files, hosts, http
 from glacierhpc.scenes.remote.policy import RetryPolicy
-from glacierhpc.scenes.signing import NoSigner, Signer, TokenSigner
+from glacierhpc.scenes.signing import Signer
+from glacierhpc.scenes.tokens import TokenSigner
 from tests.scenes.rasters import numbers, write_raster
 from tests.scenes.remote.scripted import Scripted, first_only, only, scripted
 
@@ -58,7 +60,7 @@ def small_requests(monkeypatch) -> None:
 
 def read(told: Scripted, *, signer: Signer | None = None, policy: RetryPolicy = QUICK, **options: Any) -> Any:
     request = ReadRequest(told.href, GRID, crs=GRID.crs, **options)
-    return read_with_retries(request, signer or NoSigner(), policy)
+    return read_with_retries(request, signer or PlainSigner(), policy)
 
 
 @pytest.mark.parametrize("loader", ["odc", "stackstac"])
@@ -147,7 +149,7 @@ def test_what_is_read_in_a_row_is_asked_for_in_few_and_growing_requests(monkeypa
     monkeypatch.setattr(files, "LARGEST_REQUEST_BYTES", 400_000)
     content = np.random.default_rng(0).bytes(4_000_000)
     with scripted(content) as told:
-        file = files.RemoteFile(told.href, NoSigner(), QUICK, ends=math.inf)
+        file = files.RemoteFile(told.href, PlainSigner(), QUICK, ends=math.inf)
         for first, count in tiles(40_000, 90, gap_bytes)[3:]:
             assert file.read(first, count) == content[first : first + count]
     spans = [tuple(map(int, re.findall(r"\d+", asked))) for asked in told.asked]
@@ -161,7 +163,7 @@ def test_what_is_asked_for_in_one_go_is_not_read_beyond(monkeypatch):
     monkeypatch.setattr(files, "LARGEST_REQUEST_BYTES", 400_000)
     content = np.random.default_rng(0).bytes(4_000_000)
     with scripted(content) as told:
-        file = files.RemoteFile(told.href, NoSigner(), QUICK, ends=math.inf)
+        file = files.RemoteFile(told.href, PlainSigner(), QUICK, ends=math.inf)
         places = tiles(40_000, 25, 8)[1:]
         assert file.read_many(places) == [content[first : first + count] for first, count in places]
     spans = [tuple(map(int, re.findall(r"\d+", asked))) for asked in told.asked]
@@ -183,7 +185,7 @@ def test_the_wait_a_server_asks_for_is_taken(content, form):
         pauses: list[float] = []
         request = ReadRequest(told.href, GRID, crs=GRID.crs)
         with unhurried() as hosts_slept:
-            image, _ = read_with_retries(request, NoSigner(), QUICK, sleep=pauses.append)
+            image, _ = read_with_retries(request, PlainSigner(), QUICK, sleep=pauses.append)
     np.testing.assert_array_equal(image, PIXELS)
     assert 40.0 < max(pauses) <= 70.5 and sum(hosts_slept) > 40.0
 
@@ -260,7 +262,7 @@ def test_a_proxy_is_used_where_the_machine_names_one(content, new_to_all, monkey
         monkeypatch.setenv("HTTP_PROXY", told.url)
         monkeypatch.setenv("http_proxy", told.url)
         request = ReadRequest("http://far.invalid/container/scene_B3.TIF", GRID, crs=GRID.crs)
-        image, _ = read_with_retries(request, NoSigner(), QUICK)
+        image, _ = read_with_retries(request, PlainSigner(), QUICK)
     np.testing.assert_array_equal(image, PIXELS)
     assert told.asked
 
@@ -272,7 +274,7 @@ def test_a_user_and_password_go_as_a_header(content, new_to_all, monkeypatch, tm
     (tmp_path / "netrc").chmod(0o600)
     with scripted(content) as told:
         href = told.href.replace("//", "//ann:p%3Aw@", 1) if place == "url" else told.href
-        image, _ = read_with_retries(ReadRequest(href, GRID, crs=GRID.crs), NoSigner(), QUICK)
+        image, _ = read_with_retries(ReadRequest(href, GRID, crs=GRID.crs), PlainSigner(), QUICK)
     np.testing.assert_array_equal(image, PIXELS)
     assert set(told.users) == {"Basic " + base64.b64encode(b"ann:p:w").decode()}
 

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from glacierhpc.grid import Grid
-from glacierhpc.scenes import signing
+from glacierhpc.scenes import tokens
 from glacierhpc.scenes.remote import clock, http, shared
-from glacierhpc.scenes.signing import TokenSigner
+from glacierhpc.scenes.tokens import TokenSigner
 from tests.scenes.remote.scripted import Scripted, scripted
 
 GRID = Grid("EPSG:32643", (30.0, 0.0, 600015.0, 0.0, -30.0, 3540015.0), (40, 50))
@@ -23,7 +23,7 @@ GRID = Grid("EPSG:32643", (30.0, 0.0, 600015.0, 0.0, -30.0, 3540015.0), (40, 50)
 WORKER = """
 import sys, time
 from pathlib import Path
-from glacierhpc.scenes.signing import TokenSigner
+from glacierhpc.scenes.tokens import TokenSigner
 folder = Path(sys.argv[2]) if sys.argv[2] else None
 signer = TokenSigner(sys.argv[1] + "/token", azure_only=False, shared_folder=folder)
 print("ready", flush=True)
@@ -78,7 +78,7 @@ def test_without_a_shared_folder_every_process_asks_for_its_own(tmp_path):
 def own_clock(monkeypatch) -> None:
     """What is learnt of a clock that is off stays in this test."""
     fresh = clock.ServerClock()
-    for module in (signing, http, clock):
+    for module in (tokens, http, clock):
         monkeypatch.setattr(module, "CLOCK", fresh)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from glacierhpc.errors import InputError
+from glacierhpc.scenes.bearer import PlainSigner
 from glacierhpc.scenes.readers import ReadFailed, ReadRequest, read_with_retries
 from glacierhpc.scenes.remote import vsi
 from glacierhpc.scenes.remote.policy import RetryPolicy
-from glacierhpc.scenes.signing import NoSigner
 from tests.conftest import ROOT
 from tests.scenes.rasters import GRID, numbers, write_raster
 from tests.scenes.remote.scripted import scripted
@@ -25,12 +25,12 @@ import rasterio
 from glacierhpc.scenes.remote.files import RemoteFile
 from glacierhpc.scenes.remote.policy import RetryPolicy
 from glacierhpc.scenes.remote.vsi import gdal_file
-from glacierhpc.scenes.signing import NoSigner
+from glacierhpc.scenes.bearer import PlainSigner
 
 kept = []
 
 def work():
-    file = RemoteFile(sys.argv[1], NoSigner(), RetryPolicy(), ends=time.monotonic() + 300)
+    file = RemoteFile(sys.argv[1], PlainSigner(), RetryPolicy(), ends=time.monotonic() + 300)
     with rasterio.Env(), gdal_file(file) as seen:
         kept.append(rasterio.open(seen.path, sharing=False))
 
@@ -63,11 +63,11 @@ def test_a_read_leaves_nothing_open_whether_it_fails_or_not(tmp_path: Path, load
     before = set(vsi._OPEN)
     with scripted(content) as told:
         request = ReadRequest(told.href, GRID, crs=GRID.crs, loader=loader)
-        read_with_retries(request, NoSigner(), policy)
+        read_with_retries(request, PlainSigner(), policy)
         assert before == vsi._OPEN
     half = len(content) // 2
     with scripted(content[:half] + bytes(len(content) - half)) as told, pytest.raises(ReadFailed) as caught:
-        read_with_retries(replace(request, href=told.href), NoSigner(), policy)
+        read_with_retries(replace(request, href=told.href), PlainSigner(), policy)
     assert before == vsi._OPEN, caught  # while who caught it still looks at the error
 
 
