@@ -27,7 +27,11 @@ FORMS = "lfs quota, quota, quota -s, mmlsquota -Y"
 
 @dataclass(frozen=True)
 class Quota:
-    """What is used, and the most there may be; None where there is no limit. The hard limit, where there is one."""
+    """What is used, and the most there may be; None where there is no limit.
+
+    The limit is the hard one, where there is one: up to it files can be written. Over the soft one that ends, too, some
+    days later, so a run is not refused for it, and the doctor warns.
+    """
 
     bytes_used: int
     bytes_limit: int | None
@@ -35,6 +39,8 @@ class Quota:
     files_limit: int | None
     place: str = ""
     """The file system, where a path says which."""
+    bytes_soft: int | None = None
+    files_soft: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +129,15 @@ def least(quotas: Sequence[Quota]) -> QuotaLeft | None:
 
 
 def about(quotas: Sequence[Quota], folder: Path) -> list[Quota]:
-    """Return the quotas of the innermost file system named that holds a folder; all of them where none is named."""
-    holding = [quota for quota in quotas if quota.place and folder.absolute().is_relative_to(quota.place)]
-    longest = max((len(quota.place) for quota in holding), default=0)
-    return [quota for quota in holding if len(quota.place) == longest] or list(quotas)
+    """Return the quotas of the file system that holds a folder; all of them where none is known to."""
+    return holding(quotas, folder) or list(quotas)
+
+
+def holding(quotas: Sequence[Quota], folder: Path) -> list[Quota]:
+    """Return the quotas of the innermost file system named that holds a folder."""
+    found = [quota for quota in quotas if quota.place and folder.absolute().is_relative_to(quota.place)]
+    longest = max((len(quota.place) for quota in found), default=0)
+    return [quota for quota in found if len(quota.place) == longest]
 
 
 def parse_quota(text: str) -> list[Quota] | None:
@@ -148,28 +159,26 @@ def parse_quota(text: str) -> list[Quota] | None:
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmgtpKMGTP]?)\*?")
 
 
-def columns(line: str) -> tuple[int, int, int, int, int, int] | None:
-    """Return what a line of quota says: bytes used, soft and hard limit, 0 for none, and the same of files."""
-    numbers = [word for word in line.split() if NUMBER.fullmatch(word)]
+def _of_line(line: str) -> Quota | None:
+    words = line.split()
+    numbers = [word for word in words if NUMBER.fullmatch(word)]
     if len(numbers) not in (6, 8):  # eight where graces are numbers, too
         return None
     size, files = numbers[:3], numbers[3:6] if len(numbers) == 6 else numbers[4:7]
-    used, soft, hard = (_scaled(word, plain=1024, step=1024) for word in size)
-    held, few, most = (_scaled(word, plain=1, step=1000) for word in files)
-    return used, soft, hard, held, few, most
+    # the mount point stands behind the device
+    place = next((word for word in reversed(words[:2]) if word.startswith("/")), "")
+    return _made(
+        [_scaled(word, plain=1024, step=1024) for word in size],
+        [_scaled(word, plain=1, step=1000) for word in files],
+        place,
+    )
 
 
-def place_of(line: str) -> str:
-    """Return the file system that a line of quota names by a path, the mount point behind the device; else empty."""
-    return next((word for word in reversed(line.split()[:2]) if word.startswith("/")), "")
-
-
-def _of_line(line: str) -> Quota | None:
-    told = columns(line)
-    if told is None:
-        return None
-    used, soft, hard, held, few, most = told
-    return Quota(used, hard or soft or None, held, most or few or None, place_of(line))
+def _made(size: Sequence[int], files: Sequence[int], place: str = "") -> Quota:
+    """Return a quota of bytes and of files, each as used, soft and hard limit, 0 for none."""
+    used, soft, hard = size
+    held, few, most = files
+    return Quota(used, hard or soft or None, held, most or few or None, place, soft or None, few or None)
 
 
 def _scaled(word: str, *, plain: int, step: int) -> int:
@@ -192,6 +201,5 @@ def _of_gpfs(text: str) -> list[Quota] | None:
         numbers = [int(fields[name]) for name in names if fields.get(name, "").isdigit()]
         if len(numbers) != len(names):
             return None
-        used, soft, hard, held, few, most = numbers
-        found.append(Quota(1024 * used, 1024 * (hard or soft) or None, held, most or few or None))
+        found.append(_made([1024 * number for number in numbers[:3]], numbers[3:]))
     return found if headers else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from glacierhpc import lease
 from glacierhpc.fence import epoch_file
 from glacierhpc.hpc.cluster.owned import OWNER
 from glacierhpc.hpc.doctor import folders, storage
+from glacierhpc.hpc.site import Site
 from tests.hpc.machines import complains, in_namespace, made, says
 
 LOOK = """
@@ -71,24 +73,25 @@ def test_home(tmp_path: Path) -> None:
     ("line", "status", "words"),
     [
         # quota --raw-grace: file system, KiB, soft, hard, grace, files, soft, hard, grace
-        ("/home 1048576 10485760 11534336 0 20 100000 110000 0", "ok", "1.0 of 10.0 GiB 20 of 100,000 files"),
+        ("/home 1048576 10485760 11534336 0 20 100000 110000 0", "ok", "1.0 of 11.0 GiB 20 of 110,000 files"),
         ("/home 10000000 10485760 11534336 0 20 100000 110000 0", "warn", "GiB"),
-        ("/home 1048576 10485760 11534336 0 100000* 100000 110000 0", "fail", "100,000 of 100,000 files"),
+        ("/home 1048576 10485760 11534336 0 100001* 100000 110000 604800", "warn", "over the soft limit"),
+        ("/home 1048576 10485760 11534336 0 110000* 100000 110000 0", "fail", "110,000 of 110,000 files"),
+        ("/home 10485760 10485760 0 0 20 0 0 0", "fail", "10.0 of 10.0 GiB"),
         ("/home 1048576 0 0 0 20 100000 110000 0", "ok", "20 of"),
         # lfs quota: the grace is a dash
         ("/scratch 1048576 0 1073741824 - 1999999 0 2000000 -", "warn", "1,999,999 of 2,000,000 files"),
     ],
 )
 def test_a_quota_is_read(line: str, status: str, words: str, tmp_path: Path) -> None:
-    found = storage.quota_told(line)
-    assert found is not None and found.status == status and words in found.told, found
-    m = made(
-        tmp_path,
-        commands={"quota": says(line.replace("/home", str(tmp_path)).replace("/scratch", str(tmp_path)))},
-    )
-    assert storage.home(m) == found
+    """Of the system's command and of a site's own one the same is said."""
+    said = says(line.replace("/home", str(tmp_path)).replace("/scratch", str(tmp_path)))
+    m = made(tmp_path, commands={"quota": said, "told": said})
+    found = storage.home(m)
+    assert found.status == status and words in found.told, found
     if status != "ok":
         assert storage.work(m) == found
+        assert storage.work(replace(m, site=Site(quota_command="told"))) == found
 
 
 def test_the_quota_of_the_file_system_that_the_folder_is_on(tmp_path: Path) -> None:
@@ -116,9 +119,9 @@ def test_the_quota_of_a_site_s_own_command(tmp_path: Path) -> None:
     assert found(complains("no such file system")).told.endswith("no such file system")
 
 
-def test_no_quota_is_none() -> None:
-    assert storage.quota_told("") is None
-    assert storage.quota_told("/home 1048576 0 0 0 20 0 0 0") is None
+def test_no_quota_is_none(tmp_path: Path) -> None:
+    for answer in ("", f"{tmp_path} 1048576 0 0 0 20 0 0 0"):
+        assert "quota:" not in storage.home(made(tmp_path, commands={"quota": says(answer)})).told
 
 
 def test_stripes_of_lustre(tmp_path: Path) -> None:

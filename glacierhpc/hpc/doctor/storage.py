@@ -6,11 +6,12 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, words_of
-from glacierhpc.hpc.quota import ANSWER_S, FORMS, Quota, about, columns, command_words, parse_quota, place_of
+from glacierhpc.hpc.quota import ANSWER_S, FORMS, Quota, about, command_words, holding, parse_quota
 from glacierhpc.hpc.slurm.client import Answer
 
 LITTLE_GB, LITTLE_FILES = 20.0, 20_000
@@ -121,11 +122,10 @@ def _quota(m: Machine, folder: Path) -> Finding | None:
     """Ask the file system's command for the user's quota; None where there is none."""
     if _kind(m, folder) == "lustre" and m.which("lfs"):
         answer = m.ask("lfs", "quota", "-q", "-u", m.user, str(folder))
-        return quota_told(answer.out) if answer.ok else None
+        return _worst(parse_quota(answer.out) or []) if answer.ok else None
     if m.which("quota"):
         answer = m.ask("quota", "--no-wrap", "--show-mntpoint", "--raw-grace", "-u", m.user)
-        lines = [line for line in answer.out.splitlines() if _holds(place_of(line), folder)]
-        return quota_told(max(lines, key=lambda line: len(place_of(line)))) if lines else None
+        return _worst(holding(parse_quota(answer.out) or [], folder))
     return None
 
 
@@ -141,38 +141,33 @@ def _quota_of_site(m: Machine, folder: Path) -> Finding | None:
             f"quota_command {command!r}: {words_of(answer)}",
             f"give one whose answer looks like that of one of these: {FORMS}",
         )
-    judged = [finding for quota in about(found, folder) if (finding := _judged(quota))]
+    return _worst(about(found, folder))
+
+
+def _worst(quotas: Sequence[Quota]) -> Finding | None:
+    judged = [finding for quota in quotas if (finding := _judged(quota))]
     return max(judged, key=lambda each: ("ok", "warn", "fail").index(each.status), default=None)
 
 
-def _holds(place: str, folder: Path) -> bool:
-    return bool(place) and folder.absolute().is_relative_to(place)
-
-
-def quota_told(text: str) -> Finding | None:
-    """Judge a line of quota, by the soft limits where there are any; None where none is set."""
-    found = columns(text)
-    if found is None:
-        return None
-    used, soft, hard, files, soft_files, hard_files = found
-    return _judged(Quota(used, soft or hard or None, files, soft_files or hard_files or None))
-
-
 def _judged(quota: Quota) -> Finding | None:
-    shares = []
+    """Judge one quota by its hard limits, and warn from nine tenths of the soft ones on; None where there are none."""
+    limited = []
     told = "quota:"
     if quota.bytes_limit:
-        shares.append(quota.bytes_used / quota.bytes_limit)
+        limited.append((quota.bytes_used, quota.bytes_limit, quota.bytes_soft))
         told += f" {quota.bytes_used / 2**30:.1f} of {quota.bytes_limit / 2**30:.1f} GiB"
     if quota.files_limit:
-        shares.append(quota.files_used / quota.files_limit)
+        limited.append((quota.files_used, quota.files_limit, quota.files_soft))
         told += f" {quota.files_used:,} of {quota.files_limit:,} files"
-    if not shares:
+    if not limited:
         return None
     fix = "remove old runs and caches, or choose another folder: run_dir=PATH"
-    if max(shares) >= 1:
+    if any(used >= limit for used, limit, _ in limited):
         return fail(told, fix)
-    return warn(told, fix) if max(shares) > 0.9 else ok(told)
+    if any(soft is not None and used > soft for used, _, soft in limited):
+        return warn(f"{told}, over the soft limit: nothing can be written once its grace ends", fix)
+    near = any(used > 0.9 * (soft or limit) for used, limit, soft in limited)
+    return warn(told, fix) if near else ok(told)
 
 
 def _kind(m: Machine, folder: Path) -> str:
@@ -180,7 +175,7 @@ def _kind(m: Machine, folder: Path) -> str:
     best, kind = "", ""
     for line in m.text("proc/self/mounts").splitlines():
         _, place, what, *_ = (*line.split(), "", "", "")
-        if _holds(place, folder) and len(place) >= len(best):
+        if place and folder.absolute().is_relative_to(place) and len(place) >= len(best):
             best, kind = place, what
     return kind
 
