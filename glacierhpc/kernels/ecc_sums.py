@@ -11,6 +11,7 @@ from glacierhpc.kernels.sampling import (
     LEAST_RUN_PX,
     QUINTIC,
     SOFT_SHARE,
+    VECTOR_PX,
     run_length,
     sample_row,
     sample_row_softened,
@@ -105,7 +106,7 @@ def _softened_row(reference, mean, moving, matrix, gain, offset, kernels, length
     ring_r = np.full((4, width), np.float32(np.nan), np.float32)
     ring_i = np.full((4, width), np.float32(np.nan), np.float32)
     gaps = np.zeros(table.shape[0], np.bool_)
-    buffer = np.empty(columns + 6, np.float32)
+    buffer = np.empty(columns + 5 + VECTOR_PX, np.float32)
     for y in range(first - 1, end + 1 + (end - first) % 2):
         if 0 < y < min(end + 1, reference.shape[0] - 1):
             _soften_row(reference, np.uintp(y), mean, buffer, ring_r[y % 4, :columns])

@@ -23,9 +23,10 @@ PHASES = 128  # fractions of a pixel that softened kernels are kept for; between
 # Within a run with one fraction of a pixel the true one may drift by so much, half of it to either side of the middle.
 # Runs begin elsewhere in every row (by the golden ratio, the most even way), so that each column is right in the mean:
 # with all beginning below one another, two runs in a row of 512 px biased a turn by 0.01 px at the corners.
-MAX_DRIFT_PX, STAGGER = 1 / 8, 0.5 * (math.sqrt(5.0) - 1)
-_1, _2, _3, _4, _5 = (np.uintp(n) for n in range(1, 6))
-LEAST_RUN_PX = 8  # shorter runs cost more than a kernel for each pixel
+MAX_DRIFT_PX, STAGGER = 1 / 4, 0.5 * (math.sqrt(5.0) - 1)
+LEAST_RUN_PX = 16  # shorter runs cost more than a kernel for each pixel
+VECTOR_PX = 8  # what is left of a run after vectors of so many costs as much again
+_1, _2, _3, _4, _5, _VECTOR = (np.uintp(n) for n in (1, 2, 3, 4, 5, VECTOR_PX))
 FAST = {"reassoc", "contract", "nsz"}  # NaN is no data here: never "nnan"
 
 
@@ -104,7 +105,8 @@ def run_length(matrix, shape):
             v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / w
             drift = max(drift, abs((matrix[0, 0] - u * matrix[2, 0]) / w - 1.0))
             drift = max(drift, abs((matrix[1, 0] - v * matrix[2, 0]) / w))
-    return int(min(MAX_DRIFT_PX / max(drift, 1e-9), float(shape[1])))
+    length = min(MAX_DRIFT_PX / max(drift, 1e-9), float(shape[1] + VECTOR_PX))
+    return int(length) // VECTOR_PX * VECTOR_PX
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -117,30 +119,33 @@ def sample_row_softened(image, matrix, y, kernels, length, gain, offset, buffer,
         `softened_kernels`.
     length : int
         Pixels of a run, `run_length`.
-    buffer : (x + 6) float32
+    buffer : (x + 5 + VECTOR_PX) float32
         Room to work in.
     """
     rows, columns = image.shape
     half = 0.5 * (length - 1)
+    u0, u1 = matrix[0, 1] * y + matrix[0, 2], matrix[0, 0]
+    v0, v1 = matrix[1, 1] * y + matrix[1, 2], matrix[1, 0]
+    w0, w1 = matrix[2, 1] * y + matrix[2, 2], matrix[2, 0]
+    known = 0
     for first in range(-int((y * STAGGER) % 1.0 * length), out.size, length):
         x = first + half
-        w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
-        u = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / w - half
-        v = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / w
-        here, after = max(first, 0), min(first + length, out.size)
+        scale = 1.0 / (w0 + w1 * x)
+        u, v = (u0 + u1 * x) * scale - half, (v0 + v1 * x) * scale
         if not (2.0 <= v < rows - 3.0 and -length < u < columns):
-            out[here:after] = np.nan
             continue
         i, j = int(math.floor(u)), int(math.floor(v))
-        begin = min(max(first + 2 - i, here), after)
-        end = max(min(first + columns - 3 - i, after), begin)
-        out[here:begin] = np.nan
-        out[end:after] = np.nan
-        if end > begin:
+        begin = max(max(first, 0), first + 2 - i)
+        end = min(min(first + length, out.size), first + columns - 3 - i)
+        if begin < end:
+            if known < begin:
+                out[known:begin] = np.nan
             _filter(
                 image, np.uintp(j - 2), np.uintp(i + begin - first - 2), kernels, np.float32(v - j), np.float32(u - i),
                 gain, offset, buffer, np.uintp(begin), np.uintp(end - begin), out,
             )  # fmt: skip
+            known = end
+    out[known:] = np.nan
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
@@ -152,7 +157,8 @@ def _filter(image, top, left, kernels, down, across, gain, offset, buffer, first
     """
     r1, r2, r3, r4, r5 = top + _1, top + _2, top + _3, top + _4, top + _5
     a, b, c, d, e, f = _kernel(kernels, down)
-    for k in range(n + _5):
+    whole = (n + _5 + _VECTOR - _1) // _VECTOR * _VECTOR
+    for k in range(min(whole, np.uintp(image.shape[1]) - left)):
         x = left + k
         upper = a * image[top, x] + b * image[r1, x] + c * image[r2, x]
         buffer[k] = upper + (d * image[r3, x] + e * image[r4, x] + f * image[r5, x])

@@ -29,6 +29,7 @@ from glacierhpc.kernels.sampling import (
     LEAST_RUN_PX,
     LINEAR,
     QUINTIC,
+    VECTOR_PX,
     run_length,
     sample_row_softened,
     softened_kernels,
@@ -182,7 +183,7 @@ def softened(image):
 
 def softened_rows(moving, matrix, shape):
     """Return what `sample_row_softened` makes of the rows that the reference has, which is tested for itself."""
-    out, buffer = np.full(shape, np.nan, np.float32), np.empty(shape[1] + 6, np.float32)
+    out, buffer = np.full(shape, np.nan, np.float32), np.empty(shape[1] + 5 + VECTOR_PX, np.float32)
     length = run_length(matrix, shape)
     for y in range(1, shape[0] - 1):
         scale = np.float32(GAIN), np.float32(OFFSET)

@@ -12,6 +12,7 @@ from glacierhpc.kernels.sampling import (
     MAX_DRIFT_PX,
     PHASES,
     QUINTIC,
+    VECTOR_PX,
     run_length,
     sample_row,
     sample_row_softened,
@@ -224,7 +225,7 @@ def test_softened_rows_are_right_within_half_the_drift_and_on_average(name):
 
 def softened_rows(image, matrix):
     shape = SHAPE[0], COLUMNS
-    out, buffer = np.full(shape, 777, np.float32), np.empty(COLUMNS + 6, np.float32)
+    out, buffer = np.full(shape, 777, np.float32), np.empty(COLUMNS + 5 + VECTOR_PX, np.float32)
     for row in range(shape[0]):
         known = softened_kernels(), run_length(matrix, shape), np.float32(1), np.float32(0)
         sample_row_softened(image, matrix, row, *known, buffer, out[row])
