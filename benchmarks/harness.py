@@ -21,6 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from glacierhpc.atomic import write_text
+
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -138,7 +140,7 @@ def report(result: Result, asked: argparse.Namespace) -> None:
     told = json.dumps(result.to_dict())
     if asked.output:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
-        asked.output.write_text(told + "\n", encoding="utf-8")
+        write_text(asked.output, told + "\n")
     if asked.json:
         print(told)
         return

@@ -8,6 +8,9 @@ Run it on an idle machine, or in a job of several nodes::
     sbatch jobs/scaling.sbatch --repeats 7
     sbatch jobs/scaling.sbatch --what train --backend horovod --launcher pmix
 
+Sizes and repeats are chosen so that all takes about `--minutes`. What has been measured is in `--output` at once: a run
+that is ended leaves a result that says what is missing, and the same command goes on from it.
+
 Workers are processes with one thread each, ranks have one core or one GPU. The first runs of each are dropped. Points
 with more workers than cores are marked and take no part in the laws that are fitted; nothing is said beyond the numbers
 measured but by the model, whose projection is marked as one everywhere. `--plots` also writes a page and a CSV file.
@@ -16,197 +19,132 @@ measured but by the model, whose projection is marked as one everywhere. `--plot
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import os
+import shutil
 import signal
-import statistics
 import sys
 import tempfile
-from dataclasses import asdict, replace
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import scaling_compare
-import scaling_train
-from harness import Result, Row, report
+import torch
+from harness import machine, report
 from scaling_assumed import Assumed
-from scaling_laws import Fit, NoFit, fit_all
-from scaling_measure import measure
+from scaling_launch import in_job
+from scaling_measure import measure, missing
+from scaling_pace import estimate_s, pace_of, settled
 from scaling_page import write_all
 from scaling_plan import STEPS, Plan, asked_for, plan_of
-from scaling_points import METHOD, MODES, Point, base_of, efficiency, median_interval, speed_up
-from scaling_project import COUNTS, project, trust, validate
-from scaling_schema import Details
-from scaling_work import WORKS
+from scaling_points import Point
+from scaling_result import About, conditions, environment, points_of, result_of
 
+from glacierhpc.atomic import write_text
 from glacierhpc.errors import GlacierError, InputError
-from glacierhpc.hpc.surroundings import job_surroundings
-from glacierhpc.rundir import RunDirectory
 
-__all__ = ["STEPS", "asked_for", "main", "measure", "plan_of", "result_of"]
-
-BUSY = 0.3
-"""Load per core before the start from which a machine is called busy."""
-QUICK = "A quick run: it shows that everything works, and nothing of how the steps scale."
+__all__ = ["STEPS", "asked_for", "main", "measure", "plan_of"]
 
 
-def result_of(
-    plan: Plan, points: list[Point], load: tuple[float, float], asked: argparse.Namespace
-) -> Result:
-    """Return everything that follows from what was measured."""
-    cores = max(point.details["cores"] for point in points)
-    own_cores = os.cpu_count() or 1  # of the machine whose load it is, others' jobs included
-    fits = fit_all(points)
-    validation = validate(points, cores=cores)
-    assumed = Assumed.given(asked.assume)
-    projection = project(
-        points, assumed, counts=COUNTS[:3] if asked.quick else COUNTS, simulations=1 if asked.quick else 3
-    )
-    projection["assumptions"][1:1] = trust(validation)
-    details = {
-        "cluster": plan.cluster,
-        "backend": plan.backend,
-        "launcher": plan.launcher,
-        "cores": cores,
-        "hosts": sorted({host for point in points for host in point.details["hosts"]}),
-        "load_average": {"before": load[0], "after": load[1], "cores": own_cores},
-        "words": [*([QUICK] if asked.quick else []), *words_on(points, cores, load[0] / own_cores)],
-        "intervals": METHOD,
-        "environment": environment(plan.scratch, points),
-        "points": [_told(point, base_of(points, point)) for point in points],
-        "fits": [_fit(fit) for fit in fits if isinstance(fit, Fit)],
-        "not_fitted": [asdict(fit) for fit in fits if isinstance(fit, NoFit)],
-        "validation": validation,
-        "projection": projection,
-        "comparison": None,
-    }
-    result = Result(
-        "scaling", conditions(plan), rows_of(points), Details.model_validate(details).model_dump()
-    )
-    if asked.against:
-        new = result.to_dict()
-        comparison = scaling_compare.compare(new, scaling_compare.read_details(asked.against))
-        checked = Details.model_validate({**details, "comparison": comparison})
-        result = replace(result, details=checked.model_dump())
-    return result
-
-
-def words_on(points: list[Point], cores: int, load_per_core: float) -> list[str]:
-    """Return what a reader must know before looking at a figure, from what the machine has."""
-    within = max((p.workers for p in points if not p.oversubscribed), default=0)
-    words = [
-        f"{cores} cores: up to {within} workers have one each; what hands out their work runs beside them. "
-        + (
-            "On so few this measures overhead – of handing out, of exchange, of starting – and not how the steps scale."
-            if within < 8
-            else f"What is measured holds up to {within} workers and on these machines."
-        )
-    ]
-    beyond = sorted({p.workers for p in points if p.oversubscribed})
-    if beyond:
-        words.append(
-            f"With {', '.join(map(str, beyond))} workers there are more than cores: these points measure how cores are "
-            "shared, are drawn apart, and take no part in any law."
-        )
-    if load_per_core > BUSY:
-        words.append(
-            f"The machine was busy before the start (load average {load_per_core:.1f} per core): times are longer than "
-            "on an idle one, and their intervals wider."
-        )
-    return words
-
-
-def conditions(plan: Plan) -> str:
-    """Return sizes and repeats in one sentence."""
-    told = []
-    if set(plan.steps) & set(WORKS):
-        served = f"archive with {1e3 * plan.delay_s:.0f} ms delay" if plan.cluster == "local" else "files"
-        told.append(f"{plan.scenes} scenes of {plan.size_px} px per worker, {served}, {plan.cluster} workers")
-    if "train" in plan.steps:
-        told.append(
-            f"{scaling_train.MODEL}, {plan.backend} by {plan.launcher}, {plan.batch} samples of {plan.patch_px} px per "
-            f"rank and step, {plan.steps_per_epoch} steps"
-        )
-    return "; ".join([*told, f"{plan.repeats} repeats after those that warm up"])
-
-
-def environment(folder: Path | None, points: list[Point]) -> dict[str, Any]:
-    """Return versions, commit, host, job and image digest, as a run's provenance has them; images are the workers'."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        told = RunDirectory(Path(name)).provenance(**job_surroundings())
-    images = {image for point in points for image in point.details["images"]}
-    told["container_digest"] = ", ".join(sorted(images)) or None
-    return {key: value for key, value in told.items() if key not in ("seeds", "input_ids")}
-
-
-def rows_of(points: list[Point]) -> list[Row]:
-    """Return every point beside the one with the fewest workers; the README shows the largest within the cores."""
-    rows = []
-    for point in points:
-        base = base_of(points, point)
-        if base is point:
-            continue
-        shown = max(
-            (
-                p.workers
-                for p in points
-                if (p.step, p.mode) == (point.step, point.mode) and not p.oversubscribed
-            ),
-            default=0,
-        )
-        rates = [p.work / statistics.median(p.seconds) for p in (point, base)]
-        told = ", more workers than cores" if point.oversubscribed else ""
-        rows.append(
-            Row(
-                f"{point.step}, {MODES[point.mode]}, {point.workers} workers{told}",
-                rates[0],
-                f"{base.workers} worker" + "s" * (base.workers > 1),
-                rates[1],
-                f"{point.unit}/s",
-                more_is_better=True,
-                in_readme=point.workers == shown,
-            )
-        )
-    return rows
-
-
-def _told(point: Point, base: Point) -> dict[str, Any]:
-    return {
-        **asdict(point),
-        "seconds": list(point.seconds),
-        "median_s": asdict(median_interval(point.seconds)),
-        "speed_up": asdict(speed_up(base, point)),
-        "efficiency": asdict(efficiency(base, point)),
-    }
-
-
-def _fit(fit: Fit) -> dict[str, Any]:
-    told = {
-        name: getattr(fit, name) for name in ("law", "step", "mode", "one_worker_s", "lack_of_fit", "words")
-    }
-    parameters = {name: asdict(interval) for name, interval in fit.parameters.items()}
-    return {**told, "parameters": parameters, "workers": list(fit.workers)}
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 def main() -> None:
     """Measure and report."""
-    asked = asked_for()
-    for number in (signal.SIGTERM, signal.SIGUSR2):  # so that workers and scratch folders do not outlive it
-        signal.signal(number, _ended)
+    load_before, asked = os.getloadavg()[0], asked_for()
     try:
-        plan = plan_of(asked)
-        Assumed.given(asked.assume)
+        plan, assumed = plan_of(asked), Assumed.given(asked.assume)
         _places(asked, plan)
-        if asked.against:
-            scaling_compare.read_details(asked.against)
-        before = os.getloadavg()[0]
-        points = measure(plan)
-        result = result_of(plan, points, (before, os.getloadavg()[0]), asked)
+        against = scaling_compare.read_details(asked.against) if asked.against else None
+        with tempfile.TemporaryDirectory(
+            prefix="scaling-", dir=plan.scratch, ignore_cleanup_errors=True
+        ) as name:
+            _ended_by_signals(Path(name), asked.output, at_once=plan.cluster == "local" and not in_job())
+            about = About(environment(Path(name)), load_before, assumed, asked.quick, against)
+            plan, points = _measured(plan, Path(name), asked.output, about)
+        result = result_of(plan, points, about)
         report(result, asked)
         if asked.plots:
             write_all(result.to_dict(), asked.plots)
     except GlacierError as err:
         print(err, file=sys.stderr)
         raise SystemExit(err.exit_code) from None
+
+
+def _measured(plan: Plan, folder: Path, output: Path | None, about: About) -> tuple[Plan, list[Point]]:
+    """Measure what an earlier run has not; return it with the plan of all; what is measured is in the file at once."""
+    device = "cuda" if "train" in plan.steps and torch.cuda.is_available() else "cpu"
+    plan, points = _gone_on(_as_before(plan, about.against), output, about)
+    if not plan.settled:
+        plan = _settled(plan, folder / "pace", device)
+
+    def add(more: list[Point]) -> None:
+        order = plan.points()
+        points.extend(more)
+        points.sort(key=lambda point: order.index((point.step, point.mode, point.workers)))
+        if output and missing(plan, points):
+            write_text(output, json.dumps(result_of(plan, points, about).to_dict()) + "\n")
+
+    measure(plan, folder, list(points), device=device, add=add)
+    return plan, points
+
+
+def _as_before(plan: Plan, earlier: Mapping[str, Any] | None) -> Plan:
+    """Return a plan with the sizes of an earlier result where none are asked for: others could not be compared."""
+    pieces = earlier["details"].get("pieces", {}) if earlier else {}
+    return replace(
+        plan, pieces={**{step: pieces[step] for step in plan.steps if step in pieces}, **plan.pieces}
+    )
+
+
+def _gone_on(plan: Plan, output: Path | None, about: About) -> tuple[Plan, list[Point]]:
+    """Return the plan, and the points, of an earlier run into the same file that was ended, where all else is equal."""
+    with suppress(InputError):
+        old = scaling_compare.read_details(output) if output else {"details": {}}
+        if not old["details"].get("missing"):
+            return plan, []
+        own = replace(_as_before(plan, old), point_s=old["details"]["point_s"])
+        if not own.settled:
+            return plan, []
+        new = {
+            "machine": machine(),
+            "conditions": conditions(own),
+            "details": {"environment": about.environment},
+        }
+        differences = scaling_compare.differences(new, old, also=("commit",))
+        if differences:
+            print(f"{output} is measured anew: {'; '.join(differences)}", file=sys.stderr)
+            return plan, []
+        points = [p for p in points_of(old["details"]) if (p.step, p.mode, p.workers) in own.points()]
+        print(
+            f"goes on with {output}: {len(points)} of {len(own.points())} points are measured",
+            file=sys.stderr,
+        )
+        return own, points
+    return plan, []
+
+
+def _settled(plan: Plan, folder: Path, device: str) -> Plan:
+    """Choose sizes and repeats by a short run, and say how long all will take."""
+    began = psutil.Process().create_time()
+    pace = pace_of(plan, folder, device=device)
+    chosen = settled(plan, pace, spent_s=time.time() - began)
+    minutes = (time.time() - began + estimate_s(chosen, pace)) / 60
+    sizes = ", ".join(f"{step} {pieces}" for step, pieces in chosen.pieces.items())
+    words = f"about {minutes:.1f} minutes in all for {len(chosen.points())} points; pieces for each worker: {sizes}"
+    if minutes > 1.1 * plan.minutes:
+        words += (
+            f"; more than {plan.minutes:g}, as fewer repeats would tell nothing: measure less with --what, --mode or "
+            "--workers"
+        )
+    print(words, file=sys.stderr, flush=True)
+    return chosen
 
 
 def _places(asked: argparse.Namespace, plan: Plan) -> None:
@@ -225,12 +163,49 @@ def _places(asked: argparse.Namespace, plan: Plan) -> None:
         raise InputError(f"--output {str(asked.output)!r} is a folder: give the name of a file")
 
 
-def _ended(number: int, _: Any) -> None:
-    name = signal.Signals(number).name
-    print(f"asked to end by {name} before all was measured: nothing is kept; give it more time, or measure less with "
-          "--what, --workers or --repeats", file=sys.stderr)  # fmt: skip
-    # after USR2 a job's script would read 140 as saved
-    raise SystemExit(128 + number if number == signal.SIGTERM else 1)
+def _ended_by_signals(folder: Path, output: Path | None, *, at_once: bool) -> None:
+    """Let signals end this process, and with it its workers, its ranks and the folder they work in.
+
+    Parameters
+    ----------
+    at_once : bool
+        Whether all of them are of this machine and may be killed. Others are ended by what started them.
+    """
+
+    def ended(number: int, _: Any) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        logging.disable()  # workers that go down would say so one by one
+        kept = (
+            f"what was is in {str(output)!r}, and the same command goes on from there"
+            if output
+            else "nothing is kept without --output"
+        )
+        print(
+            f"ended by {signal.Signals(number).name} before all was measured: {kept}",
+            file=sys.stderr,
+            flush=True,
+        )
+        code = 128 + number
+        if (
+            number == signal.SIGUSR2
+        ):  # 75 is what a job's script reads as saved; and after USR2 so it would 140
+            code = 75 if output else 1
+        if not at_once:
+            raise SystemExit(code)
+        _kill_all()
+        shutil.rmtree(folder, ignore_errors=True)
+        _kill_all()  # what has started another in between
+        os._exit(code)
+
+    for number in SIGNALS:
+        signal.signal(number, ended)
+
+
+def _kill_all() -> None:
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
 
 
 if __name__ == "__main__":

@@ -66,17 +66,15 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
         }
         for point in both
     ]
-    differences = _differences(new, old)
+    differing = differences(new, old)
     words = (
-        "the same machine and versions"
-        if not differences
-        else "not of the code alone: " + "; ".join(differences)
+        "the same machine and versions" if not differing else "not of the code alone: " + "; ".join(differing)
     )
     return {
         "against": {"date": old.get("date"), "commit": _environment(old).get("commit")},
         "rows": rows,
         "only_new": sum(_key(point) not in before for point in new["details"]["points"]),
-        "differences": differences,
+        "differences": differing,
         "words": f"{len(rows)} points of both runs, {words}",
     }
 
@@ -115,14 +113,15 @@ def _environment(run: Mapping[str, Any]) -> Mapping[str, Any]:
     return run["details"].get("environment", {})
 
 
-def _differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    """Return what else differs between two runs, in words."""
+def differences(new: Mapping[str, Any], old: Mapping[str, Any], *, also: Sequence[str] = ()) -> list[str]:
+    """Return what else differs between two runs, in words; of the environment also what is named."""
     pairs: dict[str, tuple[Any, Any]] = {
         name: (new["machine"].get(name), old["machine"].get(name)) for name in new["machine"]
     }
     pairs["conditions"] = (new["conditions"], old["conditions"])
     ours, theirs = _environment(new), _environment(old)
     pairs["image"] = (ours.get("container_digest"), theirs.get("container_digest"))
+    pairs |= {name: (ours.get(name), theirs.get(name)) for name in also}
     versions, known = ours.get("versions", {}), theirs.get("versions", {})
     pairs |= {f"version of {name}": (versions.get(name), known.get(name)) for name in versions}
     told = [

@@ -1,88 +1,110 @@
 """The runs of the scaling benchmark: workers by turns, ranks one number after the other; each gives a point.
 
-What is run is planned in `scaling_plan`; what the points say is told in `scaling`.
+What is run is planned in `scaling_plan`; what the points say is told in `scaling_result`.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import scaling_train
+from scaling_pace import WARM_UPS
 from scaling_plan import Plan
 from scaling_points import Point
+from scaling_train import LEAST, MOST
 from scaling_watch import Seen, Team, observe, team
 from scaling_work import WORKS, Material, material
 
 KEPT = 200
 """Measured tasks and steps that the JSON file keeps of each point, evenly drawn from all."""
-WARM_UPS = 2
-"""Runs that are dropped: in one, not every worker meets every kind of task."""
+Add = Callable[[list[Point]], None]
 
 
-def measure(plan: Plan) -> list[Point]:
-    """Measure every step of the plan."""
-    points: list[Point] = []
-    with tempfile.TemporaryDirectory(prefix="scaling-", dir=plan.scratch, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        spread = [step for step in plan.steps if step in WORKS]
-        if spread:
-            delay_s = plan.delay_s if plan.cluster == "local" else None
-            with material(
-                folder / "work", plan.works(), size_px=plan.size_px, delay_s=delay_s, steps=spread
-            ) as has:
-                points += _spread(plan, spread, has)
-        if "train" in plan.steps:
-            points += _trained(plan, folder / "train")
-    order = {step: k for k, step in enumerate(plan.steps)}
-    return sorted(points, key=lambda p: (order[p.step], p.mode, p.workers))
+def missing(plan: Plan, points: Sequence[Point]) -> list[tuple[str, str, int]]:
+    """Return step, mode and number of workers of what a plan has and some points have not."""
+    known = {(p.step, p.mode, p.workers) for p in points}
+    return [key for key in plan.points() if key not in known]
 
 
-def _spread(plan: Plan, steps: list[str], has: Material) -> list[Point]:
-    """Measure what workers do. On one machine all teams are up and take turns, so that its moods meet all alike."""
-    counts = [[*plan.counts]] if plan.cluster == "local" else [[n] for n in plan.counts]
-    return [point for together in counts for point in _by_turns(plan, steps, has, together)]
+def measure(plan: Plan, folder: Path, known: Sequence[Point], *, device: str, add: Add) -> None:
+    """Measure what is not known of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        Settled.
+    folder : path
+        For what is needed meanwhile; all workers see it.
+    known : sequence of Point
+        What an earlier run has measured.
+    add : callable
+        Takes points as soon as they are measured.
+    """
+    left = missing(plan, known)
+    spread = [step for step in plan.spread if step in {step for step, _, _ in left}]
+    if spread:
+        delay_s = plan.delay_s if plan.cluster == "local" else None
+        works = {step: plan.works(step) for step in spread}
+        with material(folder / "work", works, size_px=plan.size_px, delay_s=delay_s) as has:
+            # on one machine all teams are up and take turns, so that its moods meet all alike
+            for counts in [plan.counts] if plan.cluster == "local" else [(n,) for n in plan.counts]:
+                steps = [step for step in spread if any(s == step and n in counts for s, _, n in left)]
+                _by_turns(plan, folder, steps, has, counts, add)
+    for ranks in [n for n in plan.counts if any(s == "train" and n == count for s, _, count in left)]:
+        add(list(_trained(plan, folder / f"ranks-{ranks}", ranks, device)))
 
 
-def _by_turns(plan: Plan, steps: list[str], has: Material, counts: list[int]) -> list[Point]:
-    seen: dict[tuple[str, str, int], list[Seen]] = {}
+def _by_turns(
+    plan: Plan, folder: Path, steps: list[str], has: Material, counts: Sequence[int], add: Add
+) -> None:
+    if not steps:
+        return
+    runs = itertools.count()
     with ExitStack() as stack:
-        teams = [
-            stack.enter_context(team(plan.cluster, n, jobs=plan.jobs, scratch=plan.scratch)) for n in counts
-        ]
-        run = 0
+        teams = [stack.enter_context(team(plan.cluster, n, jobs=plan.jobs, scratch=folder)) for n in counts]
         for step in steps:
-            for turn in range(plan.repeats + WARM_UPS):
-                for crew in teams:
-                    for mode in plan.modes:
-                        run, pieces = run + 1, plan.work(mode, crew.workers)
-                        one = observe(
-                            crew, lambda pool, s=step, p=pieces, r=run: WORKS[s].run(pool, has, p, r)
-                        )
-                        if turn >= WARM_UPS:
-                            seen.setdefault((step, mode, crew.workers), []).append(one)
-        by_count = {crew.workers: crew for crew in teams}
-    return [
-        _point(step, mode, by_count[n], runs, plan.work(mode, n), has)
-        for (step, mode, n), runs in seen.items()
-    ]
+            seen = _turns(plan, step, has, teams, runs)
+            own = {crew.workers: crew for crew in teams}
+            add([_point(plan, step, mode, own[n], found, has) for (mode, n), found in seen.items()])
 
 
-def _point(step: str, mode: str, crew: Team, runs: list[Seen], work: int, has: Material) -> Point:
+def _turns(
+    plan: Plan, step: str, has: Material, teams: list[Team], runs: Iterator[int]
+) -> dict[tuple[str, int], list[Seen]]:
+    """Return what was seen of a step by mode and number of workers, in as many turns as there is time for."""
+    seen: dict[tuple[str, int], list[Seen]] = {
+        (mode, crew.workers): [] for mode in plan.modes for crew in teams
+    }
+    until = time.monotonic() + (plan.point_s or 0.0) * len(seen)
+    for turn in itertools.count(1):
+        began = time.monotonic()
+        for crew, mode in itertools.product(teams, plan.modes):
+            pieces, run = plan.work(step, mode, crew.workers), next(runs)
+            one = observe(crew, lambda pool, p=pieces, r=run: WORKS[step].run(pool, has, p, r))
+            if turn > WARM_UPS:
+                seen[mode, crew.workers].append(one)
+        now, repeats = time.monotonic(), turn - WARM_UPS
+        none_left = repeats >= MOST or now + (now - began) > until
+        if repeats >= plan.repeats if plan.repeats is not None else repeats >= LEAST and none_left:
+            break
+    return seen
+
+
+def _point(plan: Plan, step: str, mode: str, crew: Team, runs: list[Seen], has: Material) -> Point:
+    work = plan.work(step, mode, crew.workers)
     splits = [run.split(crew.workers, crew.scheduler_s) for run in runs]
     typical = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
     read = has.scene_bytes * work if step == "acquire" else 0.0
     details = {
         "stages": [_stage(tasks, read / len(typical.tasks)) for tasks in typical.stages()],
         "serial_s": statistics.median(run.serial_s for run in runs),
-        "driver_cpu_s": statistics.median(run.driver_cpu_s for run in runs),
-        "tasks": len(typical.tasks),
         "scheduler_s": crew.scheduler_s,
-        "round_trip_s": crew.round_trip_s,
         "hosts": list(crew.hosts),
         "images": list(crew.images),
         "cores": crew.cores,
@@ -105,7 +127,6 @@ def _stage(tasks: list[Any], read: float) -> dict[str, Any]:
     kept = _some(tasks)
     return {
         "tasks": len(tasks),
-        "function": tasks[0].function,
         "compute_s": [task.cpu_s for task in kept],
         "wait_s": [max(task.seconds - task.cpu_s, 0.0) for task in kept],
         "bytes": read,
@@ -117,23 +138,14 @@ def _some(values: Any) -> list[Any]:
     return list(values)[::every]
 
 
-def _trained(plan: Plan, folder: Path) -> Iterator[Point]:
-    """Measure what ranks do; each number of them is started once and trains every amount of work."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for ranks in plan.counts:
-        works = [plan.training(mode, ranks) for mode in plan.modes]
-        told = scaling_train.train(
-            ranks,
-            works,
-            folder / str(ranks),
-            backend=plan.backend,
-            launcher=plan.launcher,
-            device=device,
-        )
-        for mode, work, trained in zip(plan.modes, works, told.trained):
-            yield _trained_point(mode, work, told, trained)
+def _trained(plan: Plan, folder: Path, ranks: int, device: str) -> Iterator[Point]:
+    """Measure what some ranks do; they are started once and train every amount of work."""
+    works = [plan.training(mode, ranks) for mode in plan.modes]
+    told = scaling_train.train(
+        ranks, works, folder, backend=plan.backend, launcher=plan.launcher, device=device
+    )
+    for mode, work, trained in zip(plan.modes, works, told.trained):
+        yield _trained_point(mode, work, told, trained)
 
 
 def _trained_point(
@@ -142,7 +154,6 @@ def _trained_point(
     details = {
         "batch": work.batch,
         "steps": work.steps,
-        "backend": told.backend,
         "step_s": _some(trained.step_s),
         "exchanges": [list(pair) for pair in told.exchanges],
         "gradient_bytes": told.gradient_bytes,

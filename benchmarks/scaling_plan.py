@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import arguments
 from scaling_launch import LAUNCHERS, in_job, launcher_for, nodes_for
 from scaling_points import MODES
-from scaling_train import Training
+from scaling_train import LEAST, Training
 from scaling_work import WORKS
 
 from glacierhpc.errors import InputError, unknown_name
@@ -29,39 +31,68 @@ class Plan:
     steps: tuple[str, ...]
     modes: tuple[str, ...]
     counts: tuple[int, ...]
-    repeats: int
+    repeats: int | None
+    """Of every point; None is as many as the time allows."""
+    minutes: float
+    """For all of it, where something is left to be chosen."""
     cluster: str
     backend: str
     launcher: str
     """Of the ranks; empty where none are asked for."""
     jobs: WorkerJobs
     scratch: Path | None
-    scenes: int
-    """For each worker in weak scaling; as many times the most workers in strong scaling."""
     size_px: int
     delay_s: float
     batch: int
-    steps_per_epoch: int
     patch_px: int
+    pieces: Mapping[str, int]
+    """By step: for each worker in weak scaling; as many times the most workers in strong scaling. Of training the
+    steps of an epoch. What is not named is still to be chosen."""
+    point_s: float | None = None
+    """Time for the repeats of one point, warm-up included; None is to be chosen, or not needed."""
 
-    def work(self, mode: str, workers: int) -> int:
-        """Return how many pieces a number of workers does."""
-        return self.scenes * (workers if mode == "weak" else max(self.counts))
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be chosen."""
+        return set(self.steps) <= set(self.pieces) and (self.repeats or self.point_s) is not None
 
-    def works(self) -> list[int]:
-        """Return all amounts of work."""
-        return sorted({self.work(mode, n) for mode in self.modes for n in self.counts})
+    @property
+    def spread(self) -> tuple[str, ...]:
+        """The steps that workers do; ranks train."""
+        return tuple(step for step in self.steps if step in WORKS)
+
+    def points(self) -> list[tuple[str, str, int]]:
+        """Return step, mode and number of workers of all that is to be measured."""
+        return [(step, mode, n) for step in self.steps for mode in self.modes for n in self.counts]
+
+    def shares(self, mode: str, workers: int) -> int:
+        """Return how many times the work of one worker some workers do together."""
+        return workers if mode == "weak" else max(self.counts)
+
+    def work(self, step: str, mode: str, workers: int) -> int:
+        """Return how many pieces a number of workers does, or how many samples as many ranks."""
+        return self.pieces[step] * self.shares(mode, workers) * (self.batch if step == "train" else 1)
+
+    def works(self, step: str) -> list[int]:
+        """Return all amounts of work of a step."""
+        return sorted({self.work(step, mode, n) for mode in self.modes for n in self.counts})
 
     def training(self, mode: str, ranks: int) -> Training:
         """Return what a number of ranks trains."""
-        batch = self.batch * (ranks if mode == "weak" else max(self.counts))
-        return Training(batch, self.steps_per_epoch, self.repeats, self.patch_px)
+        batch = self.batch * self.shares(mode, ranks)
+        return Training(batch, self.pieces["train"], self.patch_px, self.repeats, self.point_s or 0.0)
 
 
 def asked_for() -> argparse.Namespace:
     """Return the arguments."""
     parser = arguments(ABOUT)
-    parser.set_defaults(repeats=7)  # from 6 on the interval of a median reaches 95 %
+    parser.set_defaults(repeats=None)
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        help="for all of it; sizes and repeats not given are chosen by it",
+    )
     parser.add_argument("--what", default=",".join(STEPS), help="steps, with commas")
     parser.add_argument("--mode", default=",".join(MODES), help="strong, weak, or both")
     parser.add_argument(
@@ -83,11 +114,11 @@ def asked_for() -> argparse.Namespace:
         help="that starts them: in a job srun, else torchrun or horovodrun",
     )
     parser.add_argument("--scratch", type=Path, help="folder to work in; all workers must see it")
-    parser.add_argument("--scenes", type=int, default=5, help="scenes, or pieces, for each worker")
+    parser.add_argument("--scenes", type=int, help="scenes, or pieces, for each worker")
     parser.add_argument("--size-px", type=int, default=512, help="edge of a scene")
     parser.add_argument("--delay-s", type=float, default=0.02, help="of the archive before each answer")
     parser.add_argument("--batch", type=int, default=8, help="samples for each rank and step")
-    parser.add_argument("--steps", type=int, default=8, help="of an epoch; each epoch is a repeat")
+    parser.add_argument("--steps", type=int, help="of an epoch; each epoch is a repeat")
     parser.add_argument("--patch-px", type=int, default=50, help="edge of a training sample")
     parser.add_argument(
         "--assume",
@@ -109,10 +140,12 @@ def plan_of(asked: argparse.Namespace) -> Plan:
     """
     cluster = asked.cluster or ("allocation" if in_job() else "local")
     steps, counts = _names("--what", asked.what, STEPS), _counts(asked.workers, quick=asked.quick)
-    if asked.repeats < 3 and not asked.quick:
+    if asked.repeats is not None and asked.repeats < LEAST and not asked.quick:
         raise InputError(
-            f"--repeats {asked.repeats} tells nothing of the spread: give 3 or more, for comparisons 7"
+            f"--repeats {asked.repeats} tells nothing of the spread: give {LEAST} or more, for comparisons 7"
         )
+    if not 0 < asked.minutes < math.inf:
+        raise InputError(f"--minutes {asked.minutes:g}: give a number above 0")
     if not 0 <= asked.delay_s < math.inf:
         raise InputError(f"--delay-s {asked.delay_s}: give 0 or more seconds")
     if asked.image and (cluster == "local" or "train" in steps):
@@ -127,6 +160,7 @@ def plan_of(asked: argparse.Namespace) -> Plan:
         modes=_names("--mode", asked.mode, tuple(MODES)),
         counts=counts,
         repeats=2 if asked.quick else asked.repeats,
+        minutes=asked.minutes,
         cluster=cluster,
         backend=asked.backend,
         launcher=_launcher(asked, counts) if "train" in steps else "",
@@ -137,16 +171,19 @@ def plan_of(asked: argparse.Namespace) -> Plan:
     )
 
 
-def _sizes(asked: argparse.Namespace) -> dict[str, int]:
-    """Return how much work there is, by the names of the plan."""
+def _sizes(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return how large and how many the pieces of work are, by the names of the plan."""
     quick = {"scenes": 3, "size_px": 128, "steps": 3, "patch_px": 16, "batch": 2} if asked.quick else {}
-    names = ("scenes", "size_px", "steps", "patch_px", "batch")
-    own = {name: int(quick.get(name, getattr(asked, name))) for name in names}
+    own = {
+        name: quick.get(name, getattr(asked, name))
+        for name in ("scenes", "size_px", "steps", "patch_px", "batch")
+    }
     for name, value in own.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more")
-    own["steps_per_epoch"] = own.pop("steps")
-    return own
+    scenes, steps = own.pop("scenes"), own.pop("steps")
+    pieces = {**dict.fromkeys(WORKS, scenes), "train": steps}
+    return {**own, "pieces": {step: count for step, count in pieces.items() if count is not None}}
 
 
 def _launcher(asked: argparse.Namespace, counts: tuple[int, ...]) -> str:

@@ -32,6 +32,7 @@ from scaling_points import Point, base_of, median_interval
 
 from glacierhpc.errors import GlacierError
 
+ABOUT = "a projection by a model, not a measurement; every worker has a core like those measured on"
 COUNTS = (10, 30, 100, 300, 1000, 3000, 10_000)
 SIMULATIONS = 9
 """Of each point; their smallest and largest are given."""
@@ -254,9 +255,14 @@ def project(
                     left_out.append(f"{step}, {mode}, {workers} workers: {err}")
     kinds = {row["step"] == "train" for row in rows}
     said = [*(FARM_ASSUMPTIONS if False in kinds else ()), *(RANKS_ASSUMPTIONS if True in kinds else ())]
-    about = "a projection by a model, not a measurement; every worker has a core like those measured on"
-    assumptions = [about, *said, *simplified, *assumed.told()]
+    assumptions = [ABOUT, *said, *simplified, *assumed.told()]
     return {"projection": True, "assumptions": assumptions, "rows": rows, "left_out": left_out}
+
+
+def nothing_projected(missing: Sequence[str]) -> dict[str, Any]:
+    """Return a projection that says nothing, as points are missing."""
+    left_out = f"nothing is projected before all is measured; {len(missing)} points are missing"
+    return {"projection": True, "assumptions": [ABOUT], "rows": [], "left_out": [left_out]}
 
 
 def _rate_alone(at: Any) -> float:

@@ -147,6 +147,12 @@ class Details(Strict):
     words: list[str] = Field(min_length=1)
     intervals: str
     environment: dict[str, Any]
+    pieces: dict[str, int]
+    """For each worker, by step; of training the steps of an epoch."""
+    point_s: float | None
+    """Time that the repeats of a point were given."""
+    missing: list[str]
+    """Points that a run that was ended has not measured."""
     points: list[MeasuredPoint]
     fits: list[LawFitted]
     not_fitted: list[LawLeftOut]

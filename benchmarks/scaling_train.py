@@ -25,6 +25,8 @@ from glacierhpc.errors import GlacierError, redact
 from glacierhpc.hpc.surroundings import job_surroundings
 
 MODEL = "convlstm"
+LEAST, MOST = 3, 15
+"""Repeats where their number is left to the time there is; from 6 on the interval of a median reaches 95 %."""
 SIZES = (1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 22)
 """Of the messages whose exchange is timed, bytes; beside them that of the gradients."""
 
@@ -37,8 +39,10 @@ class Training:
     """Samples of all ranks together in one step."""
     steps: int
     """Of an epoch; each epoch is one repeat."""
-    repeats: int
     size_px: int
+    repeats: int | None = None
+    """None is as many as `budget_s` allows."""
+    budget_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,6 @@ class Told:
     """What one start of some ranks gave."""
 
     ranks: int
-    backend: str
     trained: tuple[Trained, ...]
     """One for each amount of work that was asked for."""
     start_s: float
@@ -160,26 +163,41 @@ def _train_both(work: Training, backend: Any) -> dict[str, Any]:
     from glacierhpc.training.loop import fit
 
     setting, ticks = _setting(work, backend.device, Setting), Ticks()
-    how = {"epochs": 1 + work.repeats, "learning_rate": 1e-4, "patience": None}
+    how = {"learning_rate": 1e-4, "patience": None}
 
-    def trained(own: Any, by: Any, progress: Ticks | None) -> list[dict[str, float]]:
-        data, size = sequences(own), own.batch
-        rows = fit(model_of(MODEL, own), data, backend=by, progress=progress, batch_size=size, **how).rows[1:]
+    def trained(own: Any, by: Any, repeats: int, progress: Ticks | None = None) -> list[dict[str, float]]:
+        data, model = sequences(own), model_of(MODEL, own)
+        told = fit(
+            model, data, backend=by, progress=progress, batch_size=own.batch, epochs=1 + repeats, **how
+        )
         backend.barrier()
-        return rows
+        return told.rows[1:]
 
+    repeats = work.repeats
+    if repeats is None:
+        repeats = _as_many(work.budget_s, trained(setting, backend, 1)[0]["seconds"], backend)
     if backend.size == 1:  # it exchanges with nobody
-        together = alone = trained(setting, backend, ticks)
+        together = alone = trained(setting, backend, repeats, ticks)
     else:
-        together = trained(setting, backend, None)
+        together = trained(setting, backend, repeats)
         share = replace(setting, batch=math.ceil(work.batch / backend.size))
-        alone = trained(share, Single(backend.device.type), ticks)
+        alone = trained(share, Single(backend.device.type), repeats, ticks)
     return {
         "seconds": [row["seconds"] for row in together],
         "alone_s": [row["seconds"] for row in alone],
         "alone_wait_share": statistics.median(row["data_wait_share"] for row in alone),
         "step_s": ticks.step_s(),
     }
+
+
+def _as_many(budget_s: float, epoch_s: float, backend: Any) -> int:
+    """Return how many repeats some time allows, the same for all ranks."""
+    runs = 1 if backend.size == 1 else 2
+    # two epochs have told how long one is; each run drops another
+    own = (budget_s / epoch_s - 2) / runs - 1
+    slowest = torch.zeros(backend.size, device=backend.device)
+    slowest[backend.rank] = own
+    return int(min(max(backend.sum(slowest).min().item(), LEAST), MOST))
 
 
 def _exchanges(backend: Any, gradients: int) -> list[tuple[float, float]]:
@@ -243,10 +261,10 @@ def train(
     if failed:
         words = redact(log.read_text(encoding="utf-8", errors="replace").strip())
         raise GlacierError(f"{ranks} ranks {failed} ({command}):\n{words[:6000]}")
-    return _gathered(folder, ranks, backend, began)
+    return _gathered(folder, ranks, began)
 
 
-def _gathered(folder: Path, ranks: int, backend: str, began: float) -> Told:
+def _gathered(folder: Path, ranks: int, began: float) -> Told:
     told = [json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8")) for rank in range(ranks)]
     first = told[0]
     trained = tuple(
@@ -261,7 +279,6 @@ def _gathered(folder: Path, ranks: int, backend: str, began: float) -> Told:
     processors = {(one["host"], core) for one in told for core in one["processors"]}
     return Told(
         ranks=ranks,
-        backend=backend,
         trained=trained,
         start_s=max(first["ready"] - began, 0.0),
         hosts=tuple(sorted({one["host"] for one in told})),

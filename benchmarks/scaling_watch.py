@@ -6,7 +6,6 @@ What the tasks do is in `scaling_work`; what the figures mean is told elsewhere.
 from __future__ import annotations
 
 import operator
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -51,8 +50,6 @@ class Team:
     start_s: float
     scheduler_s: float
     """To hand out one empty task among many."""
-    round_trip_s: float
-    """Of one empty task alone."""
     images: tuple[str, ...] = ()
     """Digests of the images that they run in; empty where they run in none."""
 
@@ -158,10 +155,10 @@ def team(
             )
         cores, images = _met(executor, workers)
         start_s = time.perf_counter() - began
-        scheduler_s, round_trip_s = _empty_tasks(executor, workers)
+        scheduler_s = _empty_tasks(executor, workers)
         hosts = tuple(sorted(cores))
         count = sum(len(those) for those in cores.values())
-        yield Team(executor, workers, count, hosts, start_s, scheduler_s, round_trip_s, images)
+        yield Team(executor, workers, count, hosts, start_s, scheduler_s, images)
 
 
 def _met(executor: Executor, workers: int) -> tuple[dict[str, set[int]], tuple[str, ...]]:
@@ -181,20 +178,15 @@ def _met(executor: Executor, workers: int) -> tuple[dict[str, set[int]], tuple[s
     return cores, tuple(sorted(images))
 
 
-def _empty_tasks(executor: Executor, workers: int) -> tuple[float, float]:
-    """Return the time of one empty task among many and of one alone, seconds; the first of each warm up."""
+def _empty_tasks(executor: Executor, workers: int) -> float:
+    """Return the time of one empty task among many, seconds; the first ones warm up."""
     count = 50 * workers
     for _ in range(2):
         began = time.perf_counter()
         for future in [executor.submit(operator.call, _ByValue(_nothing)) for _ in range(count)]:
             future.result()
         each = (time.perf_counter() - began) / count
-    alone = []
-    for _ in range(11):
-        began = time.perf_counter()
-        executor.submit(operator.call, _ByValue(_nothing)).result()
-        alone.append(time.perf_counter() - began)
-    return each, statistics.median(alone[1:])
+    return each
 
 
 @dataclass(frozen=True)
@@ -203,7 +195,6 @@ class Seen:
 
     seconds: float
     tasks: tuple[Task, ...]
-    driver_cpu_s: float
 
     @property
     def serial_s(self) -> float:
@@ -257,6 +248,6 @@ def _covered(spans: list[tuple[float, float]]) -> float:
 def observe(team: Team, run: Callable[[Executor], Any]) -> Seen:
     """Run a step on a team; return what was seen of it."""
     watch = Stopwatch(team.executor)
-    worked, began = time.process_time(), time.perf_counter()
+    began = time.perf_counter()
     run(watch)
-    return Seen(time.perf_counter() - began, tuple(watch.tasks), time.process_time() - worked)
+    return Seen(time.perf_counter() - began, tuple(watch.tasks))

@@ -6,9 +6,9 @@ The steps are the package's own (`acquire`, `align_cube`, `materialise`); how lo
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ BANDS = ("green", "nir08", "swir16")
 FIRST_DAY, EVERY_DAYS = np.datetime64("2015-01-05"), 16
 PIECE = 64
 """Sequences to a piece of the step `sequences`."""
+SEQUENCE_SCENES = 8
+"""Of the cube that all pieces are cut from."""
 
 
 @dataclass(frozen=True)
@@ -56,38 +58,37 @@ class Work:
     """One step: what it is counted in, and how some of it is done on workers."""
 
     unit: str
-    about: str
     run: Callable[[Executor, Material, int, int], None]
     """(workers, what there is to read, how much of it, number of this run)"""
 
 
 @contextmanager
 def material(
-    folder: Path, works: Sequence[int], *, size_px: int, delay_s: float | None, steps: Sequence[str]
+    folder: Path, works: Mapping[str, Sequence[int]], *, size_px: int, delay_s: float | None
 ) -> Iterator[Material]:
     """Write scenes for every amount of work, and cubes for the steps that read these; serve the scenes.
 
     Parameters
     ----------
-    works : sequence of int
-        Amounts of work that will be asked for.
+    works : mapping of str to sequence of int
+        Amounts of work that will be asked for, by step.
     delay_s : float, optional
         Of the archive on this machine before each answer; without it scenes are read as files.
     """
     archive = folder / "archive"
     archive.mkdir(parents=True)
-    write_scenes(archive, scenes=max(works), size_px=size_px)
+    cubes = set(works.get("align", ())) | ({SEQUENCE_SCENES} if "sequences" in works else set())
+    scenes = max(*cubes, *works.get("acquire", ()), 1)
+    write_scenes(archive, scenes=scenes, size_px=size_px)
     grid = grid_of(size_px)
     files = _items(str(archive), grid)
-    counts = {"align": set(works), "sequences": {max(works)}}
-    wanted = sorted(set().union(*(counts.get(step, set()) for step in steps)))
-    cubes = {count: _cube(folder / f"cube-{count}", files[:count], grid) for count in wanted}
-    size = sum(path.stat().st_size for path in archive.glob("*.TIF")) / max(works)
-    if delay_s is None or "acquire" not in steps:
-        yield Material(folder, files, grid, cubes, size)
-        return
-    with serve(archive, delay_s=delay_s) as served:
-        yield Material(folder, _items(served.stac_url, grid), grid, cubes, size)
+    written = {count: _cube(folder / f"cube-{count}", files[:count], grid) for count in sorted(cubes)}
+    size = sum(path.stat().st_size for path in archive.glob("*.TIF")) / scenes
+    with ExitStack() as stack:
+        if delay_s is not None and "acquire" in works:
+            served = stack.enter_context(serve(archive, delay_s=delay_s))
+            files = _items(served.stac_url, grid)
+        yield Material(folder, files, grid, written, size)
 
 
 def write_scenes(folder: Path, *, scenes: int, size_px: int) -> None:
@@ -166,7 +167,7 @@ def _align_step(executor: Executor, has: Material, scenes: int, run: int) -> Non
 
 def _sequences_step(executor: Executor, has: Material, pieces: int, run: int) -> None:
     folder = _fresh(has.folder / "sequences")
-    path = has.cubes[max(has.cubes)]
+    path = has.cubes[SEQUENCE_SCENES]
     with open_cube(path) as cube:
         valid, times = cube["valid"].values, cube["time"].values
     plan = SequencePlan.build(
@@ -199,10 +200,8 @@ def _fresh(folder: Path) -> Path:
 
 
 WORKS = {
-    "acquire": Work("scenes", "scenes of three bands read, masked, compressed and written as one cube", _acquire_step),
-    "align": Work("scenes", "scenes placed by links and resampled once", _align_step),
-    "sequences": Work(
-        "pieces", f"pieces of {PIECE} sequences cut and written as shards, side by side", _sequences_step
-    ),
-}  # fmt: skip
+    "acquire": Work("scenes", _acquire_step),
+    "align": Work("scenes", _align_step),
+    "sequences": Work("pieces", _sequences_step),
+}
 """The steps that workers do; training is done by ranks, see `scaling_train`."""

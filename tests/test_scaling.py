@@ -29,10 +29,13 @@ MODULES = (
     "_laws",
     "_measure",
     "_model",
+    "_pace",
     "_page",
+    "_plan",
     "_plots",
     "_points",
     "_project",
+    "_result",
     "_schema",
     "_watch",
     "_work",
@@ -59,7 +62,7 @@ def point(bench, workers, seconds, *, step="align", mode="strong", cores=8, deta
         workers > cores,
         {"compute": 0.7, "communication": 0.1, "data_wait": 0.1, "idle": 0.1},
         3.0,
-        details or {"hosts": ["a"], "cores": cores},
+        details or {"hosts": ["a"], "images": [], "cores": cores},
     )
 
 
@@ -326,12 +329,13 @@ def measured(bench, *, serial=0.02, seed=0):
     for mode in ("strong", "weak"):
         for n in COUNTS:
             work = 48 if mode == "strong" else 6 * n
-            stage = {"tasks": 4 * work, "function": "f", "compute_s": compute, "wait_s": wait, "bytes": 1e5}
+            stage = {"tasks": 4 * work, "compute_s": compute, "wait_s": wait, "bytes": 1e5}
             told = {
                 "stages": [stage],
                 "serial_s": serial * work,
                 "scheduler_s": 0.002,
                 "hosts": ["a"],
+                "images": [],
                 "cores": 8,
             }
             made = bench.model.Farm(
@@ -358,6 +362,7 @@ def trained(bench):
                 "exchanges": [[size, bench.model.ring(n, size, link) or 1e-5] for size in sizes],
                 "gradient_bytes": 2_000_000,
                 "hosts": ["a"],
+                "images": [],
                 "cores": 8,
             }
             slowest = 0.95 * 0.25**n + (0.75**n - 0.25**n) + 1.05 * (1 - 0.75**n)  # expected, of n draws
@@ -469,7 +474,7 @@ def test_a_stage_ends_where_all_is_back_and_another_kind_of_task_is_sent(bench):
         ("write", 10, 11),
     ]
     tasks = tuple(bench.watch.Task(name, sent, back, 1.0, 1.0) for name, sent, back in spans)
-    seen = bench.watch.Seen(12.0, tasks[::-1], 0.1)  # the slow driver at 3 and at 7 has waited for nothing
+    seen = bench.watch.Seen(12.0, tasks[::-1])  # the slow driver at 3 and at 7 has waited for nothing
     assert [[task.function for task in stage] for stage in seen.stages()] == [
         ["read", "read", "read", "cut", "cut"],
         ["write"],
@@ -479,7 +484,7 @@ def test_a_stage_ends_where_all_is_back_and_another_kind_of_task_is_sent(bench):
 def test_the_time_of_workers_is_split_without_rest(bench):
     task = bench.watch.Task
     tasks = (task("f", 1.0, 4.0, 2.5, 2.0), task("f", 1.0, 5.0, 3.5, 3.0), task("f", 8.0, 9.0, 1.0, 0.5))
-    seen = bench.watch.Seen(10.0, tasks, 0.1)
+    seen = bench.watch.Seen(10.0, tasks)
     split = seen.split(2, 0.1)
     assert split == pytest.approx(
         {"compute": 5.5 / 20, "data_wait": 1.5 / 20, "communication": 0.03, "idle": 1 - 7 / 20 - 0.03}
@@ -492,15 +497,134 @@ def test_the_shares_of_repeats_that_differ_add_up(bench):
         bench.watch,
         {"folder": Path(), "items": (), "grid": None, "cubes": {}, "scene_bytes": 0.0},
     )
-    crew = watch.Team(None, 2, 2, ("a",), start_s=1.0, scheduler_s=0.01, round_trip_s=0.02)
+    crew = watch.Team(None, 2, 2, ("a",), start_s=1.0, scheduler_s=0.01)
     runs = [
-        watch.Seen(10.0, (watch.Task("f", 0.0, back, seconds, cpu_s),), 0.1)
+        watch.Seen(10.0, (watch.Task("f", 0.0, back, seconds, cpu_s),))
         for back, seconds, cpu_s in ((10.0, 9.0, 9.0), (5.0, 4.0, 1.0), (8.0, 6.0, 0.5))
     ]
-    found = bench.measure._point("align", "strong", crew, runs, 6, bench.work.Material(**nothing))
+    found = bench.measure._point(plan(bench), "align", "strong", crew, runs, bench.work.Material(**nothing))
     assert sum(found.split.values()) == pytest.approx(1) and found.split["compute"] == pytest.approx(
         10.5 / 60
     )
+
+
+# ---- how much there is to do ----
+
+
+def plan(bench, **other):
+    """Steps with two pieces for each worker, on up to four workers."""
+    given = {
+        "steps": ("align", "train"),
+        "modes": ("strong", "weak"),
+        "counts": (1, 2, 4),
+        "repeats": None,
+        "minutes": 5.0,
+        "cluster": "local",
+        "backend": "ddp",
+        "launcher": "torchrun",
+        "jobs": None,
+        "scratch": None,
+        "size_px": 512,
+        "delay_s": 0.0,
+        "batch": 8,
+        "patch_px": 50,
+        "pieces": {"align": 2, "train": 3},
+    }
+    return bench.plan.Plan(**{**given, **other})
+
+
+@pytest.fixture
+def pace(bench):
+    return bench.pace.Pace({"align": 0.5, "train": 0.1}, cores=2, team_s=4.0, ranks_s=6.0, scene_s=0.1)
+
+
+def test_work_grows_with_workers_or_is_that_of_the_most(bench):
+    found = plan(bench)
+    assert [found.work("align", "weak", n) for n in (1, 2, 4)] == [2, 4, 8] == found.works("align")
+    assert {found.work("align", "strong", n) for n in (1, 2, 4)} == {8}
+    assert found.training("weak", 2).batch == 16 and found.training("strong", 2).batch == 32
+    assert found.work("train", "strong", 1) == 3 * 32
+
+
+def test_a_turn_takes_as_long_as_its_pieces_with_the_cores_shared(bench, pace):
+    # strong: four workers' pieces by 1, 2 and 2 cores; weak: 1, 1 and twice as long by two on a core
+    assert pace.turn_s(plan(bench), "align") == pytest.approx(0.5 * (4 + 2 + 2 + 1 + 1 + 2))
+    # several ranks train twice, together and alone
+    assert pace.turn_s(plan(bench), "train") == pytest.approx(0.1 * (4 + 4 + 4 + 1 + 2 + 4))
+
+
+@pytest.mark.parametrize("minutes", [4.0, 5.0, 30.0])
+def test_sizes_and_repeats_fill_the_time_there_is(bench, pace, minutes):
+    settled = bench.pace.settled(plan(bench, pieces={}, minutes=minutes), pace, spent_s=30.0)
+    assert settled.settled and set(settled.pieces.values()) <= set(bench.pace.SIZES)
+    assert 30 + bench.pace.estimate_s(settled, pace) == pytest.approx(60 * minutes, rel=0.1)
+    for step in settled.steps:
+        turns = 6 * settled.point_s / (settled.pieces[step] * pace.turn_s(settled, step))
+        assert 2 + 5 <= turns < 2 * (2 + 5)  # sizes at most double from one to the next
+
+
+def test_what_is_asked_for_is_kept_and_what_cannot_be_shorter_is_said_to_take_longer(bench, pace):
+    asked = plan(bench, pieces={"align": 5}, repeats=4)
+    settled = bench.pace.settled(asked, pace, spent_s=30.0)
+    assert settled.pieces["align"] == 5 and settled.pieces["train"] >= 1
+    short = bench.pace.settled(plan(bench, pieces={}, minutes=0.1), pace, spent_s=30.0)
+    assert set(short.pieces.values()) == {1} and short.point_s == 0
+    least = sum(5 * pace.turn_s(short, step) for step in short.steps)
+    assert least < bench.pace.estimate_s(short, pace) < least + 60
+
+
+# ---- a run that is ended ----
+
+
+def environment():
+    return {"versions": {"glacierhpc": "1"}, "commit": "abc", "container_digest": None}
+
+
+def test_a_run_that_was_ended_leaves_a_result_that_says_what_is_missing_and_is_gone_on_with(
+    bench, tmp_path, capsys
+):
+    settled = plan(bench, steps=("align",), counts=COUNTS, pieces={"align": 3}, point_s=4.0)
+    about = bench.result.About(environment(), 0.1, bench.assumed.Assumed())
+    known = [p for p in measured(bench) if p.mode == "strong"]
+    told = bench.result.result_of(settled, known, about).to_dict()
+    assert told["details"]["missing"] == [f"align, weak, {n} workers" for n in COUNTS]
+    assert "align, weak, 1 workers; align, weak, 2" in told["details"]["words"][0]
+    assert (
+        told["details"]["projection"]["rows"] == []
+        and "4 points" in told["details"]["projection"]["left_out"][0]
+    )
+    (tmp_path / "x.json").write_text(json.dumps(told))
+    again, points = bench.main._gone_on(replace(settled, pieces={}, point_s=None), tmp_path / "x.json", about)
+    assert again == settled and "4 of 8 points" in capsys.readouterr().err
+    written, read = (json.dumps([asdict(p) for p in those]) for those in (known, points))
+    assert json.loads(written) == json.loads(read)
+    assert bench.measure.missing(again, points) == [("align", "weak", n) for n in COUNTS]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"commit": "new"}, "commit 'new', before 'abc'"),
+        ({"versions": {"glacierhpc": "2"}}, "version of glacierhpc '2'"),
+        ({"container_digest": "sha256:feed"}, "image 'sha256:feed'"),
+    ],
+)
+def test_an_ended_run_of_another_environment_is_measured_anew(bench, tmp_path, capsys, change, said):
+    settled = plan(bench, steps=("align",), counts=COUNTS, pieces={"align": 3}, point_s=4.0)
+    about = bench.result.About(environment(), 0.1, bench.assumed.Assumed())
+    told = bench.result.result_of(settled, measured(bench)[:4], about).to_dict()
+    (tmp_path / "x.json").write_text(json.dumps(told))
+    other = replace(about, environment={**environment(), **change})
+    for asked, now, words in ((settled, other, said), (replace(settled, size_px=64), about, "of 64 px")):
+        assert bench.main._gone_on(asked, tmp_path / "x.json", now) == (asked, [])
+        assert words in capsys.readouterr().err
+
+
+def test_a_run_that_is_whole_is_measured_anew(bench, tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(result(bench)))
+    about = bench.result.About(environment(), 0.1, bench.assumed.Assumed())
+    for name in ("x.json", "none.json"):
+        assert bench.main._gone_on(plan(bench), tmp_path / name, about) == (plan(bench), [])
 
 
 # ---- a whole result ----
@@ -512,7 +636,7 @@ def result(bench, *, cores=8, factor=1.0, repeats=7, seed=0, busy=0.1):
                 oversubscribed=p.workers > cores)
         for k, p in enumerate(measured(bench) + trained(bench))
     ]  # fmt: skip
-    main = bench.main
+    result = bench.result
     fits = bench.laws.fit_all(points)
     details = {
         "cluster": "local",
@@ -521,11 +645,14 @@ def result(bench, *, cores=8, factor=1.0, repeats=7, seed=0, busy=0.1):
         "cores": cores,
         "hosts": ["a"],
         "load_average": {"before": busy, "after": 1.0, "cores": cores},
-        "words": main.words_on(points, cores, busy / cores),
+        "words": result.words_on(points, cores, busy / cores),
         "intervals": bench.points.METHOD,
         "environment": {"versions": {"glacierhpc": "1"}, "commit": "abc", "container_digest": "sha256:feed"},
-        "points": [main._told(p, bench.points.base_of(points, p)) for p in points],
-        "fits": [main._fit(fit) for fit in fits if isinstance(fit, bench.laws.Fit)],
+        "pieces": {"align": 6, "train": 10},
+        "point_s": None,
+        "missing": [],
+        "points": [result._told(p, bench.points.base_of(points, p)) for p in points],
+        "fits": [result._fit(fit) for fit in fits if isinstance(fit, bench.laws.Fit)],
         "not_fitted": [asdict(fit) for fit in fits if isinstance(fit, bench.laws.NoFit)],
         "validation": bench.project.validate(points, cores=cores),
         "projection": bench.project.project(points, bench.assumed.Assumed(), counts=(10, 100), simulations=1),
@@ -533,7 +660,7 @@ def result(bench, *, cores=8, factor=1.0, repeats=7, seed=0, busy=0.1):
     }
     harness = importlib.import_module("harness")
     checked = bench.schema.Details.model_validate(details).model_dump()
-    told = harness.Result("scaling", "synthetic", main.rows_of(points), checked).to_dict()
+    told = harness.Result("scaling", "synthetic", result.rows_of(points), checked).to_dict()
     return json.loads(json.dumps(told))
 
 

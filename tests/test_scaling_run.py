@@ -38,6 +38,7 @@ def bench(monkeypatch):
     names = {
         "main": "scaling",
         "launch": "scaling_launch",
+        "result": "scaling_result",
         "schema": "scaling_schema",
         "train": "scaling_train",
         "watch": "scaling_watch",
@@ -67,7 +68,7 @@ def test_every_step_is_measured_drawn_and_compared_with_an_earlier_run(bench, tm
     assert [(p.workers, p.work) for p in found] == [(1, 6), (2, 6)]
     (stage,) = found[0].details["stages"]
     assert stage["tasks"] == 6 * 4 and stage["bytes"] > 1000  # three bands and the end of each scene
-    assert details.words[0] == bench.main.QUICK in (tmp_path / "plots" / "scaling.html").read_text()
+    assert details.words[0] == bench.result.QUICK in (tmp_path / "plots" / "scaling.html").read_text()
     assert {(v.step, v.workers) for v in details.validation if v.calibrated_on} == {
         (step, 1) for step in bench.main.STEPS
     }
@@ -86,10 +87,12 @@ def test_ranks_tell_what_they_did_alone_and_together(bench, tmp_path, backend, m
         pytest.skip("Horovod is not installed; build it with: make horovod")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     launcher = {"ddp": "torchrun", "horovod": "horovodrun"}[backend]
-    work = bench.train.Training(batch=4, steps=3, repeats=2, size_px=16)
-    told = bench.train.train(2, [work], tmp_path, backend=backend, launcher=launcher)
-    (trained,) = told.trained
+    work = bench.train.Training(batch=4, steps=3, size_px=16, repeats=2)
+    works = [work, bench.train.Training(batch=4, steps=3, size_px=16, budget_s=1e-3)]
+    told = bench.train.train(2, works, tmp_path, backend=backend, launcher=launcher)
+    trained, timed = told.trained
     assert told.ranks == 2 and len(trained.seconds) == 2 and len(trained.alone_s) == 2
+    assert len(timed.seconds) == bench.train.LEAST == len(timed.alone_s[1])  # no time is left for more
     assert len(trained.step_s) == 2 * 2  # the first step of each epoch has no beginning
     assert all(seconds > 0 for _, seconds in told.exchanges)
     assert told.gradient_bytes in {size for size, _ in told.exchanges}
@@ -99,7 +102,7 @@ def test_ranks_tell_what_they_did_alone_and_together(bench, tmp_path, backend, m
 def test_ranks_that_fail_or_hang_are_told_with_their_words(bench, tmp_path, monkeypatch):
     ends = [sys.executable, "-c", "raise SystemExit('no seat')"]
     monkeypatch.setattr(bench.launch, "words_of", lambda *_: ends)
-    work = bench.train.Training(batch=4, steps=3, repeats=2, size_px=16)
+    work = bench.train.Training(batch=4, steps=3, size_px=16, repeats=2)
     with pytest.raises(bench.main.GlacierError, match="(?s)2 ranks ended with code 1.*no seat"):
         bench.train.train(2, [work], tmp_path, backend="ddp", launcher="torchrun")
 
@@ -168,6 +171,7 @@ def test_the_split_of_a_training_adds_up(bench):
         (("--repeats", "2"), "give 3 or more"),
         (("--workers", "1,two"), "no list of numbers"),
         (("--workers", "0,2"), "give 1 or more"),
+        (("--minutes", "nan"), "--minutes nan: give a number above 0"),
         (("--scenes", "0"), "--scenes 0: give 1 or more"),
         (("--assume", "queue_s"), "no number"),
         (("--delay-s", "-1"), "give 0 or more seconds"),
