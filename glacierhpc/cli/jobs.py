@@ -6,13 +6,13 @@ import difflib
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glacierhpc.cli import status
 from glacierhpc.cli.arguments import ConfigFile, Json, Overrides, Settings, SiteName, load
-from glacierhpc.cli.chains import keep_configuration, links_of, records, refuse_another
-from glacierhpc.cli.steps import STEPS
+from glacierhpc.cli.chains import keep_configuration, links_of, refuse_another
 from glacierhpc.console import logging_shown, show
 from glacierhpc.errors import InputError
 
@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from glacierhpc.hpc.journal import Journal
     from glacierhpc.hpc.site import Site
     from glacierhpc.hpc.sites import Profile
-    from glacierhpc.hpc.slurm.states import JobState
 
 log = logging.getLogger(__name__)
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of the run")]
-LAST_LINES = 5
-"""Of the log of a job that failed."""
 
 
 def submit(
@@ -131,40 +128,6 @@ def _journal_folder(run: Path) -> Path:
     return run / FOLDER
 
 
-def status(run: Run, as_json: Json = False) -> None:
-    """Say what became of the jobs of a run, why those that failed did, and which steps are done."""
-    from glacierhpc.hpc import submission
-    from glacierhpc.hpc.journal import read_journal
-
-    journal = read_journal(run.absolute())
-    found = submission.states(journal)
-    rows: list[list[Any]] = []
-    jobs = {}
-    for name, (entry, state) in found.items():
-        words = [state.told.lower() or "unknown", f"({state.reason})" if state.reason else ""]
-        code = f"exit code {state.exit_code}" if state.exit_code else ""
-        rows.append([name, f"job {entry.id or '-'}", *filter(None, (state.verdict, *words, code))])
-        jobs[name] = _told(state) | {"id": entry.id}
-        if state.tasks:
-            jobs[name]["tasks"] = {job: _told(task) for job, task in state.tasks.items()}
-    logs = submission.last_words(journal, found, lines=LAST_LINES)
-    for path, lines in logs.items():
-        rows += [[f"log {path.stem}", line] for line in lines]
-    steps = {step: record.get("state") for step, record in records(journal.run, list(STEPS)).items()}
-    rows += [[f"step {step}", state] for step, state in steps.items()]
-    told = {str(path): lines for path, lines in logs.items()}
-    show(
-        {"table": rows, "run": str(journal.run), "jobs": jobs, "logs": told, "steps": steps}, as_json=as_json
-    )
-
-
-def _told(state: JobState) -> dict[str, Any]:
-    return {
-        "state": state.verdict, "told": state.told, "exit_code": state.exit_code, "reason": state.reason,
-        "source": state.source,
-    }  # fmt: skip
-
-
 def cancel(run: Run, as_json: Json = False) -> None:
     """Cancel the jobs of a run that wait or run; what they have done is kept."""
     from glacierhpc.hpc import submission
@@ -238,7 +201,7 @@ def members(
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(submit)
-    app.command()(status)
+    app.command()(status.status)
     app.command()(cancel)
     app.command()(resume)
     app.command(hidden=True)(rendezvous)

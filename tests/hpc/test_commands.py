@@ -215,6 +215,43 @@ def test_status_says_why_a_job_failed(glacier: Glacier, tmp_path: Path) -> None:
     assert "all well" not in out
 
 
+def test_status_says_how_to_go_on(glacier: Glacier, tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    glacier("submit", CONFIG, f"run_dir={run}")
+    assert "resume" not in glacier("status", run)[1]  # nobody knows of these jobs that they failed
+    write_record(run, "acquire", {"state": "failed", "error": "2 of 9 scenes could not be read\n  S2A: 404"})
+    told = glacier("status", run)[1]
+    assert "2 of 9 scenes" in told and "S2A: 404" in told and f"glacierhpc resume '{run}'" in told
+    write_record(run, "acquire", {"state": "done", "table": [["scenes failed", 2]]})
+    program(tmp_path, "sacct", "printf '%s\\n' '1|COMPLETED|0:0' '2|COMPLETED|0:0' '3|COMPLETED|0:0'")
+    advice = json.loads(glacier("status", run, "--json")[1])["advice"]
+    assert list(advice) == ["scenes failed"] and f"glacierhpc acquire '{run}'" in advice["scenes failed"]
+    program(tmp_path, "sacct", "printf '%s\\n' '1|COMPLETED|0:0' '2|RUNNING|0:0'")
+    assert json.loads(glacier("status", run, "--json")[1])["advice"] == {}
+
+
+def test_a_node_on_which_jobs_fail_again_and_again_is_named(glacier: Glacier, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    glacier("submit", CONFIG, f"run_dir={run}")
+    program(tmp_path, "scontrol", '[ "$3" = "n[1-2]" ] && printf "n1\\nn2\\n"')
+    program(tmp_path, "sacct", "printf '%s\\n' '1|COMPLETED|0:0' '2|NODE_FAIL|0:0' '3|CANCELLED|0:0'")
+    words = {
+        "acquire-8_1": "1 ended 0 1 - n2", "acquire-8_2": "2 ended 0 1 - n2", "acquire-8_3": "75 ended 0 1 - n2",
+        "acquire-8_4": "0 ended 0 1 - n2", "acquire-9_1": "9 ended 0 1", "train-1": "- began 0 1 - n2",
+        "results-7": "1 ended 0 1 - -", "train-5": "1 ended 0 1 - -",
+    }  # fmt: skip
+    for name, text in words.items():
+        (run / f"jobs/{name}.exit").write_text(f"{text}\n")
+    assert json.loads(glacier("status", run, "--json")[1])["failing_nodes"] == {}  # one failure is no habit
+    (run / "jobs/train-2.exit").write_text("- began 0 1 - n[1-2]\n")
+    code, out, _ = glacier("status", run)
+    assert code == 0 and "jobs 8_1, 2 failed there" in out and "node n1" not in out
+    assert "--set directives.all.exclude=n2" in out
+    assert glacier("resume", run, "--set", "directives.all.exclude=n2")[0] == 0
+    assert "#SBATCH --exclude=n2\n" in (run / "jobs/train.sbatch").read_text()
+    assert "node n2" not in glacier("status", run)[1]
+
+
 def test_a_refused_submission_does_not_change_what_waiting_jobs_will_read(
     glacier: Glacier, tmp_path: Path
 ) -> None:

@@ -209,7 +209,8 @@ overtaken() {
 }
 told() {
     if [[ -z $record || -z $own ]] || overtaken; then return 0; fi
-    printf '%s %s %s %s %s\\n' "$1" "$2" "$attempt" "$(date +%s)" "${3:-}" >"$record-$own.part" \\
+    printf '%s %s %s %s %s %s\\n' \\
+        "$1" "$2" "$attempt" "$(date +%s)" "${3:--}" "${SLURM_JOB_NODELIST:--}" >"$record-$own.part" \\
         && mv "$record-$own.part" "$record-$own.exit" \\
         || echo "how this job ended could not be written to $record-$own.exit" >&2
 }

@@ -185,7 +185,7 @@ def _state(state: str, code: str, source: str, reason: str = "") -> JobState:
 
 
 def _exit_file(path: Path) -> JobState:
-    """Read ``CODE WORD ATTEMPT TIME [SUCCESSOR]``; who only began may run or have been killed."""
+    """Read ``CODE WORD ATTEMPT TIME SUCCESSOR NODES``; who only began may run or have been killed."""
     try:
         code, word, *_ = path.read_text(encoding="utf-8").split()
     except (OSError, ValueError):
@@ -201,7 +201,7 @@ def _exit_file(path: Path) -> JobState:
 def successor(path: Path) -> str | None:
     """Return the id of the job that goes on for one that has left this exit file, or None."""
     try:
-        _, word, _, _, after = path.read_text(encoding="utf-8").split()
+        _, word, _, _, after, *_ = path.read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return None
     return after if word == "succeeded" else None
