@@ -72,14 +72,25 @@ def execute(
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="with the machine's GPUs, of NVIDIA or AMD")] = False,
 ) -> None:
-    """Run a command in the image, which sees this folder and nothing of the home folder."""
-    from glacierhpc.hpc.apptainer import check_architecture, exec_command, find_runtime, inside_environment
+    """Run a command in the image, which sees this folder and nothing of the home folder.
+
+    It must be signed where signed_by in ~/.config/glacierhpc/site.yaml names keys.
+    """
+    from glacierhpc.hpc.apptainer import (
+        check_architecture,
+        check_signed,
+        exec_command,
+        find_runtime,
+        inside_environment,
+    )
+    from glacierhpc.hpc.sites import load_site
 
     if not context.args:
         raise InputError(
             "no command given; write for instance: glacierhpc container exec IMAGE glacierhpc --version"
         )
     check_architecture(_there(image))
+    check_signed(str(image), load_site().site.signed_by)
     folders = [Path.cwd(), *(folder.absolute() for folder in bind or [])]
     _pass(
         exec_command(find_runtime(), image, context.args, binds=folders, gpu=gpu),

@@ -88,6 +88,7 @@ def _shown(links: list[Link], site: Site, run: Path, *, diff: bool, as_json: boo
 
 def _submit(config: Config, links: list[Link], profile: Profile, *, as_json: bool) -> None:
     from glacierhpc.hpc import chain, submission
+    from glacierhpc.hpc.apptainer import check_signed
     from glacierhpc.hpc.journal import Journal, read_journal
 
     run, site = config.run_path, profile.site
@@ -95,6 +96,8 @@ def _submit(config: Config, links: list[Link], profile: Profile, *, as_json: boo
         show({"table": [["jobs", "nothing to do"]], "run": str(run), "jobs": {}}, as_json=as_json)
         return
     chain.check(links, site)
+    if site.image:
+        check_signed(site.image, site.signed_by)
     with submission.alone(run):
         try:
             journal = read_journal(run)

@@ -152,6 +152,11 @@ class Site(_Part):
         None, description="program that runs images; null = whichever is there"
     )
     image: Text | None = Field(None, description="image that jobs run in; null = GLACIERHPC_IMAGE or none")
+    signed_by: tuple[Text, ...] = Field(
+        (),
+        description="public keys, files in PEM, of which one must have signed the image, else it is not used; keyring "
+        "stands for those of your keyring; empty = no signature is asked for",
+    )
     binds: tuple[Text, ...] = Field(
         (), description="folders that are seen inside the image, such as /scratch/$SLURM_JOB_ACCOUNT"
     )

@@ -382,6 +382,30 @@ glacierhpc.cli.main(["search", {str(CONFIG)!r}, "run_dir={tmp_path / "run"}"])
     assert json.loads((tmp_path / "run/steps/search.json").read_text())["state"] == "interrupted"
 
 
+def test_where_a_signature_is_demanded_no_other_image_is_used(glacier: Glacier, tmp_path: Path) -> None:
+    """A program stands for Apptainer, which knows one key; real signatures: tests/cluster/test_image.py."""
+    program(
+        tmp_path, "apptainer",
+        'case "$*" in --version) echo apptainer version 1.4.5;; verify*mine.pem*) ;; verify*) exit 255;; esac\n'
+        'echo "$@" >>words',
+    )  # fmt: skip
+    (tmp_path / "i.sif").mkdir()  # an unpacked one, which has no header that names its machine
+    user = tmp_path / ".config/glacierhpc/site.yaml"
+    user.parent.mkdir(parents=True)
+    user.write_text("image: $HOME/i.sif\nsigned_by: [keyring, $HOME/another.pem]\n")
+    for command in (("submit", CONFIG, f"run_dir={tmp_path}/run"), ("container", "exec", "i.sif", "id")):
+        code, _, err = glacier(*command)
+        assert code == 2 and "not signed by any of signed_by: keyring, $HOME/another.pem" in err
+    assert not (tmp_path / "taken").exists() and "exec" not in (tmp_path / "words").read_text()
+    user.write_text("image: $HOME/i.sif\nsigned_by: [keyring, $HOME/mine.pem]\n")
+    assert glacier("submit", CONFIG, f"run_dir={tmp_path}/run")[0] == 0
+    assert glacier("container", "exec", "i.sif", "id")[0] == 0
+    said = (tmp_path / "words").read_text()
+    assert f"verify --key {tmp_path}/mine.pem {tmp_path}/i.sif" in said and "verify --local" not in said
+    (tmp_path / "bin/apptainer").unlink()  # who cannot ask does not let it pass
+    assert "module load" in glacier("submit", CONFIG, f"run_dir={tmp_path}/other")[2]
+
+
 def test_an_image_is_run_in_and_built_by_the_runtime_that_is_there(glacier: Glacier, tmp_path: Path) -> None:
     program(
         tmp_path, "apptainer",

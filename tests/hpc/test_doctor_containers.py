@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from glacierhpc.hpc.doctor import containers
 from glacierhpc.hpc.doctor.machine import Machine
+from glacierhpc.hpc.site import Site
 from tests.hpc.machines import complains, in_namespace, made, says
 
 APPARMOR = {"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n"}
@@ -172,6 +174,8 @@ def test_the_signature(answer: str, status: str, tmp_path: Path) -> None:
     m = made(tmp_path, image=sif(tmp_path / "i.sif", AMD64), commands={"apptainer": answer})
     assert containers.signature(m).status == status
     assert containers.signature(made(tmp_path)).status == "skip"
+    demanded = containers.signature(replace(m, site=Site(signed_by=("keyring", "k.pem"))))
+    assert demanded.status == ("ok" if status == "ok" else "fail"), demanded
 
 
 @pytest.mark.parametrize(("label", "status"), [("aa11", "ok"), ("bb22", "fail"), ("", "unknown")])

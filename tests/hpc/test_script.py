@@ -112,6 +112,24 @@ def test_an_image_is_shown_the_drivers_of_the_gpus_that_are_there(
     assert not {"--nv", "--rocm"} & set(run_script(script, ["a.yaml"], image).stdout.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("keys", "runs"),
+    [([], True), (["my key.pem"], True), (["keyring", "$HERE/k"], True), (["keyring"], False)],
+)
+def test_a_job_refuses_an_image_without_the_signature_that_is_demanded(
+    keys: list[str], runs: bool, fake: dict[str, str], tmp_path: Path
+) -> None:
+    """A program stands for Apptainer, which knows two keys."""
+    known = 'case $2$3 in "--keymy key.pem" | --key/a/k) ;; *) exit 255;; esac'
+    program(tmp_path, "apptainer", f'if [[ $1 == verify ]]; then {known}; else echo "runs"; fi')
+    site = Site(signed_by=tuple(keys))
+    environ = {**fake, "HERE": "/a"}
+    answer = run_script(render(SPEC, site), ["a.yaml"], {**environ, "GLACIERHPC_IMAGE": "my image.sif"})
+    assert answer.returncode == (0 if runs else 2) and ("runs" in answer.stdout) == runs
+    assert ("none of signed_by has signed it (keyring)" in answer.stderr) != runs
+    assert run_script(render(SPEC, site), ["a.yaml"], environ).returncode == 0  # no image, no signature
+
+
 def test_an_image_sees_of_the_environment_only_what_is_named(fake: dict[str, str], tmp_path: Path) -> None:
     program(tmp_path, "apptainer", "env")
     outside = {
@@ -474,6 +492,7 @@ def test_nor_is_any_value_of_a_run_in_an_image(
         site = Site(
             image=f"/{path}",
             binds=(f"/{path}", "/b"),
+            signed_by=(f"/{path}",),
             srun=(f"--x={attack}",),
             gpu_type=attack,
             interface=attack,
@@ -509,8 +528,8 @@ def test_a_script_full_of_special_characters_is_right_for_shellcheck(launch: Lau
     nasty = "a b;&|<>()#\"'`$(id)${HOME}\\%j*?~!{}[]= ü"
     site = Site.model_validate({
         "environment": {"VALUE": nasty}, "modules": [nasty], "scratch": nasty, "binds": [nasty], "image": nasty,
-        "account": nasty, "use": {"cpu": nasty}, "interface": nasty, "srun": [nasty], "gpu_type": nasty,
-        "directives": {"all": {"comment": nasty}},
+        "signed_by": [nasty], "account": nasty, "use": {"cpu": nasty}, "interface": nasty, "srun": [nasty],
+        "gpu_type": nasty, "directives": {"all": {"comment": nasty}},
     })  # fmt: skip
     spec = JobSpec(
         "a", nasty, ("run", nasty), label=nasty, overrides=(nasty,), config=f"/{nasty}", folder="/a %j '$(id)` \"",

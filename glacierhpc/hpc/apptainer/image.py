@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from glacierhpc.errors import GlacierError, InputError
 from glacierhpc.hpc.apptainer.commands import exec_command, sign_command, verify_command
-from glacierhpc.hpc.apptainer.runtime import Runtime, told
+from glacierhpc.hpc.apptainer.runtime import Runtime, find_runtime, told
 
 SBOM = "/opt/glacierhpc/sbom.json"
 """Written by deeplearning.def: what ``pip inspect`` says."""
@@ -25,6 +28,9 @@ References
 ----------
 https://github.com/apptainer/sif, pkg/sif/arch.go
 """
+
+KEYRING = "keyring"
+"""Stands for the user's keyring among keys that are files."""
 
 _MAGIC = slice(32, 41)  # after the line that starts it
 _ARCHITECTURE = slice(45, 47)
@@ -138,3 +144,35 @@ def verify(runtime: Runtime, image: str | Path, *, key: str | Path | None = None
         If it is not signed, or by another key, or has been changed since.
     """
     return told(verify_command(runtime, image, key=key), timeout_s=600)
+
+
+def check_signed(image: str, keys: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse an image that none of a site's keys has signed, or that was changed since; nothing where there are none.
+
+    Parameters
+    ----------
+    image : str
+        With the variables of the site, as are the keys.
+    keys : sequence of str
+        Public keys, files in PEM, or `KEYRING`.
+
+    Raises
+    ------
+    InputError
+        If it is refused, or nothing here can tell.
+    """
+    if not keys:
+        return
+    runtime, path = find_runtime(), Template(image).safe_substitute(environ)
+    for key in keys:
+        by = None if key == KEYRING else Template(key).safe_substitute(environ)
+        try:
+            verify(runtime, path, key=by)
+        except GlacierError as err:
+            said = str(err)
+        else:
+            return
+    raise InputError(
+        f"image {path!r} is not signed by any of signed_by: {', '.join(keys)}; name another one, or have it signed by "
+        f"who has such a key: glacierhpc container sign {path} --key PRIVATE.pem\n{said}"
+    )

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from glacierhpc.errors import unknown_name
+from glacierhpc.hpc.apptainer import check_signed
 from glacierhpc.hpc.cluster.wish import WorkerJobs
 
 __all__ = ["CLUSTERS", "WorkerJobs", "make_cluster", "worker_script"]
@@ -61,7 +62,10 @@ def make_cluster(
     """
     if kind not in CLUSTERS:
         raise unknown_name("cluster.kind", kind, CLUSTERS)
-    return CLUSTERS[kind](workers, cores, memory_gb, scratch, jobs or WorkerJobs())
+    jobs = jobs or WorkerJobs()
+    if jobs.own_image:
+        check_signed(jobs.own_image, jobs.site.signed_by)
+    return CLUSTERS[kind](workers, cores, memory_gb, scratch, jobs)
 
 
 def worker_script(*, cores: int = 1, memory_gb: float | None = None, jobs: WorkerJobs | None = None) -> str:

@@ -9,7 +9,15 @@ import shutil
 from pathlib import Path
 
 from glacierhpc.errors import GlacierError, InputError
-from glacierhpc.hpc.apptainer import FIXES, Runtime, architecture, by_profile, fakeroot_rung, version_of
+from glacierhpc.hpc.apptainer import (
+    FIXES,
+    KEYRING,
+    Runtime,
+    architecture,
+    by_profile,
+    fakeroot_rung,
+    version_of,
+)
 from glacierhpc.hpc.doctor.finding import Finding, fail, ok, skip, unheard, unknown, warn
 from glacierhpc.hpc.doctor.machine import Machine, words_of
 from glacierhpc.hpc.slurm.client import Answer
@@ -148,14 +156,24 @@ def signature(m: Machine) -> Finding:
     found = m.runtime()
     if m.image is None or found is None or not Path(m.expanded(m.image)).is_file():
         return skip("there is no image")
-    # without a key of one's own no key server is asked, either
-    by = ["--key", m.key] if m.key else ["--local"]
-    answer = m.ask(found.path, "verify", *by, m.expanded(m.image), timeout_s=50)
+    keys = [m.key] if m.key else m.site.signed_by or [KEYRING]
+    for key in keys:
+        # without a key of one's own no key server is asked, either
+        by = ["--local"] if key == KEYRING else ["--key", m.expanded(key)]
+        answer = m.ask(found.path, "verify", *by, m.expanded(m.image), timeout_s=50 / len(keys))
+        if answer.ok:
+            return ok(f"signed, by {'a key of your keyring' if key == KEYRING else 'the key ' + key}")
+    return _unsigned(m, found, answer)
+
+
+def _unsigned(m: Machine, found: Runtime, answer: Answer) -> Finding:
+    """Judge what was said of an image whose signature is not known to be right."""
     said = answer.err + answer.out
-    if answer.ok:
-        return ok(f"signed, by {'the key ' + m.key if m.key else 'a key of your keyring'}")
     if answer.code is None:
         return unheard(answer) or unknown(f"not checked: {words_of(answer)}")
+    if m.site.signed_by:
+        told = f"none of signed_by has signed the image, and jobs refuse it: {words_of(answer)}"
+        return fail(told, f"name another image, or have it signed: glacierhpc container sign {m.image}")
     if re.search(r"signature not found|not signed|no signatures", said, re.I):
         return warn(
             "the image is not signed", f"{found.name} sign {m.image}; nothing shows a change otherwise"

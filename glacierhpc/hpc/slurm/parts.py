@@ -3,7 +3,7 @@
 Nothing a user writes stands in here: whatever a text needs, it reads from a variable of the script.
 """
 
-from glacierhpc.hpc.apptainer import HANDED_IN
+from glacierhpc.hpc.apptainer import HANDED_IN, KEYRING
 
 NO_CONFIG = """\
 if [[ $# -eq 0 ]]; then
@@ -58,6 +58,25 @@ elif [[ -x .venv/bin/glacierhpc ]]; then
     glacierhpc=(.venv/bin/glacierhpc)
 else
     glacierhpc=(glacierhpc)
+fi
+"""
+
+SIGNED = f"""\
+# whose signature the image must have; it may have been changed since the job was submitted
+if [[ -n $image ]]; then
+    signed=''
+    for key in "${{keys[@]}}"; do
+        by=(--key "$key")
+        if [[ $key == {KEYRING} ]]; then by=(--local); fi
+        if "$container" verify "${{by[@]}}" "$image" >&2; then
+            signed=yes
+            break
+        fi
+    done
+    if [[ -z $signed ]]; then
+        echo "the image $image is not used: none of signed_by has signed it (${{keys[*]}})" >&2
+        exit 2
+    fi
 fi
 """
 

@@ -131,6 +131,7 @@ def _settings(spec: JobSpec, site: Site) -> list[str]:
         f"job={word(spec.name)}",
         *_image(spec, site),
         f"binds=({' '.join(path_word(folder) for folder in site.binds)})",
+        *([f"keys=({' '.join(path_word(key) for key in site.signed_by)})"] if site.signed_by else []),
         f"again={word(site.again if spec.goes_on else 'none')} attempts={site.attempts} record={word(record)}",
         'arguments=("$@")',
     ]
@@ -159,6 +160,7 @@ def _blocks(spec: JobSpec, site: Site) -> list[str]:
         _quota(site) if spec.pools else "",
         parts.THREADS,
         _runner(site),
+        parts.SIGNED if site.signed_by else "",
         parts.TASK,
         _launch(spec, site),
         parts.TOLD,
