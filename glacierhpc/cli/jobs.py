@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import logging
+import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,9 +75,10 @@ def _shown(links: list[Link], site: Site, run: Path, *, diff: bool, as_json: boo
 
     chain.check(links, site)
     scripts = {f"{link.spec.name}.sbatch": link.script for link in links}
-    if as_json:
-        texts = _differences(scripts, run) if diff else scripts
-        show({"run": str(run), "differences" if diff else "scripts": texts}, as_json=True)
+    if as_json and diff:
+        show({"run": str(run), "differences": _differences(scripts, run)}, as_json=True)
+    elif as_json:
+        show({"run": str(run), "scripts": scripts, "commands": _commands(links, run)}, as_json=True)
     elif not links:
         show({"table": [["jobs", "nothing to do"]]}, as_json=False)
     elif diff:
@@ -84,6 +87,27 @@ def _shown(links: list[Link], site: Site, run: Path, *, diff: bool, as_json: boo
     else:
         for name, text in scripts.items():
             typer.echo(f"==> {_journal_folder(run) / name}\n{text}")
+        typer.echo(
+            "==> submitted by, with ids of jobs for their names in capitals, and letters of no other time for ONCE"
+        )
+        typer.echo("\n".join(_commands(links, run)))
+
+
+def _commands(links: Sequence[Link], run: Path) -> list[str]:
+    """Return the commands that submit jobs, as far as they are known before."""
+    from glacierhpc.hpc.slurm.submit import sbatch
+
+    return [
+        shlex.join(
+            sbatch(
+                str(_journal_folder(run) / f"{link.spec.name}.sbatch"),
+                f"{link.spec.label}-ONCE",
+                after=[name.upper() for name in link.after],
+                ended=[name.upper() for name in link.ended],
+            )
+        )
+        for link in links
+    ]
 
 
 def _submit(config: Config, links: list[Link], profile: Profile, *, as_json: bool) -> None:

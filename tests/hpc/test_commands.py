@@ -88,6 +88,14 @@ def test_a_dry_run_prints_and_leaves_nothing(glacier: Glacier, tmp_path: Path) -
         "train.sbatch",
         "results.sbatch",
     }
+    jobs = tmp_path / "runs/demo/jobs"
+    assert json.loads(out)["commands"] == [
+        f"sbatch --parsable --job-name=demo-imagery-ONCE {jobs}/imagery.sbatch",
+        "sbatch --parsable --job-name=demo-train-ONCE --dependency=afterok:IMAGERY --kill-on-invalid-dep=yes "
+        f"{jobs}/train.sbatch",
+        "sbatch --parsable --job-name=demo-results-ONCE --dependency=afterok:TRAIN --kill-on-invalid-dep=yes "
+        f"{jobs}/results.sbatch",
+    ]
     assert not (tmp_path / "runs").exists() and not (tmp_path / "taken").exists()
 
 

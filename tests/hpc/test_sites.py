@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from glacierhpc.errors import InputError
 from glacierhpc.hpc.chain import plan
 from glacierhpc.hpc.site import Site
 from glacierhpc.hpc.sites import load_site, site_again, site_names, user_file, value_of
+from glacierhpc.hpc.slurm import JobSpec
 from glacierhpc.hpc.slurm.limits import faults, partition_of
+from glacierhpc.hpc.slurm.script import directives
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -73,6 +76,33 @@ def test_the_chain_of_a_site_is_the_stored_one(
         stored.write_text(text)
         pytest.fail(f"{stored} was missing and is written now")
     assert text == stored.read_text()
+
+
+def test_what_jobs_ask_for_at_every_site_is_the_stored_text(nobody: Path) -> None:
+    """After a wanted change: remove tests/golden/directives.txt, run this, and read what git says of the difference."""
+    text = ""
+    for name in site_names():
+        site = load_site(name, ["account=project_1"], user=nobody).site
+        for link in plan(
+            site, name="demo", run="/r/demo", steps=STEPS, to_do=0, backend="single", folder="/r/demo/jobs"
+        ):
+            asked = [line for line in link.script.splitlines() if line.startswith("#SBATCH")]
+            text += "\n".join([f"# {name}, {link.spec.name}", *asked]) + "\n"
+    stored = GOLDEN / "directives.txt"
+    if not stored.exists():
+        stored.write_text(text)
+        pytest.fail(f"{stored} was missing and is written now")
+    assert text == stored.read_text()
+
+
+def test_a_site_may_ask_for_gpus_and_memory_in_its_own_way() -> None:
+    own = {"gpus-per-task": "1", "mem-per-gpu": "60G", "account": "p1_gpu", "qos": "gpu"}
+    site = Site(account="p1", gpus="none", memory="none", directives={"gpu": own})
+    spec = JobSpec("train", "A test.", ("train",), kind="gpu", gpus=1)
+    asked = directives(spec, site)
+    assert {key: asked[key] for key in own} == own and not {"mem", "gres", "gpus-per-node"} & set(asked)
+    other = directives(replace(spec, kind="cpu", gpus=0), site)
+    assert other["account"] == "p1" and not {"qos", "mem-per-gpu"} & set(other)
 
 
 def test_layers_lie_in_order_and_each_value_knows_its_source(tmp_path: Path) -> None:

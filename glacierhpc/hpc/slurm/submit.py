@@ -50,11 +50,7 @@ def submit(
     GlacierError
         If the scheduler refuses the job, or does not say whether it has it.
     """
-    command = ["sbatch", "--parsable", f"--job-name={name}"]
-    waits = [":".join([how, *ids]) for how, ids in (("afterok", after), ("afterany", ended)) if ids]
-    if waits:
-        command += [f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes"]
-    command.append(script)
+    command = sbatch(script, name, after=after, ended=ended)
     answer = Answer(tuple(command), None)
     for attempt in range(TRIES):
         if attempt:
@@ -72,6 +68,13 @@ def submit(
         if not (answer.ok or answer.transient):
             break
     raise answer.error(f"the job {name!r} could not be submitted")
+
+
+def sbatch(script: str, name: str, *, after: Sequence[str] = (), ended: Sequence[str] = ()) -> list[str]:
+    """Return the command that submits a script; its arguments are those of `submit`."""
+    waits = [":".join([how, *ids]) for how, ids in (("afterok", after), ("afterany", ended)) if ids]
+    waiting = [f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes"] if waits else []
+    return ["sbatch", "--parsable", f"--job-name={name}", *waiting, script]
 
 
 def find(name: str, *, timeout_s: float = 60.0, tries: int = TRIES) -> str | None:
