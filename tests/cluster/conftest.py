@@ -11,6 +11,13 @@ import subprocess
 import pytest
 
 from tests.cluster.image import image as image
+from tests.cluster.image import image_begun as image_begun
+from tests.cluster.image import needs_image
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that need the image last: it is made beside the others."""
+    items.sort(key=needs_image)
 
 
 @pytest.fixture(autouse=True, scope="session")

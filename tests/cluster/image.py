@@ -1,7 +1,8 @@
 """The image that tests run jobs in: deeplearning.def, built by an ordinary user without internet on Debian's packages.
 
 Takes minutes: a base image, the wheels of constraints.txt, Horovod's wheel, the image. Each is kept in the cache of the
-test cluster under a hash of what it is made of, one of each, and made anew only where that has changed.
+test cluster under a hash of what it is made of, one of each, and made anew only where that has changed. Where there is
+such a cache it is made by a process of its own, `python -m tests.cluster.image`, beside the tests that need none.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -23,8 +25,12 @@ import pytest
 from tests.conftest import ROOT
 
 QUICKLY = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")
+KEPT = "GLACIERHPC_TESTCLUSTER_CACHE"
+"""Names the folder of the cache."""
 NOWHERE = "http://127.0.0.1:9"
 """A proxy that is none: what asks for the internet fails."""
+BUILD_LOG = "build.log"
+"""What the build of the image said, beside it."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567-dirty"
 """What the image is told: the test cluster's copy of the project is no checkout."""
 DEFINITION, BASE = ROOT / "deeplearning.def", ROOT / "containers" / "testcluster" / "base.def"
@@ -79,12 +85,32 @@ def _key(*inputs: object) -> str:
     return digest.hexdigest()[:16]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def image_begun(slurm: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Begin with the image at once, if a test needs it: the fixture waits for the cache's lock."""
+    if KEPT not in os.environ or not any(map(needs_image, request.session.items)):
+        yield
+        return
+    # what goes wrong is said where the fixture tries it again
+    made = [sys.executable, "-m", "tests.cluster.image"]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(made, cwd=ROOT, start_new_session=True, **quiet) as making:
+        yield
+        if making.poll() is None:
+            os.killpg(making.pid, signal.SIGKILL)
+
+
+def needs_image(item: pytest.Item) -> bool:
+    """Return whether a test is one of this folder, and runs something in the image."""
+    return item.path.parent == Path(__file__).parent and "image" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return the image, signed by nobody; what its starts leave on this machine is removed at the end."""
     if not shutil.which("apptainer"):
         pytest.skip("Apptainer is not installed here; as root on Debian 12: make test-cluster")
-    cache = Cache(Path(os.environ.get("GLACIERHPC_TESTCLUSTER_CACHE") or tmp_path_factory.mktemp("kept")))
+    cache = Cache(Path(os.environ.get(KEPT) or tmp_path_factory.mktemp("kept")))
     path = _image(cache)
     yield path
     inside = ["apptainer", "exec", path, "cut", "-c", "1-12", "/opt/glacierhpc/image-id"]
@@ -165,4 +191,8 @@ def _build(path: Path, base: Path, wheels: Iterable[Path]) -> None:
         said = _made(BUILD, "--force", *QUICKLY, *given, **elsewhere)
     finally:
         shutil.rmtree(house)
-    path.with_name("build.log").write_text(said)
+    path.with_name(BUILD_LOG).write_text(said)
+
+
+if __name__ == "__main__":
+    _image(Cache(Path(os.environ[KEPT])))
