@@ -21,7 +21,7 @@ import glacierhpc
 from glacierhpc.config import Config, config_to_yaml
 from glacierhpc.hpc import apptainer
 from glacierhpc.rundir import RunDirectory, read_json
-from tests.cluster.image import COMMIT
+from tests.cluster.image import BUILD_LOG, COMMIT
 from tests.cluster.jobs import (
     alike,
     log_of,
@@ -64,7 +64,8 @@ def test_the_image_is_built_by_an_ordinary_user_without_internet(image: Path) ->
 
 
 def test_its_own_test_passes(image: Path) -> None:
-    said = told("apptainer", "test", image)
+    """With it every build ends; one that fails leaves no image."""
+    said = image.with_name(BUILD_LOG).read_text()
     assert "a kernel is right to" in said
     assert "[X] MPI" in said and "[X] Gloo" in said and "[X] PyTorch" in said
     assert "2 processes add up by Gloo" in said and "2 processes add up by MPI" in said
