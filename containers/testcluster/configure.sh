@@ -62,7 +62,7 @@ ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 $(_warning "$1")
-SchedulerParameters=bf_interval=5,sched_interval=5
+SchedulerParameters=bf_interval=1,sched_interval=1
 # short, so that tests of lost nodes and killed jobs are
 SlurmdTimeout=20
 KillWait=10

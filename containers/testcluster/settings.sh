@@ -68,5 +68,5 @@ as_user() {
         TERM="${TERM:-dumb}" PATH="$cache/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" \
         TMPDIR="$root/tmp" SLURM_CONF="$root/etc/slurm.conf" GLACIERHPC_TESTCLUSTER="$root" \
         NUMBA_CACHE_DIR="$cache/$user/numba" GLACIERHPC_TESTCLUSTER_CACHE="$cache/$user" \
-        PYTHONDONTWRITEBYTECODE=1 OMPI_MCA_oob_tcp_if_include=lo OMPI_MCA_btl_tcp_if_include=lo "$@"
+        OMPI_MCA_oob_tcp_if_include=lo OMPI_MCA_btl_tcp_if_include=lo "$@"
 }
