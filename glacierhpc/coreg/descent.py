@@ -12,7 +12,8 @@ import numpy as np
 from glacierhpc.coreg.prepared import Prepared
 from glacierhpc.kernels.coarse import coarse_shifts
 from glacierhpc.kernels.ecc import correlation, ecc
-from glacierhpc.kernels.ecc_look import FAILURES, EccResult, Units
+from glacierhpc.kernels.ecc_look import EccResult, Units
+from glacierhpc.kernels.ecc_step import FAILURES
 from glacierhpc.kernels.motions import corner_motion, shift_matrix, simplified
 
 # Starts that are followed: those with so much of the best one's correlation, unless that leaves no doubt

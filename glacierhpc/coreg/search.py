@@ -25,7 +25,8 @@ from glacierhpc.coreg.descent import (
 )
 from glacierhpc.coreg.prepared import Prepared
 from glacierhpc.kernels.ecc import correlation, ecc
-from glacierhpc.kernels.ecc_look import FAILURES, MIN_STEP_PX, EccResult, Units
+from glacierhpc.kernels.ecc_look import EccResult, Units
+from glacierhpc.kernels.ecc_step import FAILURES, MIN_STEP_PX
 from glacierhpc.kernels.ecc_sums import block_side
 from glacierhpc.kernels.motions import corner_motion, simplified
 

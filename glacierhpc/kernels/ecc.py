@@ -5,13 +5,14 @@ The images are used as they are: smoothing, high-pass and masks (NaN) are the ca
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from glacierhpc.kernels.ecc_look import MIN_STEP_PX, EccResult, Level, Look, Manner, Units
-from glacierhpc.kernels.ecc_normal import Blocks
-from glacierhpc.kernels.motions import as_homography, checked, corner_motion
+from glacierhpc.kernels.ecc_look import EccResult, Level, Manner, Units
+from glacierhpc.kernels.ecc_step import FAILURES, MIN_STEP_PX, Look, correlation_at, stepped
+from glacierhpc.kernels.motions import Frame, as_homography, checked, corner_motion
 
 MAX_LAST_STEP_PX = 0.1  # what a step leaves is a twentieth of it
 MIN_FALL = 1e-4  # of the coefficient: less is the weights' doing
@@ -108,10 +109,10 @@ class _Place:
     """How many times too long a step is."""
     iterations: int = 0
 
-    def after(self, look: Look) -> _Place:
+    def after(self, look: Look, frame: Frame) -> _Place:
         """Return the place after the step of a look at this one."""
-        gain = self.gain * (look.normal.gain if look.normal else 1.0)
-        return _Place(look.after(self.matrix), gain, self.overshoot, self.iterations + 1)
+        matrix = stepped(self.matrix, look.step, frame)
+        return _Place(matrix, self.gain * look.gain, self.overshoot, self.iterations + 1)
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,16 @@ def _approach(level: Level, at: _Place, manner: Manner, every: int, min_step_px:
 
     Goes back to the start where these rows do not determine the motion.
     """
-    start, before = at, None
+    shape, start, before = level.reference.shape, at, None
     for done in range(MOST_APPROACHES):
         look = level.look(at.matrix, at.gain, manner, at.overshoot, every)
-        if look.status or not np.isfinite(look.error_px):
+        if look.failure or not math.isfinite(look.error_px):
             return start
         if before is not None:
             overshoot = look.overshoot(before, at.overshoot)
             look, at = look.shortened(overshoot / at.overshoot), replace(at, overshoot=overshoot)
-        following = at.after(look)
-        step_px = corner_motion(following.matrix, at.matrix, level.reference.shape)
+        following = at.after(look, Frame.of(shape))
+        step_px = corner_motion(following.matrix, at.matrix, shape)
         before, at = look, following
         known_px = min(MEASURED_STEP_ERRORS * look.error_px, MAX_LAST_STEP_PX)
         if done + 1 >= LEAST_APPROACHES and step_px < max(min_step_px, look.error_px, known_px):
@@ -148,17 +149,17 @@ def _approach(level: Level, at: _Place, manner: Manner, every: int, min_step_px:
 
 def _iterate(level: Level, at: _Place, manner: Manner, limits: _Limits) -> EccResult:
     """Look and step until the limits say that it is enough; the best place counts."""
-    best: tuple[Look, _Place] | None = None
+    shape, best = level.reference.shape, None
     last, falls, before = float("nan"), 0, at.iterations
     while True:
         look = level.look(at.matrix, at.gain, manner, at.overshoot)
-        if look.status:
-            return look.result(look.status, at.matrix, at.iterations)
+        if look.failure:
+            return level.result(look, manner, FAILURES[look.failure - 1], at.matrix, at.iterations)
         falls += best is not None and look.rho < best[0].rho - max(limits.epsilon, MIN_FALL)
-        following = at.after(look)
+        following = at.after(look, Frame.of(shape))
         if best is None or look.rho > best[0].rho:
             best = look, following
-        step_px = corner_motion(following.matrix, at.matrix, level.reference.shape)
+        step_px = corner_motion(following.matrix, at.matrix, shape)
         enough_px = max(limits.min_step_px, min(limits.min_step_errors * look.error_px, MAX_LAST_STEP_PX))
         settled = abs(look.rho - last) < limits.epsilon or step_px < enough_px or falls == 2
         done = at.iterations - before
@@ -167,7 +168,8 @@ def _iterate(level: Level, at: _Place, manner: Manner, limits: _Limits) -> EccRe
             # the step that is left costs nothing more; none is taken where none was asked for
             matrix = end.matrix if limits.max_iterations > 0 else at.matrix
             taken = before + min(done + 1, limits.max_iterations)
-            return chosen.result("converged" if settled else "max_iterations", matrix, taken)
+            status = "converged" if settled else "max_iterations"
+            return level.result(chosen, manner, status, matrix, taken)
         at, last = following, look.rho
 
 
@@ -191,4 +193,4 @@ def correlation(
         Looks at every so many-th row of blocks only.
     """
     level = Level.of(reference, moving, "translation", "linear", units, softened=softened)
-    return Blocks.of(level.sums(as_homography(matrix), level.units.gain, every), local=local).rho
+    return correlation_at(level.sums(as_homography(matrix), level.units.gain, every), local)

@@ -6,7 +6,7 @@ The pass over the pixels is in `ecc_sums`, the blocks' weights in `ecc_weights`,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,13 +15,13 @@ MAX_CONDITION = 1e6  # of the scaled Hessian
 MIN_DIRECTION = 1e-4  # least share of gradient energy across the strongest direction
 MIN_CONTRAST = 1e-6  # of the brightness: float32 keeps seven digits, less is rounding
 LEAST_NEWTON = 0.3  # the gradients' shared part is not told from noise below
+_compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
-@dataclass(frozen=True)
-class Blocks:
+class Blocks(NamedTuple):
     """What the blocks of one pass say, flattened: n of them."""
 
-    count: np.ndarray
+    pixels: np.ndarray
     """(n) pixels valid in both."""
     rr: np.ndarray
     """(n) sums of squares about the mean: reference, moving, and their product."""
@@ -35,26 +35,18 @@ class Blocks:
     cross: np.ndarray
     """(n) inner product of the two images' gradients."""
     totals: tuple[float, float, float, float]
-    """Of all blocks together: count, rr, ii, ri."""
-
-    @classmethod
-    def of(cls, table: np.ndarray, *, local: bool) -> Blocks:
-        """Take means out of the sums (blocks y, blocks x, 16): each block's own, or that of all."""
-        return cls(*_about_means(table.reshape(-1, table.shape[-1]), local))
-
-    @property
-    def rho(self) -> float:
-        """Correlation coefficient of all pixels, NaN where one image has no contrast."""
-        return _correlation(*self.totals[1:])
+    """Of all blocks together: pixels, rr, ii, ri."""
 
 
-def _correlation(rr: float, ii: float, ri: float) -> float:
+@_compiled
+def correlation_of(rr, ii, ri):
+    """Return the coefficient of three sums of squares, NaN where one image has no contrast."""
     return ri / math.sqrt(rr * ii) if rr > 0 and ii > 0 else math.nan
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _about_means(table, local):
-    """Return what `Blocks` holds, from the sums (blocks, 16)."""
+@_compiled
+def blocks_of(table, local):
+    """Take means out of the sums (n, 16) of blocks: each block's own where `local`, or that of all."""
     count = table.shape[0]
     n, rr, ii, ri = table[:, 0].copy(), np.empty(count), np.empty(count), np.empty(count)
     on_r, on_i, hessian = np.empty((count, 2)), np.empty((count, 2)), table[:, 12:15] / 16
@@ -73,11 +65,11 @@ def _about_means(table, local):
             g = table[b, 6 + axis]
             on_r[b, axis] = 0.25 * (table[b, 8 + axis] - g * mean_r)
             on_i[b, axis] = 0.25 * (table[b, 10 + axis] - g * mean_i)
-    return n, rr, ii, ri, on_r, on_i, hessian, table[:, 15] / 4, (n.sum(), all_rr, all_ii, all_ri)
+    totals = n.sum(), all_rr, all_ii, all_ri
+    return Blocks(n, rr, ii, ri, on_r, on_i, hessian, table[:, 15] / 4, totals)
 
 
-@dataclass(frozen=True)
-class Normal:
+class Normal(NamedTuple):
     """The normal equations of one iteration, equations (15) to (20) of Evangelidis & Psarakis (2008)."""
 
     rho: float
@@ -93,38 +85,32 @@ class Normal:
     rr: float
     ri: float
 
-    @classmethod
-    def of(cls, blocks: Blocks, weights: np.ndarray, jacobian: np.ndarray, overshoot: float = 1.0) -> Normal:
-        """Sum blocks (n) with weights (n), for displacement fields (n, 2, k) at their centres.
 
-        Steps are made so many times shorter as they are known to overshoot.
-        """
-        rr, ii, ri, energy, both, *sums = _sums(
-            blocks.rr, blocks.ii, blocks.ri, blocks.hessian, blocks.cross, blocks.on_r, blocks.on_i, weights, jacobian
-        )  # fmt: skip
-        shared = both / energy if energy > 0 else 0.0
-        newton = min(max(shared, LEAST_NEWTON), 1.0) if shared > LEAST_NEWTON / 2 else 1.0
-        gain = math.sqrt(rr / ii) if rr > 0 and ii > 0 else math.nan
-        hessian, on_r, on_i = sums
-        return cls(_correlation(rr, ii, ri), gain, hessian, overshoot * newton, on_r, on_i, rr, ri)
+@_compiled
+def normal_equations(blocks, weights, jacobian, overshoot):
+    """Sum blocks (n) with weights (n), for displacement fields (n, 2, k) at their centres.
 
-    def solve(self) -> tuple[np.ndarray, float] | None:
-        """Return the step (k) and the gain it holds for, or None where the texture does not determine it."""
-        step, gain = _solve(self.hessian, self.on_reference, self.on_moving, self.rr, self.ri)
-        return (step / self.newton, gain) if len(step) else None
+    Steps are made so many times shorter as they are known to overshoot.
+    """
+    rr, ii, ri, energy, both, hessian, on_r, on_i = _sums(blocks, weights, jacobian)
+    shared = both / energy if energy > 0 else 0.0
+    newton = min(max(shared, LEAST_NEWTON), 1.0) if shared > LEAST_NEWTON / 2 else 1.0
+    gain = math.sqrt(rr / ii) if rr > 0 and ii > 0 else math.nan
+    return Normal(correlation_of(rr, ii, ri), gain, hessian, overshoot * newton, on_r, on_i, rr, ri)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _solve(hessian, on_reference, on_moving, rr, ri):
-    """Return the step (k) of the correlation's linear model, and its gain; an empty step where there is none."""
+@_compiled
+def solve(normal):
+    """Return the step (k) of the correlation's linear model and the gain it holds for; an empty step where none is."""
     none = np.empty(0), math.nan
-    k = len(on_reference)
+    hessian, k = normal.hessian, len(normal.on_moving)
     diagonal = np.sqrt(np.maximum(np.diag(hessian), 0.0))
     if not (diagonal > 0).all() or _one_direction(hessian):
         return none
     scaled, both = np.empty((k, k)), np.empty((k, 2))
     for p in range(k):
-        both[p, 0], both[p, 1] = on_reference[p] / diagonal[p], on_moving[p] / diagonal[p]
+        both[p, 0] = normal.on_reference[p] / diagonal[p]
+        both[p, 1] = normal.on_moving[p] / diagonal[p]
         for q in range(k):
             scaled[p, q] = hessian[p, q] / (diagonal[p] * diagonal[q])
     if k > 2 and not np.linalg.cond(scaled) <= MAX_CONDITION:
@@ -135,17 +121,17 @@ def _solve(hessian, on_reference, on_moving, rr, ri):
         r_r += both[p, 0] * solved[p, 0]
         r_i += both[p, 0] * solved[p, 1]
         i_i += both[p, 1] * solved[p, 1]
-    if ri - r_i > 0:
-        gain = (rr - r_r) / (ri - r_i)
+    if normal.ri - r_i > 0:
+        gain = (normal.rr - r_r) / (normal.ri - r_i)
     elif i_i > 0:  # the correlation would be minimised: equation (20), the smallest admissible gain
-        gain = max(math.sqrt(max(r_r, 0.0) / i_i), (r_i - ri) / i_i)
+        gain = max(math.sqrt(max(r_r, 0.0) / i_i), (r_i - normal.ri) / i_i)
     else:
         return none
-    step = (solved[:, 0] - gain * solved[:, 1]) / diagonal
+    step = (solved[:, 0] - gain * solved[:, 1]) / (diagonal * normal.newton)
     return (step, gain) if np.isfinite(step).all() else none
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _one_direction(hessian):
     """Return whether the texture varies in one direction only; the two parameters of a shift come first."""
     xx, xy, yy = hessian[0, 0], hessian[0, 1], hessian[1, 1]
@@ -153,9 +139,11 @@ def _one_direction(hessian):
     return not xx + yy - spread > MIN_DIRECTION * (xx + yy + spread)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sums(rr, ii, ri, hessians, cross, on_r, on_i, weights, jacobian):
+@_compiled
+def _sums(blocks, weights, jacobian):
     """Return the weighted sums of rr, ii, ri, gradient energy, its shared part; (k, k) hessian, (k) pulls."""
+    rr, ii, ri, hessians, cross = blocks.rr, blocks.ii, blocks.ri, blocks.hessian, blocks.cross
+    on_r, on_i = blocks.on_r, blocks.on_i
     count, _, k = jacobian.shape
     hessian, sum_r, sum_i = np.zeros((k, k)), np.zeros(k), np.zeros(k)
     all_rr = all_ii = all_ri = energy = both = 0.0
@@ -182,41 +170,34 @@ def _sums(rr, ii, ri, hessians, cross, on_r, on_i, weights, jacobian):
     return all_rr, all_ii, all_ri, energy, both, hessian, sum_r, sum_i
 
 
-def residuals(blocks: Blocks, gain: float) -> tuple[np.ndarray, np.ndarray]:
+@_compiled
+def residuals(blocks, gain):
     """Return each block's residual variance (n), and the pull (n, 2) that its residual has on a shift."""
     squares = blocks.rr - 2 * gain * blocks.ri + gain**2 * blocks.ii
-    return np.maximum(squares, 0.0) / np.maximum(blocks.count, 1), blocks.on_r - gain * blocks.on_i
+    return np.maximum(squares, 0.0) / np.maximum(blocks.pixels, 1.0), blocks.on_r - gain * blocks.on_i
 
 
-def pull_after(blocks: Blocks, gain: float, jacobian: np.ndarray, step: np.ndarray) -> np.ndarray:
+@_compiled
+def pull_after(blocks, gain, jacobian, step):
     """Return the pull (n, 2) that is left of each block's after a step (k) of displacement fields (n, 2, k), px."""
-    return _pull_after(blocks.on_r, blocks.on_i, blocks.hessian, gain, jacobian, step)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pull_after(on_r, on_i, hessians, gain, jacobian, step):
-    left = np.empty(on_r.shape)
+    left = blocks.on_r - gain * blocks.on_i
     for b in range(len(left)):
         x = y = 0.0
         for p in range(len(step)):
             x += jacobian[b, 0, p] * step[p]
             y += jacobian[b, 1, p] * step[p]
-        xx, xy, yy = hessians[b, 0], hessians[b, 1], hessians[b, 2]
-        left[b, 0] = on_r[b, 0] - gain * on_i[b, 0] - (xx * x + xy * y)
-        left[b, 1] = on_r[b, 1] - gain * on_i[b, 1] - (xy * x + yy * y)
+        xx, xy, yy = blocks.hessian[b, 0], blocks.hessian[b, 1], blocks.hessian[b, 2]
+        left[b, 0] -= xx * x + xy * y
+        left[b, 1] -= xy * x + yy * y
     return left
 
 
-def offsets(blocks: Blocks, pull: np.ndarray, newton: float) -> np.ndarray:
+@_compiled
+def offsets(blocks, pull, newton):
     """Return the displacement (n, 2), px, that would set each block right by itself; NaN without texture."""
-    return _offsets(blocks.hessian, pull, newton)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _offsets(hessians, pull, newton):
     out = np.empty(pull.shape)
     for b in range(len(out)):
-        xx, xy, yy = hessians[b, 0], hessians[b, 1], hessians[b, 2]
+        xx, xy, yy = blocks.hessian[b, 0], blocks.hessian[b, 1], blocks.hessian[b, 2]
         determinant = xx * yy - xy * xy
         if determinant > MIN_DIRECTION * (xx + yy) ** 2:
             out[b, 0] = (yy * pull[b, 0] - xy * pull[b, 1]) / (determinant * newton)
@@ -226,57 +207,33 @@ def _offsets(hessians, pull, newton):
     return out
 
 
-def offset_lengths(blocks: Blocks, pull: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the length (n) of each block's offset, NaN without texture, and its information (n)."""
-    return _offset_lengths(blocks.hessian, pull, variance)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _offset_lengths(hessians, pull, variance):
-    left = _offsets(hessians, pull, 1.0)
-    return np.hypot(left[:, 0], left[:, 1]), (hessians[:, 0] + hessians[:, 2]) / variance
-
-
-def offset_errors(blocks: Blocks, variance: np.ndarray, newton: float) -> np.ndarray:
+@_compiled
+def offset_errors(blocks, variance, newton):
     """Return the standard error (n), px, of the length of each block's offset, from its residual variance (n).
 
     As if the residual were white; after smoothing it is up to twice that. Infinite without texture.
     """
-    return _offset_errors(blocks.hessian, variance, newton)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _offset_errors(hessians, variance, newton):
     out = np.full(len(variance), np.inf)
     for b in range(len(out)):
-        xx, xy, yy = hessians[b, 0], hessians[b, 1], hessians[b, 2]
+        xx, xy, yy = blocks.hessian[b, 0], blocks.hessian[b, 1], blocks.hessian[b, 2]
         determinant = xx * yy - xy * xy
         if determinant > 0:
             out[b] = math.sqrt(variance[b] * (xx + yy) / determinant) / newton
     return out
 
 
-def covariance(
-    normal: Normal, weights: np.ndarray, pull: np.ndarray, jacobian: np.ndarray
-) -> np.ndarray | None:
+@_compiled
+def covariance(normal, weights, pull, jacobian):
     """Return the covariance (k, k) of the parameters from the scatter of the blocks' pulls (the sandwich form).
 
-    It holds whatever the noise is made of, as long as it is independent between blocks; None from too few blocks.
+    It holds whatever the noise is made of, as long as it is independent between blocks; empty from too few blocks.
+    Of equations that `solve` has solved: others may have no inverse.
 
     References
     ----------
     White (1980), Econometrica 48(4), doi:10.2307/1912934; for few blocks: MacKinnon & White (1985), J. Econometrics
     29(3), doi:10.1016/0304-4076(85)90158-7, with equal leverages
     """
-    try:
-        found = _covariance(normal.newton * normal.hessian, weights, pull, jacobian)
-    except np.linalg.LinAlgError:
-        return None
-    return found if len(found) else None
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _covariance(hessian, weights, pull, jacobian):
     count, _, k = jacobian.shape
     used, scatter, score = 0, np.zeros((k, k)), np.empty(k)
     for b in range(count):
@@ -293,5 +250,5 @@ def _covariance(hessian, weights, pull, jacobian):
     for p in range(k):
         for q in range(p):
             scatter[q, p] = scatter[p, q]
-    inverse = np.linalg.inv(hessian)
+    inverse = np.linalg.inv(normal.newton * normal.hessian)
     return inverse @ scatter @ inverse * (used / (used - k)) ** 2

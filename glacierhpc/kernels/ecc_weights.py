@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from glacierhpc.kernels.ecc_normal import Blocks, offset_lengths, residuals
+from glacierhpc.kernels.ecc_normal import offsets, residuals
 
 MIN_BLOCK_SHARE, MIN_BLOCK_PIXELS = 0.03, 16  # fewer pixels of a block say nothing for themselves
 LEAST_OFFSET_PX = 1e-3
@@ -18,9 +18,11 @@ LEAST_OFFSET_PX = 1e-3
 HAMPEL = (3.0, 6.0)
 LEAST_NOISE = 1e-4  # of the reference's variance: images that differ by less are equal
 QUIET_QUANTILE = 0.4  # of the blocks' residual variances: what noise alone leaves
+_compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
-def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
+@_compiled
+def robust_weights(blocks, gain, side):
     """Return weights (n) in [0, 1] that take from blocks what does not belong to the common picture.
 
     A block whose residual is larger than noise explains (cloud, new snow, shadow) counts in inverse proportion to
@@ -28,23 +30,24 @@ def robust_weights(blocks: Blocks, gain: float, side: int) -> np.ndarray:
     with most information lie off.
     Equal blocks all have weight 1, so that nothing is lost where there is nothing to mistrust.
     """
-    enough = blocks.count >= max(MIN_BLOCK_SHARE * side**2, MIN_BLOCK_PIXELS)
+    enough = blocks.pixels >= max(MIN_BLOCK_SHARE * side**2, MIN_BLOCK_PIXELS)
     enough &= (blocks.rr > 0) & (blocks.ii > 0)
-    if np.count_nonzero(enough) < 4:
-        return np.ones(len(blocks.count))
+    if enough.sum() < 4:
+        return np.ones(len(enough))
     variance, pull = residuals(blocks, gain)
-    variance += LEAST_NOISE * blocks.rr[enough].sum() / blocks.count[enough].sum()
+    variance += LEAST_NOISE * blocks.rr[enough].sum() / blocks.pixels[enough].sum()
     quiet = _quantile(variance[enough], QUIET_QUANTILE)
-    length, information = offset_lengths(blocks, pull, variance)
-    known = enough & np.isfinite(length)
-    if not known.any():
-        return np.where(enough, np.minimum(1.0, quiet / variance), 0.0)
-    # of a Rayleigh law
-    typical = _weighted_median(length[known], information[known]) / math.sqrt(2 * math.log(2))
-    return _weights(enough, variance, quiet, length, max(typical, LEAST_OFFSET_PX))
+    offset = offsets(blocks, pull, 1.0)
+    length = np.hypot(offset[:, 0], offset[:, 1])
+    known, typical = enough & np.isfinite(length), LEAST_OFFSET_PX
+    if known.any():
+        information = (blocks.hessian[:, 0] + blocks.hessian[:, 2]) / variance
+        median = _weighted_median(length[known], information[known])
+        typical = max(median / math.sqrt(2 * math.log(2)), typical)  # of a Rayleigh law
+    return _weights(enough, variance, quiet, length, typical)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _weights(enough, variance, quiet, length, typical):
     """Return the weights (n): by variance, those of offsets from `HAMPEL` on less, of unknown ones not."""
     weights = np.zeros(len(variance))
@@ -57,16 +60,19 @@ def _weights(enough, variance, quiet, length, typical):
     return weights
 
 
-def _quantile(values: np.ndarray, share: float) -> float:
-    """Do what `numpy.quantile` does, which takes longer than the pass over a small level."""
+@_compiled
+def _quantile(values, share):
+    """Do what `numpy.quantile` does, which is compiled for seconds."""
     place = share * (len(values) - 1)
     before = int(place)
     after = min(before + 1, len(values) - 1)
-    ordered = np.partition(values, (before, after))
-    return float(ordered[before] + (place - before) * (ordered[after] - ordered[before]))
+    ordered = np.partition(values, after)
+    low = ordered[: before + 1].max()
+    return low + (place - before) * (ordered[after] - low)
 
 
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+@_compiled
+def _weighted_median(values, weights):
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(reached, 0.5 * reached[-1])]])
+    return values[order[np.searchsorted(reached, 0.5 * reached[-1])]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -25,8 +26,7 @@ MOTIONS = tuple(_FIELDS)
 """From two parameters to eight; each contains the ones before it."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """An image's pixel coordinates brought to about [-1, 1], so that normal equations are well conditioned."""
 
     centre_x: float
@@ -41,13 +41,6 @@ class Frame:
     def scaled(self, points: np.ndarray) -> np.ndarray:
         """Express pixel positions (n, 2) as x, y in the frame."""
         return (points - (self.centre_x, self.centre_y)) / self.half
-
-    def to_pixels(self, matrix: np.ndarray) -> np.ndarray:
-        """Express a (3, 3) map of scaled coordinates in pixels."""
-        half, x, y = self.half, self.centre_x, self.centre_y
-        up = np.array([[half, 0.0, x], [0.0, half, y], [0.0, 0.0, 1.0]])
-        down = np.array([[1 / half, 0.0, -x / half], [0.0, 1 / half, -y / half], [0.0, 0.0, 1.0]])
-        return up @ matrix @ down
 
 
 def checked(motion: str) -> str:
@@ -73,18 +66,30 @@ def jacobian(motion: str, points: np.ndarray) -> np.ndarray:
     return out
 
 
-def increment(motion: str, p: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) map of scaled coordinates for small parameters (k)."""
-    if motion == "translation":
-        linear = np.eye(2)
-    elif motion in ("euclidean", "similarity"):
-        zoom = 1.0 + (p[3] if motion == "similarity" else 0.0)
-        cos, sin = np.cos(p[2]), np.sin(p[2])
-        linear = zoom * np.array([[cos, -sin], [sin, cos]])
-    else:
-        linear = np.array([[1 + p[2], p[3]], [p[4], 1 + p[5]]])
-    bottom = p[6:8] if motion == "homography" else (0.0, 0.0)
-    return np.array([[*linear[0], p[0]], [*linear[1], p[1]], [*bottom, 1.0]])
+@njit(cache=True, nogil=True, error_model="numpy")
+def increment(p):
+    """Return the (3, 3) map of scaled coordinates for small parameters (k): their number tells the motion."""
+    out = np.eye(3)
+    out[0, 2], out[1, 2] = p[0], p[1]
+    if len(p) in (3, 4):
+        zoom = 1.0 + (p[3] if len(p) == 4 else 0.0)
+        out[0, 0] = out[1, 1] = zoom * math.cos(p[2])
+        out[1, 0] = zoom * math.sin(p[2])
+        out[0, 1] = -out[1, 0]
+    elif len(p) > 4:
+        out[0, 0], out[0, 1], out[1, 0], out[1, 1] = 1 + p[2], p[3], p[4], 1 + p[5]
+    if len(p) == 8:
+        out[2, 0], out[2, 1] = p[6], p[7]
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def to_pixels(matrix, frame):
+    """Express a (3, 3) map of scaled coordinates in the pixels of a frame."""
+    half, x, y = frame.half, frame.centre_x, frame.centre_y
+    up = np.array([[half, 0.0, x], [0.0, half, y], [0.0, 0.0, 1.0]])
+    down = np.array([[1 / half, 0.0, -x / half], [0.0, 1 / half, -y / half], [0.0, 0.0, 1.0]])
+    return up @ matrix @ down
 
 
 def as_homography(matrix: np.ndarray) -> np.ndarray:

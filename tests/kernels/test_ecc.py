@@ -8,7 +8,8 @@ import pytest
 
 from glacierhpc.errors import InputError
 from glacierhpc.kernels.ecc import correlation, ecc
-from glacierhpc.kernels.ecc_look import FAILURES, Units
+from glacierhpc.kernels.ecc_look import Units
+from glacierhpc.kernels.ecc_step import FAILURES
 from glacierhpc.kernels.motions import MOTIONS, shift_matrix
 from glacierhpc.kernels.pyramid import smooth
 from tests.pairs import corner_rms, generator, make_pair
