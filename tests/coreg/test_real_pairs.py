@@ -23,12 +23,13 @@ def read(path):
         return source.read(1).astype(np.float32)
 
 
-def on_grid(path, like):
-    """Return a coarser map resampled onto the pixels of an image."""
+def slope_on_grid(path, like):
+    """Return the slope of a coarser height model, taken on its own pixels, on those of an image."""
     with rasterio.open(path) as source, rasterio.open(like) as target:
         out = np.full(target.shape, np.nan, np.float32)
+        slope = np.hypot(*np.gradient(source.read(1), source.res[0]))
         rasterio.warp.reproject(
-            source.read(1).astype(np.float32),
+            slope.astype(np.float32),
             out,
             src_transform=source.transform,
             src_crs=source.crs,
@@ -59,21 +60,23 @@ def yahtse(real_data):
     """The two images, ready, and where rock is."""
     folder = real_data("yahtse-landsat8-pair")
     paths = sorted(folder.glob("*_B8_yahtse.TIF"))
-    slope = np.hypot(*np.gradient(on_grid(folder / "yahtse_srtm_dem.tif", paths[0]), 15.0))
+    slope = slope_on_grid(folder / "yahtse_srtm_dem.tif", paths[0])
     return *(prepare(read(path)) for path in paths), slope > 0.35  # the ice is flatter
 
 
-@pytest.mark.parametrize("motion", ["translation", "euclidean", "affine"])
-def test_real_pair_does_not_follow_the_ice(yahtse, motion):
+@pytest.mark.parametrize(
+    ("motion", "pull_px"), [("translation", 0.02), ("euclidean", 0.03), ("affine", 0.03)]
+)
+def test_real_pair_does_not_follow_the_ice(yahtse, motion, pull_px):
     first, second, stable = yahtse
     masked, whole = (align_pair(first, second, motion=motion, stable=mask) for mask in (stable, None))
     assert masked.ok and whole.ok, (masked.reason, whole.reason)
     # phase correlation over stable ground says (0.3, -1.8) m east and north, (0.02, 0.12) px
     for found in (masked, whole):
         assert np.hypot(found.shift_col_px - 0.02, found.shift_row_px - 0.12) < 0.15
-    # measured 0.023 px: asked for were 0.02
+    # measured 0.015, 0.024 and 0.021 px; with limits of the slope from 0.2 to 0.4 up to 0.019, 0.028 and 0.026
     difference = masked.shift_col_px - whole.shift_col_px, masked.shift_row_px - whole.shift_row_px
-    assert np.hypot(*difference) < 0.035
+    assert np.hypot(*difference) < pull_px
     assert masked.error_px < 0.05 and whole.error_px < 0.05
 
 
