@@ -134,7 +134,8 @@ def _pieces(plan: Plan, pace: Pace, step: str, point_s: float) -> int:
     points = len(plan.modes) * len(plan.counts)
     repeats = plan.repeats or REPEATS
     most = point_s * points / (repeats + WARM_UPS) / pace.turn_s(plan, step)
-    return max((size for size in SIZES if size <= most), default=SIZES[0])
+    sizes = SIZES if step in WORKS else SIZES[1:]  # the first step of an epoch has no beginning
+    return max((size for size in sizes if size <= most), default=sizes[0])
 
 
 def estimate_s(plan: Plan, pace: Pace) -> float:

@@ -182,6 +182,8 @@ def _sizes(asked: argparse.Namespace) -> dict[str, Any]:
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: give 1 or more")
     scenes, steps = own.pop("scenes"), own.pop("steps")
+    if steps == 1:
+        raise InputError("--steps 1: the first step of an epoch has no beginning, give 2 or more")
     pieces = {**dict.fromkeys(WORKS, scenes), "train": steps}
     return {**own, "pieces": {step: count for step, count in pieces.items() if count is not None}}
 

@@ -568,8 +568,8 @@ def test_what_is_asked_for_is_kept_and_what_cannot_be_shorter_is_said_to_take_lo
     settled = bench.pace.settled(asked, pace, spent_s=30.0)
     assert settled.pieces["align"] == 5 and settled.pieces["train"] >= 1
     short = bench.pace.settled(plan(bench, pieces={}, minutes=0.1), pace, spent_s=30.0)
-    assert set(short.pieces.values()) == {1} and short.point_s == 0
-    least = sum(5 * pace.turn_s(short, step) for step in short.steps)
+    assert short.pieces == {"align": 1, "train": 2} and short.point_s == 0
+    least = sum(5 * short.pieces[step] * pace.turn_s(short, step) for step in short.steps)
     assert least < bench.pace.estimate_s(short, pace) < least + 60
 
 

@@ -172,6 +172,7 @@ def test_the_split_of_a_training_adds_up(bench):
         (("--workers", "1,two"), "no list of numbers"),
         (("--workers", "0,2"), "give 1 or more"),
         (("--minutes", "nan"), "--minutes nan: give a number above 0"),
+        (("--steps", "1"), "give 2 or more"),
         (("--scenes", "0"), "--scenes 0: give 1 or more"),
         (("--assume", "queue_s"), "no number"),
         (("--delay-s", "-1"), "give 0 or more seconds"),

@@ -94,7 +94,7 @@ PARTS = (
         "scaling",
         "Measure how acquiring, aligning, cutting and training scale over the processes of this job.",
         ("bench", "scaling"), ("--output", "build/scaling/scaling.json", "--plots", "build/scaling"),
-        takes_config=False, takes="[OPTION ...]", goes_on=False, nodes=2, tasks_per_node=2, cpus=1, hours=2,
+        takes_config=False, takes="[OPTION ...]", nodes=2, tasks_per_node=2, cpus=1, hours=2,
     ),
 )  # fmt: skip
 """Jobs of several steps."""
