@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def failing_nodes(journal: Journal, known: Mapping[str, JobState]) -> dict[str, 
         What became of the latest jobs, and of tasks of arrays, by their ids.
     """
     failed: dict[str, list[str]] = {}
-    for path in journal.exit_files():
-        job = path.stem.rpartition("-")[2]
+    files = {path.stem.rpartition("-")[2]: path for path in journal.exit_files()}
+    for job, path in sorted(files.items(), key=lambda item: _numbers(item[0])):
         for node in _failed_on(path, known.get(job)):
             failed.setdefault(node, []).append(job)
     return {node: jobs for node, jobs in sorted(failed.items()) if len(jobs) > 1}
@@ -42,6 +43,10 @@ def _failed_on(path: Path, state: JobState | None) -> list[str]:
     if word == "ended":
         return _each(nodes) if code.isdigit() and int(code) not in NO_FAULT_OF_NODES else []
     return _each(nodes) if word == "began" and state is not None and state.told in KILLED else []
+
+
+def _numbers(job: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", job)]
 
 
 def _each(nodes: str) -> list[str]:

@@ -19,6 +19,7 @@ import torch
 
 import glacierhpc
 from glacierhpc.config import Config, config_to_yaml
+from glacierhpc.errors import InputError
 from glacierhpc.hpc import apptainer
 from glacierhpc.rundir import RunDirectory, read_json
 from tests.cluster.image import BUILD_LOG, COMMIT
@@ -285,6 +286,11 @@ def test_verification_fails_closed(small: Path, signed: Path, keys: dict[str, Pa
     cut = tmp_path / "cut.sif"
     cut.write_bytes(signed.read_bytes()[:-4096])
     assert command("container", "verify", cut, "--key", mine).returncode == 1
+    # what signed_by of a site asks before an image is used
+    apptainer.check_signed(str(signed), ["keyring", str(keys["other public"]), str(mine)])
+    for image, key in ((small, mine), (signed, keys["other public"]), (cut, mine)):
+        with pytest.raises(InputError, match="is not signed by any of signed_by"):
+            apptainer.check_signed(str(image), [str(key)])
 
 
 def parts_of(path: Path) -> dict[str, int]:

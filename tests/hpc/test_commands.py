@@ -253,7 +253,7 @@ def test_a_node_on_which_jobs_fail_again_and_again_is_named(glacier: Glacier, tm
     assert json.loads(glacier("status", run, "--json")[1])["failing_nodes"] == {}  # one failure is no habit
     (run / "jobs/train-2.exit").write_text("- began 0 1 - n[1-2]\n")
     code, out, _ = glacier("status", run)
-    assert code == 0 and "jobs 8_1, 2 failed there" in out and "node n1" not in out
+    assert code == 0 and "jobs 2, 8_1 failed there" in out and "node n1" not in out
     assert "--set directives.all.exclude=n2" in out
     assert glacier("resume", run, "--set", "directives.all.exclude=n2")[0] == 0
     assert "#SBATCH --exclude=n2\n" in (run / "jobs/train.sbatch").read_text()
