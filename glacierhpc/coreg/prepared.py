@@ -66,6 +66,7 @@ class Prepared:
     def brightness(self) -> tuple[float, float]:
         """Mean and standard deviation, roughly: of the smallest level."""
         values = self.levels[-1][np.isfinite(self.levels[-1])]
+        values = values.astype(np.float64)  # fill values of float32 that no mask hides have no square in it
         return (float(values.mean()), float(values.std())) if values.size else (0.0, 0.0)
 
     def texture(self, level: int) -> np.ndarray | None:
@@ -91,7 +92,8 @@ def prepare(image: np.ndarray, valid: np.ndarray | None = None) -> Prepared:
     """
     if isinstance(image, np.ma.MaskedArray):
         image = np.ma.filled(image.astype(np.float32), np.nan)
-    values = np.ascontiguousarray(image, np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and invalid
+        values = np.ascontiguousarray(image, np.float32)
     if valid is not None:
         values = masked(values, np.ascontiguousarray(valid, np.bool_))
     if _has_half(values.shape):  # counts on the way

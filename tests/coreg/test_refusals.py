@@ -141,3 +141,14 @@ def test_lists_and_masked_arrays_are_images_too():
     hidden = align_pair(reference, np.ma.MaskedArray(cloudy, covered))
     assert hidden.ok, hidden.reason
     assert np.array_equal(hidden.matrix, align_pair(reference, cloudy, moving_valid=~covered).matrix)
+
+
+@pytest.mark.parametrize("fill", [np.finfo(np.float32).min, 1e300])
+def test_fill_values_that_have_no_square_are_no_alarm(fill):
+    reference, moving = make_pair(SMALL, shift(2.2, 1.1), noise=0.02, seed=2)
+    moving = moving.astype(np.float64)
+    moving[:, :20] = fill
+    found = align_pair(reference, moving)
+    assert found.ok, found.reason
+    # measured 0.08 and 0.002 px: the larger becomes infinite, and so invalid
+    assert np.hypot(found.shift_col_px - 2.2, found.shift_row_px - 1.1) < 0.15
