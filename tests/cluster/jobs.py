@@ -83,7 +83,24 @@ def waited_for(job: int, *, timeout_s: float = 900) -> tuple[str, int]:
     return known["JobState"], int(known["ExitCode"].split(":")[0])
 
 
-def fields(job: int) -> dict[str, str]:
+def restarted(job: int | str, timeout_s: float = 300) -> None:
+    """Wait until a job has been queued again, and let it start soon: Slurm holds it as long as a credential lives.
+
+    Not at once: a node refuses a credential of the second in which it was told to kill the job, or of one before.
+    """
+
+    def is_queued_again() -> bool:
+        known = fields(job)
+        return known["Restarts"] == "1" and known["JobState"] != "COMPLETING"
+
+    reached(is_queued_again, timeout_s)
+    # one that runs by now refuses this, rightly
+    subprocess.run(
+        ["scontrol", "update", f"JobId={job}", "StartTime=now+2"], capture_output=True, check=False
+    )
+
+
+def fields(job: int | str) -> dict[str, str]:
     """What the scheduler knows of a job that is not long gone."""
     words = told("scontrol", "show", "job", "--oneliner", str(job)).split()
     return dict(word.split("=", 1) for word in words if "=" in word)

@@ -14,7 +14,7 @@ from glacierhpc.rundir import RunDirectory, read_table
 from glacierhpc.scenes import archive
 from glacierhpc.scenes.journal import JOURNAL, read_receipts
 from glacierhpc.workflows import run_steps
-from tests.cluster.jobs import SMALL_JOBS, glacier, reached, told, verdicts
+from tests.cluster.jobs import SMALL_JOBS, glacier, reached, restarted, told, verdicts
 from tests.kills import make_archive, write_config
 from tests.workflows.test_archive_runs import cube_files
 
@@ -50,6 +50,7 @@ def test_tasks_that_fail_or_stop_are_repeated_alone_and_make_the_cube_of_one_pro
     log = run.path / "jobs" / f"acquire-{array}_0.log"
     reached(lambda: "saved, queued again" in log.read_text())
     served.set_faults(always=fails)
+    restarted(f"{array}_0")
     reached(lambda: verdicts(run.path)["imagery"] == "cancelled", 600)
     tasks = glacier("status", run.path)["jobs"]["acquire"]["tasks"]
     assert {task: known["state"] for task, known in tasks.items()} == {

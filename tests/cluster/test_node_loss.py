@@ -22,6 +22,7 @@ from tests.cluster.jobs import (
     log_of,
     prepared,
     reached,
+    restarted,
     submit,
     told,
     trained_alone,
@@ -54,7 +55,7 @@ def test_the_orphan_of_a_lost_node_is_fenced_and_the_results_are_those_of_one_ru
     node = fields(job)["NodeList"]
     control(f"kill {node}")
     try:
-        reached(lambda: fields(job)["Restarts"] == "1", 300)
+        restarted(job)
         assert runs(orphan), "Slurm was to forget its processes"
         reached(lambda: read_record(epoch_file(run.path, max(epochs(run.path))))["restart"] == 1, 300)
         second = read_record(epoch_file(run.path, max(epochs(run.path))))

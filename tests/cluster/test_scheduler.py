@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.jobs import fields, quick, reached, told
+from tests.cluster.jobs import fields, quick, reached, restarted, told
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -92,7 +92,7 @@ def test_a_preempted_job_is_warned_where_that_is_set_and_queued_again(tmp_path: 
     )  # fmt: skip
     reached(lambda: note.exists())
     told("srun", "--nodes=3", "--exclusive", "sleep", "1")
-    reached(lambda: fields(low)["Restarts"] == "1")
+    restarted(low)
     assert note.read_text().startswith("began 0\nUSR2\n") == warned()
     reached(lambda: "began 1" in note.read_text())
     told("scancel", str(low))

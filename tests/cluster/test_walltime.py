@@ -14,10 +14,10 @@ import pytest
 from glacierhpc.rundir import RunDirectory, read_json
 from tests.cluster.jobs import (
     alike,
-    fields,
     log_of,
     prepared,
     reached,
+    restarted,
     submit,
     told,
     trained_alone,
@@ -62,7 +62,7 @@ def test_a_preempted_training_of_two_ranks_is_that_of_one_process(script: str, t
     job = submit(script, path, options=("--partition=preemptible", *two))
     reached((run.checkpoints / "last.pt").exists, 240)
     told("srun", "--partition=normal", "--nodes=3", "--exclusive", "--mem=0", "true")
-    reached(lambda: fields(job)["Restarts"] == "1", 240)
+    restarted(job)
     assert not run.model.exists()
     assert waited_for(job) == ("COMPLETED", 0), log_of(job)
     log = log_of(job)
