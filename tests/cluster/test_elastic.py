@@ -6,7 +6,7 @@ import importlib.util
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
@@ -18,6 +18,7 @@ from tests.cluster.jobs import (
     log_of,
     prepared,
     reached,
+    restarted,
     submit,
     told,
     trained_alone,
@@ -27,8 +28,7 @@ from tests.cluster.jobs import (
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-TWO = ("--nodes=2", "--ntasks-per-node=1")
-ONE = ("--nodes=1", "--ntasks-per-node=1")
+ON_EACH_NODE = "--ntasks-per-node=1"
 TRAIN: dict[str, Any] = {"epochs": 8, "batch_size": 8, "checkpoint_steps": 1}
 """Long enough that a signal at the first checkpoint comes long before the last one, on a fast machine, too."""
 
@@ -46,6 +46,26 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     config, _ = prepared(folder, **{**TRAIN, "checkpoint_steps": None})
     trained_alone(config, config.run_path)
     return RunDirectory(config.run_path)
+
+
+class Begun(NamedTuple):
+    """A training at its first checkpoint, and the process on the first of its nodes."""
+
+    run: RunDirectory
+    config: Path
+    job: int
+    node: str
+    process: int
+
+
+def begun(folder: Path, *, nodes: int) -> Begun:
+    """Begin a training, one rank on each node; on a quiet machine it takes seconds from here on."""
+    config, path = prepared(folder, **TRAIN)
+    run = RunDirectory(config.run_path)
+    job = submit("train-elastic", path, options=(f"--nodes={nodes}", ON_EACH_NODE))
+    node, process = at_work(job)
+    reached((run.checkpoints / "last.pt").exists)
+    return Begun(run, path, job, node, process)
 
 
 def process_of(job: int, node: str) -> int:
@@ -80,51 +100,40 @@ def is_that_of_one_process(run: RunDirectory, alone: RunDirectory) -> None:
 
 def test_a_training_goes_on_without_the_rank_of_a_node(tmp_path: Path, alone: RunDirectory) -> None:
     """It is rank 0 that is lost, which has the run and writes the checkpoints; the other one takes both over."""
-    config, path = prepared(tmp_path, **TRAIN)
-    run = RunDirectory(config.run_path)
-    job = submit("train-elastic", path, options=TWO)
-    node, process = at_work(job)
-    reached((run.checkpoints / "last.pt").exists)
-    os.kill(process, signal.SIGKILL)
-    assert waited_for(job) == ("COMPLETED", 0), log_of(job)
-    log = log_of(job)
+    training = begun(tmp_path, nodes=2)
+    os.kill(training.process, signal.SIGKILL)
+    assert waited_for(training.job) == ("COMPLETED", 0), log_of(training.job)
+    log = log_of(training.job)
     assert "2 ranks on 2 hosts" in log
-    assert f"rank 0 on {node}" in log and "ended without a word" in log, log
+    assert f"rank 0 on {training.node}" in log and "ended without a word" in log, log
     assert "the training goes on with 1 ranks, after 2" in log and "resumed from" in log, log
-    is_that_of_one_process(run, alone)
+    is_that_of_one_process(training.run, alone)
 
 
 def test_a_second_job_adds_its_node_to_a_training(tmp_path: Path, alone: RunDirectory) -> None:
-    config, path = prepared(tmp_path, **TRAIN)
-    run = RunDirectory(config.run_path)
-    first = submit("train-elastic", path, options=ONE)
-    node, process = at_work(first)
-    reached((run.checkpoints / "last.pt").exists)
-    os.kill(
-        process, signal.SIGSTOP
-    )  # until the other one is there: on a quiet machine it trains for seconds only
+    """The first one stands still until the other is there."""
+    first = begun(tmp_path, nodes=1)
+    os.kill(first.process, signal.SIGSTOP)
     try:
-        second = submit("train-elastic", path, options=(*ONE, f"--exclude={node}"))
-        reached(lambda: f".{second} has come" in log_of(first))
+        elsewhere = ("--nodes=1", ON_EACH_NODE, f"--exclude={first.node}")
+        second = submit("train-elastic", first.config, options=elsewhere)
+        reached(lambda: f".{second} has come" in log_of(first.job))
     finally:
-        os.kill(process, signal.SIGCONT)
-    assert waited_for(first) == ("COMPLETED", 0), log_of(first)
+        os.kill(first.process, signal.SIGCONT)
+    assert waited_for(first.job) == ("COMPLETED", 0), log_of(first.job)
     assert waited_for(second) == ("COMPLETED", 0), log_of(second)
-    log = log_of(first)
+    log = log_of(first.job)
     assert "the training goes on with 2 ranks, after 1" in log and "2 ranks on 2 hosts" in log, log
-    is_that_of_one_process(run, alone)
+    is_that_of_one_process(first.run, alone)
 
 
 def test_a_training_that_is_to_make_room_saves_and_goes_on(tmp_path: Path, alone: RunDirectory) -> None:
     """By the signal that the scheduler sends near the end of the time."""
-    config, path = prepared(tmp_path, **TRAIN)
-    run = RunDirectory(config.run_path)
-    job = submit("train-elastic", path, options=TWO)
-    reached((run.checkpoints / "last.pt").exists)
-    told("scancel", "--batch", "--signal=USR2", str(job))
-    reached(lambda: fields(job)["Restarts"] == "1")
-    assert waited_for(job) == ("COMPLETED", 0), log_of(job)
-    log = log_of(job)
+    training = begun(tmp_path, nodes=2)
+    told("scancel", "--batch", "--signal=USR2", str(training.job))
+    restarted(training.job)
+    assert waited_for(training.job) == ("COMPLETED", 0), log_of(training.job)
+    log = log_of(training.job)
     assert "asked by SIGUSR2 to save and resume" in log and "saved, queued again" in log, log
     assert "resumed from" in log, log
-    is_that_of_one_process(run, alone)
+    is_that_of_one_process(training.run, alone)
