@@ -460,6 +460,45 @@ CONTAINER = """\
 if [[ "$*" == *rendezvous* ]]; then echo 127.0.0.1 1; exec cat; fi
 printf "%s\\0" image "$@"
 """
+NODES = """\
+while [[ $1 == --* ]]; do shift; done
+for ((task = 0; task < SLURM_STEP_NUM_TASKS; task++)); do
+    node=$((task / PER_NODE))
+    SLURM_PROCID=$task SLURM_LOCALID=$((task % PER_NODE)) SLURM_NODEID=$node SLURMD_NODENAME=n$node "$@" || exit
+done
+"""
+"""Stands for srun: one task after the other, as they lie on nodes in blocks."""
+TOLD_PLACE = """\
+[[ $1 == rendezvous ]] && { echo 127.0.0.1 1; cat; exit; }
+echo "$HOROVOD_HOSTNAME $HOROVOD_RANK $HOROVOD_LOCAL_RANK $HOROVOD_CROSS_RANK" \\
+    "$HOROVOD_SIZE $HOROVOD_LOCAL_SIZE $HOROVOD_CROSS_SIZE"
+"""
+
+
+@pytest.mark.parametrize(("nodes", "per_node"), [(1, 2), (3, 1), (2, 2), (3, 4)])
+def test_the_places_of_tasks_are_those_that_horovod_counts(
+    nodes: int, per_node: int, fake: dict[str, str], tmp_path: Path
+) -> None:
+    hosts = pytest.importorskip("horovod.runner.common.util.hosts", reason="make horovod")
+    program(tmp_path, "srun", NODES)
+    program(tmp_path, "scontrol", "echo n0")
+    program(tmp_path, "glacierhpc", TOLD_PLACE)
+    spec = JobSpec("train-horovod", "A test.", ("train",), launch="gloo")
+    job = {"SLURM_STEP_NUM_TASKS": str(nodes * per_node), "SLURM_STEP_NUM_NODES": str(nodes),
+           "PER_NODE": str(per_node), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n0"}  # fmt: skip
+    even = f"{per_node}(x{nodes})" if nodes > 1 else str(per_node)
+    answer = run_script(render(spec), ["a.yaml"], {**fake, **job, "SLURM_STEP_TASKS_PER_NODE": even})
+    named = hosts.parse_hosts(",".join(f"n{node}:{per_node}" for node in range(nodes)))
+    places = hosts.get_host_assignments(named, nodes * per_node, nodes * per_node)
+    assert answer.stdout.splitlines() == [
+        f"{place.hostname} {place.rank} {place.local_rank} {place.cross_rank} "
+        f"{place.size} {place.local_size} {place.cross_size}"
+        for place in places
+    ], answer.stderr
+    answer = run_script(render(spec), ["a.yaml"], {**fake, **job, "SLURM_STEP_TASKS_PER_NODE": "2,1"})
+    assert answer.returncode == 2 and "as many processes on one node as on the other" in answer.stderr
+
+
 STEP = """\
 options=()
 while [[ $1 == --* ]]; do options+=("$1"); shift; done
