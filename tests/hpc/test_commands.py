@@ -238,6 +238,21 @@ def test_status_says_how_to_go_on(glacier: Glacier, tmp_path: Path) -> None:
     assert json.loads(glacier("status", run, "--json")[1])["advice"] == {}
 
 
+def test_a_job_that_waits_for_one_that_failed_does_not_stand_in_the_way(
+    glacier: Glacier, tmp_path: Path
+) -> None:
+    """As on a scheduler that keeps such jobs for ever, whatever it was asked for."""
+    run = tmp_path / "run"
+    glacier("submit", CONFIG, f"run_dir={run}")
+    program(tmp_path, "sacct", "printf '%s\\n' '1|COMPLETED|0:0' '2|FAILED|1:0'")
+    waits = '[ -e gone ] || case "$*" in *%i*) echo "3|PENDING|DependencyNeverSatisfied";; esac'
+    program(tmp_path, "squeue", waits)
+    program(tmp_path, "scancel", 'echo "$@" >gone')
+    told = json.loads(glacier("status", run, "--json")[1])
+    assert told["jobs"]["results"]["reason"] == "DependencyNeverSatisfied" and "go on" in told["advice"]
+    assert "look at them" in glacier("resume", run)[1] and (tmp_path / "gone").read_text() == "3\n"
+
+
 def test_a_node_on_which_jobs_fail_again_and_again_is_named(glacier: Glacier, tmp_path: Path) -> None:
     run = tmp_path / "run"
     glacier("submit", CONFIG, f"run_dir={run}")
