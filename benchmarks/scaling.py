@@ -195,17 +195,22 @@ def _ended_by_signals(folder: Path, output: Path | None, *, at_once: bool) -> No
             raise SystemExit(code)
         _kill_all()
         shutil.rmtree(folder, ignore_errors=True)
-        _kill_all()  # what has started another in between
+        _kill_all()  # workers that were started for those killed
         os._exit(code)
 
+    sys.warnoptions.append(
+        "ignore:resource_tracker"
+    )  # read where it is started: it would tell of what was killed
     for number in SIGNALS:
         signal.signal(number, ended)
 
 
 def _kill_all() -> None:
+    """Kill the processes that this one has started, but for the one that removes their semaphores and then ends."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            process.kill()
+            if not any("resource_tracker" in word for word in process.cmdline()):
+                process.kill()
 
 
 if __name__ == "__main__":
