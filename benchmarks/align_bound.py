@@ -1,6 +1,8 @@
 """The least corner error that any unbiased alignment of a pair can have: Cramer-Rao bounds.
 
-Gain and offset count as known, which makes no difference that shows: there are many pixels.
+Gain and offset count as known, which makes no difference that shows: there are many pixels. Every pixel valid in both
+images counts in full, those beside a mask too, which show less: no difference can be taken there. Under 30 % of clouds
+the bound is 3 % higher without one row of pixels around them, 6 % without the two that a smoothing reaches over.
 """
 
 from __future__ import annotations
