@@ -73,7 +73,6 @@ def compare(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "against": {"date": old.get("date"), "commit": _environment(old).get("commit")},
         "rows": rows,
-        "only_new": sum(_key(point) not in before for point in new["details"]["points"]),
         "differences": differing,
         "words": f"{len(rows)} points of both runs, {words}",
     }

@@ -36,7 +36,6 @@ class Law:
     shape: Callable[..., np.ndarray]
     """Of the workers and the parameters."""
     start: tuple[float, ...]
-    source: str
 
 
 def _amdahl(n: np.ndarray, serial: float) -> np.ndarray:
@@ -52,12 +51,14 @@ def _usl(n: np.ndarray, contention: float, coherence: float) -> np.ndarray:
 
 
 LAWS = (
-    Law("Amdahl", "strong", {"serial": "share of the work that only one worker does"}, _amdahl, (0.1,),
-        "Amdahl (1967), doi:10.1145/1465482.1465560"),
+    # Amdahl (1967), doi:10.1145/1465482.1465560
+    Law("Amdahl", "strong", {"serial": "share of the work that only one worker does"}, _amdahl, (0.1,)),
+    # Gustafson (1988), doi:10.1145/42411.42415
     Law("Gustafson", "weak", {"serial": "share of the time in which one works alone, for any number"}, _gustafson,
-        (0.1,), "Gustafson (1988), doi:10.1145/42411.42415"),
+        (0.1,)),
+    # Gunther (2007), Guerrilla Capacity Planning, doi:10.1007/978-3-540-31010-5
     Law("USL", "strong", {"contention": "share that waits for others", "coherence": "share that grows with each pair"},
-        _usl, (0.1, 0.0), "Gunther (2007), Guerrilla Capacity Planning, doi:10.1007/978-3-540-31010-5"),
+        _usl, (0.1, 0.0)),
 )  # fmt: skip
 
 

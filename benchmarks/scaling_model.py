@@ -108,8 +108,6 @@ class Outcome:
     """What a simulated run gave."""
 
     seconds: float
-    busy_share: float
-    """Of the workers' time in which they computed or read."""
     lost: int
     """Tasks, or attempts, done in vain."""
 
@@ -134,7 +132,7 @@ def simulate_farm(farm: Farm, workers: int, *, seed: int = 0) -> Outcome:
     clock = farm.serial_s
     for stage in farm.stages:
         clock = run.stage(stage, clock)
-    return Outcome(clock, run.worked_s / (workers * clock) if clock else 0.0, run.lost)
+    return Outcome(clock, run.lost)
 
 
 _Work = tuple[float, float, float, int]
@@ -153,7 +151,7 @@ class _FarmRun:
         self.deaths = [at + self._life() for at in up]
         self.free = list(zip(up, range(workers)))
         heapq.heapify(self.free)
-        self.dispatched, self.worked_s, self.lost = 0.0, 0.0, 0
+        self.dispatched, self.lost = 0.0, 0
 
     def _start(self) -> float:
         starts = self.farm.workers.start_s
@@ -192,7 +190,6 @@ class _FarmRun:
             end = self._read(self.dispatched, wait) + compute
             if end <= self.deaths[worker]:
                 heapq.heappush(self.free, (end, worker))
-                self.worked_s += compute + wait
                 last = max(last, end)
                 continue
             if attempts >= MOST_LOSSES:
@@ -297,7 +294,7 @@ def simulate_ranks(model: Ranks, ranks: int, *, steps: int, batch: float, seed: 
     if model.checkpoint_every:
         blocks = [block + model.checkpoint_s for block in blocks]
     total, lost = _with_losses(blocks, model, ranks, rng)
-    return Outcome(total, steps * compute / total if total else 0.0, lost)
+    return Outcome(total, lost)
 
 
 def _with_losses(

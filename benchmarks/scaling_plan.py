@@ -87,12 +87,7 @@ def asked_for() -> argparse.Namespace:
     """Return the arguments."""
     parser = arguments(ABOUT)
     parser.set_defaults(repeats=None)
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=5.0,
-        help="for all of it; sizes and repeats not given are chosen by it",
-    )
+    _work_options(parser)
     parser.add_argument("--what", default=",".join(STEPS), help="steps, with commas")
     parser.add_argument("--mode", default=",".join(MODES), help="strong, weak, or both")
     parser.add_argument(
@@ -114,12 +109,6 @@ def asked_for() -> argparse.Namespace:
         help="that starts them: in a job srun, else torchrun or horovodrun",
     )
     parser.add_argument("--scratch", type=Path, help="folder to work in; all workers must see it")
-    parser.add_argument("--scenes", type=int, help="scenes, or pieces, for each worker")
-    parser.add_argument("--size-px", type=int, default=512, help="edge of a scene")
-    parser.add_argument("--delay-s", type=float, default=0.02, help="of the archive before each answer")
-    parser.add_argument("--batch", type=int, default=8, help="samples for each rank and step")
-    parser.add_argument("--steps", type=int, help="of an epoch; each epoch is a repeat")
-    parser.add_argument("--patch-px", type=int, default=50, help="edge of a training sample")
     parser.add_argument(
         "--assume",
         action="append",
@@ -128,6 +117,22 @@ def asked_for() -> argparse.Namespace:
         help="for the projection, such as queue_s=600; may be given again; its results list all names",
     )
     return parser.parse_args()
+
+
+def _work_options(parser: argparse.ArgumentParser) -> None:
+    """Let be said how much work there is."""
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=5.0,
+        help="for all of it; sizes and repeats not given are chosen by it",
+    )
+    parser.add_argument("--scenes", type=int, help="scenes, or pieces, for each worker")
+    parser.add_argument("--size-px", type=int, default=512, help="edge of a scene")
+    parser.add_argument("--delay-s", type=float, default=0.02, help="of the archive before each answer")
+    parser.add_argument("--batch", type=int, default=8, help="samples for each rank and step")
+    parser.add_argument("--steps", type=int, help="of an epoch; each epoch is a repeat")
+    parser.add_argument("--patch-px", type=int, default=50, help="edge of a training sample")
 
 
 def plan_of(asked: argparse.Namespace) -> Plan:

@@ -287,7 +287,6 @@ def _row(step: str, mode: str, workers: int, at: Any, alone: float, simulations:
         "high_s": max(seconds),
         "speed_up": gain,
         "efficiency": gain / workers,
-        "busy_share": _median([outcome.busy_share for outcome, _ in runs]),
         "lost": max(outcome.lost for outcome, _ in runs),
     }
 

@@ -79,7 +79,6 @@ class Projected(Strict):
     high_s: float
     speed_up: float
     efficiency: float
-    busy_share: float
     lost: int
 
 
@@ -130,7 +129,6 @@ class Comparison(Strict):
 
     against: dict[str, Any]
     rows: list[Compared]
-    only_new: int
     differences: list[str]
     words: str
 

@@ -420,7 +420,7 @@ def test_a_projection_is_labelled_as_one_with_all_it_assumes(bench):
 def test_a_projected_speed_up_is_over_what_one_worker_takes_in_the_mean(bench):
     """Of few tasks that differ much one run may take half as long again as the next."""
     seconds = {seed: 10.0 + 5.0 * (seed % 2) for seed in range(bench.project.SIMULATIONS)}
-    rate = bench.project._rate_alone(lambda _, seed: (bench.model.Outcome(seconds[seed], 1.0, 0), 20.0))
+    rate = bench.project._rate_alone(lambda _, seed: (bench.model.Outcome(seconds[seed], 0), 20.0))
     assert rate == pytest.approx(20.0 / np.mean(list(seconds.values())))
 
 
