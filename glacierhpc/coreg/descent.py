@@ -27,7 +27,7 @@ CLEAR_RHO = 0.99
 # A shorter step leaves a twentieth of itself, which the next level sees to
 COARSE_ITERATIONS, STEP_PX = 6, 0.2
 # What it leaves may look like something else to blocks far out: while few do, a closer look tells
-CLOSE_STEP_PX, FEW_MISTRUSTED = 0.05, 0.1
+CLOSE_STEP_PX, FEW_MISTRUSTED = 0.05, 0.2
 MAX_LEVEL_SHIFT_PX = 4.0  # a start is right within a pixel of its level: what leaves further has lost its way
 # Pairs that correlate above this, with next to no block that shows something else, show the same all over
 SAME_RHO, MAX_MISTRUSTED = 0.95, 0.01

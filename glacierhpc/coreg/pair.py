@@ -240,7 +240,8 @@ def _objection(
     points = corners(shape)
     moved = found.matrix @ points
     reach = float(np.hypot(*(moved[:2] / moved[2] - points[:2])).max())
-    area = float(np.linalg.det(found.matrix[:2, :2]))
+    (a, b, _), (c, d, _), _ = found.matrix.tolist()
+    area = a * d - b * c
     if not found.overlap_share >= min_overlap_share:
         return f"overlap {found.overlap_share:.3f} is below {min_overlap_share:g}"
     if not found.rho >= min_correlation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -47,38 +49,53 @@ def coarse_shifts(
     Padfield (2012), IEEE TIP 21(5), doi:10.1109/TIP.2011.2181402
     """
     reach = int(np.ceil(min(max_shift_px, max(*reference.shape, *moving.shape) - 1)))
-    sums = _correlate(
-        *_framed(reference, reference.shape, reach), *_framed(moving, reference.shape, reach), reach
-    )
-    n = np.maximum(sums[0], 1.0)
-    covariance = sums[5] - sums[1] * sums[2] / n
-    energy_r, energy_i = sums[3] - sums[1] ** 2 / n, sums[4] - sums[2] ** 2 / n
-    least = min_overlap_share * min(np.count_nonzero(np.isfinite(image)) for image in (reference, moving))
-    usable = (sums[0] >= max(16.0, least)) & (energy_r > LEAST_ENERGY * energy_r.max())
-    usable &= energy_i > LEAST_ENERGY * energy_i.max()
-    score = np.full(covariance.shape, -np.inf)
-    score[usable] = covariance[usable] / np.sqrt(energy_r[usable] * energy_i[usable])
-    return [(float(x - reach), float(y - reach), float(score[y, x])) for y, x in _peaks(score)[:most]]
+    least = max(16.0, min_overlap_share * min(np.isfinite(image).sum() for image in (reference, moving)))
+    scores = _scores(np.ascontiguousarray(reference), np.ascontiguousarray(moving), reach, least)
+    peaks = _peaks(scores)
+    highest = np.argsort(-scores[tuple(peaks.T)], kind="stable")[:most]
+    return [(float(x - reach), float(y - reach), float(scores[y, x])) for y, x in peaks[highest]]
 
 
-def _framed(image: np.ndarray, shape: tuple[int, ...], reach: int) -> tuple[np.ndarray, np.ndarray]:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scores(reference, moving, reach, least):
+    """Return the correlation coefficients (shifts y, shifts x); minus infinity for fewer pixels or no contrast."""
+    ref, ref_ok = _framed(reference, reference.shape, reach)
+    mov, mov_ok = _framed(moving, reference.shape, reach)
+    n, sum_r, sum_i, rr, ii, ri = _correlate(ref, ref_ok, mov, mov_ok, reach)
+    pixels = np.maximum(n, 1.0)
+    energy_r, energy_i = rr - sum_r**2 / pixels, ii - sum_i**2 / pixels
+    least_r, least_i = LEAST_ENERGY * energy_r.max(), LEAST_ENERGY * energy_i.max()
+    out = np.full(n.shape, -np.inf)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            if n[y, x] >= least and energy_r[y, x] > least_r and energy_i[y, x] > least_i:
+                covariance = ri[y, x] - sum_r[y, x] * sum_i[y, x] / n[y, x]
+                out[y, x] = covariance / math.sqrt(energy_r[y, x] * energy_i[y, x])
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _framed(image, shape, reach):
     """Return what lies within reach of a shape (rows, columns): values, 0 for none, and where there are any, 0 or 1."""
-    known = image[: shape[0] + reach, : shape[1] + reach]
-    inner = (slice(reach, reach + known.shape[0]), slice(reach, reach + known.shape[1]))
-    values, valid = np.zeros((2, shape[0] + 2 * reach, shape[1] + 2 * reach), np.float32)
-    ok = np.isfinite(known)
-    valid[inner] = ok
-    np.copyto(values[inner], known, where=ok)
+    values = np.zeros((shape[0] + 2 * reach, shape[1] + 2 * reach), np.float32)
+    valid = np.zeros(values.shape, np.float32)
+    for y in range(min(image.shape[0], shape[0] + reach)):
+        for x in range(min(image.shape[1], shape[1] + reach)):
+            if math.isfinite(image[y, x]):
+                values[reach + y, reach + x], valid[reach + y, reach + x] = image[y, x], 1.0
     return values, valid
 
 
-def _peaks(score: np.ndarray) -> np.ndarray:
-    """Return the rows and columns (n, 2) of the finite local maxima, highest first."""
-    padded = np.pad(score, 1, constant_values=-np.inf)
-    highest = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
-    highest = np.maximum(np.maximum(highest[:, :-2], highest[:, 1:-1]), highest[:, 2:])
-    places = np.argwhere(np.isfinite(score) & (score >= highest))
-    return places[np.argsort(-score[tuple(places.T)], kind="stable")]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _peaks(scores):
+    """Return the rows and columns (n, 2) of the finite local maxima."""
+    rows, columns = scores.shape
+    highest = np.isfinite(scores)
+    for y in range(rows):
+        for x in range(columns):
+            around = scores[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+            highest[y, x] &= scores[y, x] >= around.max()
+    return np.argwhere(highest)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
