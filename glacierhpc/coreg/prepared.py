@@ -90,10 +90,7 @@ def prepare(image: np.ndarray, valid: np.ndarray | None = None) -> Prepared:
     valid : (y, x) bool, optional
         Where the image may be used.
     """
-    if isinstance(image, np.ma.MaskedArray):
-        image = np.ma.filled(image.astype(np.float32), np.nan)
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and invalid
-        values = np.ascontiguousarray(image, np.float32)
+    values = as_float32(image)
     if valid is not None:
         values = masked(values, np.ascontiguousarray(valid, np.bool_))
     if _has_half(values.shape):  # counts on the way
@@ -103,6 +100,14 @@ def prepare(image: np.ndarray, valid: np.ndarray | None = None) -> Prepared:
     if infinite:
         values = np.where(np.isfinite(values), values, np.float32(np.nan))
     return Prepared(values, finite, half)
+
+
+def as_float32(image: np.ndarray) -> np.ndarray:
+    """Return an image (y, x) as contiguous float32, NaN where a masked array is masked."""
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and invalid
+        if isinstance(image, np.ma.MaskedArray):
+            image = np.ma.filled(image.astype(np.float32), np.nan)
+        return np.ascontiguousarray(image, np.float32)
 
 
 def _has_half(shape: tuple[int, ...]) -> bool:

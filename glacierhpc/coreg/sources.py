@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import xarray as xr
 
-from glacierhpc.coreg.prepared import Prepared, prepare
+from glacierhpc.coreg.prepared import Prepared, as_float32, prepare
 from glacierhpc.cube import open_cube
 from glacierhpc.fanout import run_all
 from glacierhpc.kernels.filters import gradient_size
@@ -47,7 +47,7 @@ class ArrayImages:
     Parameters
     ----------
     images : mapping of position to (y, x)
-        NaN is invalid.
+        NaN is invalid, and what a masked array masks.
     valid : mapping of position to (y, x) bool, optional
     """
 
@@ -69,7 +69,7 @@ class ArrayImages:
     def read(self, index: int, y: slice = WHOLE, x: slice = WHOLE) -> np.ndarray:
         """Return an image or a part of it."""
         if index not in self._masked:
-            image = np.asarray(self._images[index], np.float32)
+            image = as_float32(self._images[index])
             if index in self._valid:
                 image = np.where(self._valid[index], image, np.float32(np.nan))
             self._masked[index] = image

@@ -84,8 +84,8 @@ def align_stack(
 
     Parameters
     ----------
-    images : (time, y, x) or sequence of (y, x), float
-        NaN is invalid.
+    images : (time, y, x) or sequence of (y, x)
+        NaN is invalid, and what a masked array masks.
     valid : like images, bool, or None
     times : (time,) datetime64
     ids : sequence of str, optional
@@ -138,7 +138,7 @@ def align_stack(
     order = sorted(range(count), key=lambda i: (times[i], names[i]))
     masks = {} if valid is None else {k: np.asarray(valid[i], bool) for k, i in enumerate(order)}
     job = Job(
-        source=ArrayImages({k: np.asarray(images[i]) for k, i in enumerate(order)}, masks),
+        source=ArrayImages({k: np.asanyarray(images[i]) for k, i in enumerate(order)}, masks),
         times=times[order],
         options=StackOptions(motion, max_shift_px, min_correlation, min_overlap_share, window_px),
         stable=None if stable is None else Raster(np.asarray(stable, bool), shape, "bool"),

@@ -145,6 +145,16 @@ def test_threads_give_the_same_and_progress_comes_to_its_end(placed, stack):
     assert seen[-1][0] == seen[-1][1] and len({total for _, total in seen}) == 1
 
 
+def test_what_masked_arrays_mask_is_not_looked_at(stack):
+    images, valid, times, _ = (part[:4] for part in stack)
+    dazzling = [np.where(seen, image, 50).astype(np.float32) for image, seen in zip(images, valid)]
+    masked = [np.ma.MaskedArray(image, ~seen) for image, seen in zip(dazzling, valid)]
+    tables = align_stack(dazzling, valid, times).table, align_stack(masked, None, times).table
+    known, found = (table.drop(columns="seconds") for table in tables)
+    assert known.ok.all()
+    pd.testing.assert_frame_equal(found, known)
+
+
 def test_turns_are_found_at_the_corners():
     rng = np.random.default_rng(5)
     truth = [rotation(rng.normal(0, 0.3), rng.normal(0, 1.5, 2), SHAPE) for _ in range(6)]
