@@ -105,29 +105,23 @@ def _as_before(plan: Plan, earlier: Mapping[str, Any] | None) -> Plan:
 
 def _gone_on(plan: Plan, output: Path | None, about: About) -> tuple[Plan, list[Point]]:
     """Return the plan, and the points, of an earlier run into the same file that was ended, where all else is equal."""
+    old: Mapping[str, Any] = {"details": {}}
     with suppress(InputError):
-        old = scaling_compare.read_details(output) if output else {"details": {}}
-        if not old["details"].get("missing"):
-            return plan, []
-        own = replace(_as_before(plan, old), point_s=old["details"]["point_s"])
-        if not own.settled:
-            return plan, []
-        new = {
-            "machine": machine(),
-            "conditions": conditions(own),
-            "details": {"environment": about.environment},
-        }
-        differences = scaling_compare.differences(new, old, also=("commit",))
-        if differences:
-            print(f"{output} is measured anew: {'; '.join(differences)}", file=sys.stderr)
-            return plan, []
-        points = [p for p in points_of(old["details"]) if (p.step, p.mode, p.workers) in own.points()]
-        print(
-            f"goes on with {output}: {len(points)} of {len(own.points())} points are measured",
-            file=sys.stderr,
-        )
-        return own, points
-    return plan, []
+        old = scaling_compare.read_details(output) if output else old
+    if not old["details"].get("missing"):
+        return plan, []
+    own = replace(_as_before(plan, old), point_s=old["details"]["point_s"])
+    if not own.settled:
+        return plan, []
+    details = {"environment": about.environment}
+    new = {"machine": machine(), "conditions": conditions(own), "details": details}
+    if differences := scaling_compare.differences(new, old, also=("commit",)):
+        print(f"{output} is measured anew: {'; '.join(differences)}", file=sys.stderr)
+        return plan, []
+    points = [p for p in points_of(old["details"]) if (p.step, p.mode, p.workers) in own.points()]
+    total = len(own.points())
+    print(f"goes on with {output}: {len(points)} of {total} points are measured", file=sys.stderr)
+    return own, points
 
 
 def _settled(plan: Plan, folder: Path, device: str) -> Plan:
@@ -176,20 +170,12 @@ def _ended_by_signals(folder: Path, output: Path | None, *, at_once: bool) -> No
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         logging.disable()  # workers that go down would say so one by one
-        kept = (
-            f"what was is in {str(output)!r}, and the same command goes on from there"
-            if output
-            else "nothing is kept without --output"
-        )
-        print(
-            f"ended by {signal.Signals(number).name} before all was measured: {kept}",
-            file=sys.stderr,
-            flush=True,
-        )
+        name, kept = signal.Signals(number).name, "nothing is kept without --output"
+        if output:
+            kept = f"what was is in {str(output)!r}, and the same command goes on from there"
+        print(f"ended by {name} before all was measured: {kept}", file=sys.stderr, flush=True)
         code = 128 + number
-        if (
-            number == signal.SIGUSR2
-        ):  # 75 is what a job's script reads as saved; and after USR2 so it would 140
+        if number == signal.SIGUSR2:  # a job's script reads 75 as saved, and so it would 140
             code = 75 if output else 1
         if not at_once:
             raise SystemExit(code)
@@ -198,9 +184,8 @@ def _ended_by_signals(folder: Path, output: Path | None, *, at_once: bool) -> No
         _kill_all()  # workers that were started for those killed
         os._exit(code)
 
-    sys.warnoptions.append(
-        "ignore:resource_tracker"
-    )  # read where it is started: it would tell of what was killed
+    # for the process that removes semaphores, which would tell of those of workers that were killed
+    sys.warnoptions.append("ignore:resource_tracker")
     for number in SIGNALS:
         signal.signal(number, ended)
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +80,51 @@ def test_every_step_is_measured_drawn_and_compared_with_an_earlier_run(bench, tm
     assert len(details.comparison.rows) == 4
     assert {row.verdict for row in details.comparison.rows} == {"not told apart"}  # of two repeats
     assert told["conditions"] in " ".join(details.comparison.differences)
+
+
+ENDED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import scaling, scaling_measure
+scaling.environment = lambda folder: {}  # who works on the code may commit between two runs
+if sys.argv[2] == "hangs":
+    hangs = lambda workers, *_: workers.submit(time.sleep, 3600).result()
+    scaling_measure.WORKS["align"] = scaling_measure.WORKS["align"].__class__("scenes", hangs)
+sys.argv = ["scaling.py", *sys.argv[3:]]
+scaling.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_ended_leaves_its_points_and_nothing_else_and_is_gone_on_with(bench, tmp_path):
+    """Ended as by `timeout`, all its processes at once, while the second step runs on two workers for ever."""
+    file, scratch = tmp_path / "x.json", tmp_path / "scratch"
+    asked = ("--quick", "--mode", "strong", "--what", "acquire,align", "--output", file, "--scratch", scratch)
+    script = [sys.executable, "-c", ENDED, str(ROOT / "benchmarks")]
+    words = [*script, "hangs", *map(str, asked)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not file.exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == 143 and len(started) > 2
+    assert (
+        said.splitlines()[-1].startswith("ended by SIGTERM before all was measured")
+        and "Traceback" not in said
+    )
+    psutil.wait_procs(started, timeout=300)
+    assert not list(scratch.iterdir())
+    kept = bench.schema.Details.model_validate(json.loads(file.read_text())["details"])
+    assert [(p.step, p.workers) for p in kept.points] == [("acquire", 1), ("acquire", 2)]
+    assert kept.missing == ["align, strong, 1 workers", "align, strong, 2 workers"]
+    words = [*script, "ends", "--json", *map(str, asked)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "2 of 4 points are measured" in done.stderr
+    _, whole = checked(bench, done)
+    assert [p.step for p in whole.points] == ["acquire"] * 2 + ["align"] * 2 and not whole.missing
+    assert [p.seconds for p in whole.points[:2]] == [p.seconds for p in kept.points]
 
 
 @pytest.mark.slow
