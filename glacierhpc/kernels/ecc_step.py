@@ -154,9 +154,10 @@ def blocks_told(look, centres, jacobian, local):
     errors = offset_errors(blocks, residuals(blocks, look.step_gain)[0], look.newton)
     vectors, mistrusted = np.empty((len(centres), 5)), 0.0
     for b in range(len(centres)):
-        vectors[b, :2], vectors[b, 2:4], vectors[b, 4] = centres[b], left[b], look.weights[b]
-        if errors[b] > MAX_OFFSET_ERROR_PX:
-            vectors[b, 2:4] = np.nan
+        known = not errors[b] > MAX_OFFSET_ERROR_PX
+        vectors[b, 0], vectors[b, 1] = centres[b, 0], centres[b, 1]
+        vectors[b, 2], vectors[b, 3] = (left[b, 0], left[b, 1]) if known else (math.nan, math.nan)
+        vectors[b, 4] = look.weights[b]
         if look.weights[b] < MISTRUST:
             mistrusted += blocks.pixels[b]
     return mistrusted / look.pixels, vectors
