@@ -55,23 +55,13 @@ def _conditions(result: dict[str, Any]) -> str:
 def _scaling(result: dict[str, Any]) -> str:
     """Return what must be read with the ratios, which are speed-ups, and how far its model is to be trusted."""
     details = result["details"]
-    points = [p for p in details["points"] if not p["oversubscribed"]]
-    most = max((p["workers"] for p in points), default=0)
-    shares = [
-        f"{p['step']} {100 * p['efficiency']['value']:.0f} % ({100 * p['efficiency']['low']:.0f} to "
-        f"{100 * p['efficiency']['high']:.0f}) {p['mode']}"
-        for p in points
-        if p["workers"] == most
-    ]
     new = [row for row in details["validation"] if not (row["calibrated_on"] or row["oversubscribed"])]
     told = [f"{result['conditions']}; the ratio is the speed-up", " ".join(details["words"]).rstrip(".")]
-    if shares:
-        told.append(f"Efficiency with {most} workers, with its interval: {', '.join(shares)}")
     if new:
         told.append(
             f"The model of events, calibrated on the fewest workers, meets {sum(row['agrees'] for row in new)} of the "
-            f"{len(new)} points that were new to it within the intervals; what it projects beyond them is on the page "
-            "that `--plots FOLDER` writes, and is no measurement"
+            f"{len(new)} points that were new to it within the intervals; efficiencies with their intervals, and what "
+            "it projects, which is no measurement, are on the page that `--plots FOLDER` writes"
         )
     return ". ".join(told)
 

@@ -123,7 +123,7 @@ def conditions(plan: Plan) -> str:
     told = []
     if plan.spread:
         served = f"archive with {1e3 * plan.delay_s:.0f} ms delay" if plan.cluster == "local" else "files"
-        pieces = ", ".join(f"{step} {plan.pieces[step]} {WORKS[step].unit}" for step in plan.spread)
+        pieces = ", ".join(_counted(step, plan.pieces[step]) for step in plan.spread)
         told.append(f"{pieces} of {plan.size_px} px per worker, {served}, {plan.cluster} workers")
     if "train" in plan.steps:
         told.append(
@@ -132,6 +132,11 @@ def conditions(plan: Plan) -> str:
         )
     repeats = plan.repeats or f"{LEAST} to {MOST}"
     return "; ".join([*told, f"{repeats} repeats after those that warm up"])
+
+
+def _counted(step: str, count: int) -> str:
+    unit = WORKS[step].unit
+    return f"{step} {count} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def environment(folder: Path) -> dict[str, Any]:

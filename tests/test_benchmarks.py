@@ -288,33 +288,23 @@ def test_the_table_replaces_only_its_block_and_writing_it_again_changes_nothing(
 
 
 def test_the_readme_says_of_scaling_what_it_measured_and_what_not(tmp_path):
-    shares = {"value": 0.8, "low": 0.75, "high": 0.85}
-    points = [
-        {"step": "align", "mode": "strong", "workers": n, "oversubscribed": n > 2, "efficiency": shares}
-        for n in (1, 2, 4)
-    ]
     seen = [{"agrees": n == 2, "calibrated_on": n == 1, "oversubscribed": n > 2} for n in (1, 2, 2, 4)]
     seen[1]["agrees"] = False
     words = ["2 cores: this measures overhead.", "With 4 workers there are more than cores."]
-    write(tmp_path, result("scaling", details={"points": points, "validation": seen, "words": words}))
+    write(tmp_path, result("scaling", details={"validation": seen, "words": words}))
     assert rewrite(tmp_path).returncode == 0
     told = (tmp_path / "README.md").read_text()
-    assert (
-        "this measures overhead. With 4 workers there are more than cores. Efficiency with 2 workers" in told
-    )
-    assert "align 80 % (75 to 85) strong" in told and "meets 1 of the 2 points that were new to it" in told
-    assert "is no measurement" in told
+    assert f"the ratio is the speed-up. {' '.join(words)} The model" in told
+    assert "meets 1 of the 2 points that were new to it" in told and "no measurement" in told
 
 
-def test_the_readme_says_nothing_of_scaling_where_there_were_more_workers_than_cores(tmp_path):
-    shares = {"value": 0.4, "low": 0.3, "high": 0.5}
-    points = [{"step": "align", "mode": "weak", "workers": 8, "oversubscribed": True, "efficiency": shares}]
-    details = {"points": points, "validation": [], "words": ["With 8 workers there are more than cores."]}
+def test_the_readme_says_nothing_of_a_model_where_there_were_more_workers_than_cores(tmp_path):
+    seen = [{"agrees": True, "calibrated_on": False, "oversubscribed": True}]
+    details = {"validation": seen, "words": ["With 8 workers there are more than cores."]}
     write(tmp_path, result("scaling", details=details))
     assert rewrite(tmp_path).returncode == 0
     told = (tmp_path / "README.md").read_text()
-    assert "With 8 workers there are more than cores" in told
-    assert "Efficiency" not in told and "model" not in told
+    assert "With 8 workers there are more than cores" in told and "model" not in told
 
 
 def test_figures_of_two_machines_are_not_mixed(tmp_path):
