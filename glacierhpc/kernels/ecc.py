@@ -138,7 +138,7 @@ def _approach(level: Level, at: _Place, manner: Manner, every: int, min_step_px:
         if before is not None:
             overshoot = look.overshoot(before, at.overshoot)
             look, at = look.shortened(overshoot / at.overshoot), replace(at, overshoot=overshoot)
-        following = at.after(look, Frame.of(shape))
+        following = at.after(look, level.fields.frame)
         step_px = corner_motion(following.matrix, at.matrix, shape)
         before, at = look, following
         known_px = min(MEASURED_STEP_ERRORS * look.error_px, MAX_LAST_STEP_PX)
@@ -156,7 +156,7 @@ def _iterate(level: Level, at: _Place, manner: Manner, limits: _Limits) -> EccRe
         if look.failure:
             return level.result(look, manner, FAILURES[look.failure - 1], at.matrix, at.iterations)
         falls += best is not None and look.rho < best[0].rho - max(limits.epsilon, MIN_FALL)
-        following = at.after(look, Frame.of(shape))
+        following = at.after(look, level.fields.frame)
         if best is None or look.rho > best[0].rho:
             best = look, following
         step_px = corner_motion(following.matrix, at.matrix, shape)

@@ -79,6 +79,7 @@ class Manner:
 class Fields:
     """Where an image's blocks lie, and how far a unit of each of k parameters moves them."""
 
+    frame: Frame
     blocks: tuple[int, ...]
     """Rows and columns of them."""
     centres: np.ndarray
@@ -98,7 +99,7 @@ def _fields(shape: tuple[int, int], side: int, motion: str) -> Fields:
     at_corners = jacobian(motion, frame.scaled(corners(shape)[:2].T)).reshape(8, -1)
     for each in (flat, at_centres, at_corners):
         each.flags.writeable = False
-    return Fields(centres.shape[:2], flat, at_centres, at_corners)
+    return Fields(frame, centres.shape[:2], flat, at_centres, at_corners)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Level:
         self, look: Look, manner: Manner, status: str, matrix: np.ndarray, iterations: int
     ) -> EccResult:
         """Return the public form of a look."""
-        known = status, matrix, correlation_at(look.table, manner.local), iterations, int(look.pixels)
+        known = status, matrix, look.rho_all, iterations, int(look.pixels)
         if look.failure:
             return EccResult(*known)
         mistrusted, vectors = blocks_told(look, self.fields.centres, self.fields.at_centres, manner.local)

@@ -47,6 +47,8 @@ class Look(NamedTuple):
     """Valid in both images."""
     rho: float
     """Correlation coefficient of the weighted blocks."""
+    rho_all: float
+    """The same with all blocks counting alike."""
     gain: float
     """Factor that brings the deviation of the moving image to that of the reference."""
     weights: np.ndarray
@@ -100,7 +102,7 @@ def look_at(table, jacobian, at_corners, side, local, robust, dark, min_pixels, 
         By how many times steps are known to be too long.
     """
     blocks = blocks_of(table, local)
-    pixels, rr, ii, _ = blocks.totals
+    pixels, rr, ii, ri = blocks.totals
     weights, step, step_gain, error_px = np.ones(len(table)), np.empty(0), 1.0, math.nan
     normal = normal_equations(blocks, weights, jacobian, overshoot)
     if pixels < min_pixels:
@@ -120,8 +122,8 @@ def look_at(table, jacobian, at_corners, side, local, robust, dark, min_pixels, 
         if len(variances):
             error_px = math.sqrt(((at_corners @ variances) * at_corners).sum() / 4)
     return Look(
-        table, failure, pixels, normal.rho, normal.gain, weights, normal.hessian, normal.newton, step, step_gain,
-        error_px,
+        table, failure, pixels, normal.rho, correlation_of(rr, ii, ri), normal.gain, weights, normal.hessian,
+        normal.newton, step, step_gain, error_px,
     )  # fmt: skip
 
 
